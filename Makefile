@@ -1,0 +1,44 @@
+# make demo   set up, then the whole DAG on this machine at the embedded tier; ends with the path of the report
+# make test   set up, then all tests
+# make lint   set up, then format, lint, spelling and type checks
+# make setup  the virtual environment in .venv alone
+# make lock   renew requirements.lock after a change of pyproject.toml (needs the registry)
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PATH := $(abspath $(BIN)):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test lint setup lock
+
+demo: setup
+	snakemake --profile workflow/profiles/local all
+	@echo "report: $$(python -m date report --where)"
+
+test: setup
+	python -m pytest
+
+lint: setup
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow
+	codespell
+	mypy
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not installed; install Python 3.11 or name it: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "error: $(PYTHON) is not Python 3.11; name one: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv --clear $(VENV) || { echo "error: Python's venv module is missing; on Debian or Ubuntu: apt install python3.11-venv" >&2; exit 2; }
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.lock
+	@touch $@
+
+lock:
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet uv
+	$(VENV)-lock/bin/uv pip compile pyproject.toml --extra dev --no-annotate --generate-hashes --python-version 3.11 \
+		--python-platform x86_64-unknown-linux-gnu --custom-compile-command "make lock" --quiet --output-file requirements.lock
+	rm -r $(VENV)-lock

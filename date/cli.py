@@ -1,0 +1,174 @@
+"""The command line: ``python -m date COMMAND``. PyTorch is imported only by commands that need it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from date import __version__
+from date.errors import UserError
+
+TIER_HELP = "size of the work: smoke, mini, paper, another file of experiments/tiers/, or the path of one"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return the exit status: 0, or 2 after a mistake of the user's, told in one sentence."""
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    try:
+        args.command(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m date", description="Train, evaluate and tabulate the networks of the DATE paper."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="train a network; the last line printed is the sealed run's folder")
+    _add_run_options(train)
+    train.add_argument("--results", type=Path, metavar="DIR", help="also copy the run's small files there, for the DAG")
+    train.set_defaults(command=_train)
+
+    evaluate = commands.add_parser("evaluate", help="evaluate a sealed run, every variant in one forward pass")
+    _add_run_options(evaluate, "training name, or the folder of a sealed run")
+    evaluate.add_argument("--variant", action="append", metavar="V", help="only this variant (repeatable)")
+    evaluate.add_argument("--results", type=Path, metavar="DIR", help="write evaluation.json and detections.npz there")
+    evaluate.set_defaults(command=_evaluate)
+
+    listing = commands.add_parser("list", help="show the catalogue")
+    listing.add_argument("what", choices=["trainings", "evaluations", "rows", "claims"])
+    listing.add_argument("--json", action="store_true", help="print one JSON array")
+    listing.set_defaults(command=_list)
+
+    show = commands.add_parser("config", help="print the resolved MMEngine config of a run")
+    show.add_argument("training")
+    show.add_argument("--tier", help=TIER_HELP)
+    show.add_argument("--seed", type=int, default=0)
+    show.set_defaults(command=_config)
+
+    data = commands.add_parser("data", help="prepare datasets").add_subparsers(required=True, metavar="ACTION")
+    prepare = data.add_parser("prepare", help="generate or verify a dataset and write its manifest")
+    prepare.add_argument("dataset", help="a file of experiments/datasets/, or the path of one")
+    prepare.add_argument("--output", type=Path, metavar="FILE", help="manifest; printed by default")
+    prepare.set_defaults(command=_data_prepare)
+
+    report = commands.add_parser("report", help="make tables, figures and page from sealed results")
+    report.add_argument("--tier", help=TIER_HELP)
+    report.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    report.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR")
+    report.set_defaults(command=_report)
+    return parser
+
+
+def _add_run_options(parser: argparse.ArgumentParser, name_help: str = "training name") -> None:
+    parser.add_argument("training", help=name_help)
+    parser.add_argument("--tier", help=TIER_HELP)
+    parser.add_argument("--seed", type=_seed, default=0)
+    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept [runs]")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads")
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a seed; give an integer from 0 on")
+    return int(text)
+
+
+def _tier_name(args: argparse.Namespace) -> str:
+    from date.config import load_settings
+
+    return args.tier or load_settings().tier
+
+
+def _train(args: argparse.Namespace) -> None:
+    from date.catalogue import load, load_tier
+    from date.results import export_run
+    from date.training.run import train
+
+    training, tier = load().training(args.training), load_tier(_tier_name(args))
+    run = train(training, tier, args.seed, args.runs.resolve(), args.threads)
+    if args.results is not None:
+        export_run(run, args.results)
+    print(run)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from date.catalogue import load, load_tier
+    from date.evaluation.evaluate import evaluate, write_evaluation
+    from date.training.run import find_run
+
+    if (run := Path(args.training)).is_dir():
+        run = run.resolve()
+    else:
+        run = find_run(load().training(args.training), load_tier(_tier_name(args)), args.seed, args.runs.resolve())
+    record, detections = evaluate(run, args.variant, args.threads, args.tier)
+    if args.results is not None:
+        write_evaluation(record, detections, args.results)
+    for name, variant in record["variants"].items():
+        numbers = "  ".join(f"{k} {'-' if v is None else f'{v:.1f}'}" for k, v in variant["metrics"].items())
+        print(f"{record['training']}/{name}: {numbers}")
+
+
+def _list(args: argparse.Namespace) -> None:
+    from date.catalogue import Entry, load
+
+    catalogue = load()
+    listed: list[tuple[Entry, tuple[str, ...]]]
+    if args.what == "rows":
+        rows = [row for table in catalogue.tables.values() for row in table.rows]
+        numbers = [" ".join(f"{k} {v:g}" for k, v in row.paper.items()) for row in rows]
+        listed = [(r, (r.id, r.label, r.evaluation, n)) for r, n in zip(rows, numbers, strict=True)]
+    elif args.what == "claims":
+        listed = [(c, (c.name, f"{c.higher} > {c.lower}", c.place, c.sentence)) for c in catalogue.claims.values()]
+    elif args.what == "evaluations":
+        evaluations = catalogue.evaluations.values()
+        listed = [(e, (e.name, catalogue.variants[e.variant].about)) for e in evaluations]
+    else:
+        trainings = catalogue.trainings.values()
+        listed = [(t, (t.id, t.name, t.source, f"{t.gpu_hours:g} GPU hours", t.why)) for t in trainings]
+    if args.json:
+        print(json.dumps([entry.model_dump(mode="json") for entry, _ in listed], indent=1))
+        return
+    widths = [max(map(len, column)) for column in zip(*(cells for _, cells in listed), strict=True)]
+    for _, cells in listed:
+        print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+
+
+def _config(args: argparse.Namespace) -> None:
+    from date.catalogue import load, load_tier
+    from date.config import data_root, resolve
+
+    config = resolve(load().training(args.training), load_tier(_tier_name(args)), args.seed, data_root())
+    from mmengine.config import Config
+
+    print(Config(config).pretty_text)
+
+
+def _data_prepare(args: argparse.Namespace) -> None:
+    from date.catalogue import load_dataset
+    from date.config import data_root
+    from date.data.coco import prepare
+    from date.files import replace_text
+    from date.training.run import generation_progress
+
+    dataset = load_dataset(args.dataset)
+    manifest = json.dumps(prepare(dataset, data_root(), generation_progress(dataset.name)), indent=1) + "\n"
+    if args.output is None:
+        print(manifest, end="")
+    else:
+        replace_text(args.output, manifest)
+
+
+def _report(args: argparse.Namespace) -> None:
+    from date.reporting.report import write_report
+
+    print(write_report(_tier_name(args), args.results, args.reports))

@@ -1,0 +1,311 @@
+"""From catalogue entry, tier and seed to one flat MMEngine config, and the identity of the run that it describes.
+
+Fragments in ``experiments/models`` and ``experiments/schedules`` hold the paper's settings in MMEngine's own form; a
+tier scales them by the rules of `date.catalogue.Tier`. Nothing here imports PyTorch, so that the DAG is built in a
+second.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import functools
+import hashlib
+import json
+import os
+import runpy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from date.catalogue import EXPERIMENTS, ROOT, Dataset, Entry, Tier, Training, load_dataset, parse, read_yaml
+from date.data.synthetic import scene_fingerprint
+from date.errors import UserError
+
+TRAINING_CODE = ("compat.py", "config.py", "models", "data", "training")
+"""Parts of the package whose code is part of every run's identity."""
+
+PAPER_CHANNELS, PAPER_LEVELS = 256, 5
+CHANNELS_PER_GROUP = 8
+"""Of GroupNorm: 32 groups of the paper's 256 channels."""
+
+
+class Settings(Entry):
+    """``experiments/config.yaml``; see there."""
+
+    tier: str
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    trainings: list[str] | None
+    data_root: str
+
+
+def load_settings(overrides: dict[str, Any] | None = None) -> Settings:
+    """Read ``experiments/config.yaml``, with overrides such as Snakemake's ``--config``.
+
+    Raises:
+        UserError: an unknown key or a value that does not fit.
+    """
+    data = read_yaml(EXPERIMENTS / "config.yaml") | (overrides or {})
+    settings = parse(Settings, data, "experiments/config.yaml")
+    if len(set(settings.seeds)) != len(settings.seeds):
+        raise UserError(f"seeds: {settings.seeds} names a seed twice; name each once, since equal seeds are one run.")
+    return settings
+
+
+def data_root(settings: Settings | None = None) -> Path:
+    """Return the folder of datasets and weights: ``DATE_DATA_ROOT`` or the setting, relative to the project."""
+    chosen = os.environ.get("DATE_DATA_ROOT") or (settings or load_settings()).data_root
+    return ROOT / Path(chosen).expanduser()
+
+
+@dataclass(frozen=True)
+class DataFiles:
+    """Where a dataset's parts lie."""
+
+    root: Path
+    train_annotations: Path
+    train_images: Path
+    val_annotations: Path
+    val_images: Path
+
+
+NAMES_ONLY = DataFiles(Path(), Path("train.json"), Path("train"), Path("val.json"), Path("val"))
+
+
+def dataset_name(training: Training, tier: Tier) -> str:
+    """Return the dataset that plays the part of the training's at a tier, or raise a `UserError`."""
+    if training.data not in tier.datasets:
+        raise UserError(
+            f"tier {tier.name!r} has no dataset in the part of {training.data!r}, which {training.name} needs; "
+            f"add it to 'datasets' of the tier."
+        )
+    return tier.datasets[training.data]
+
+
+def data_files(dataset: Dataset, root: Path) -> DataFiles:
+    """Return the paths of a dataset's annotation files and image folders, whether or not they exist."""
+    if dataset.scenes is not None:
+        base = root / f"{dataset.name}-{scene_fingerprint(dataset.scenes)[:10]}"
+        annotations = base / "annotations"
+        return DataFiles(
+            base, annotations / "instances_train.json", base / "train", annotations / "instances_val.json", base / "val"
+        )
+    assert dataset.root and dataset.train and dataset.val
+    base = root / Path(dataset.root).expanduser()
+    return DataFiles(
+        base,
+        base / dataset.train.annotations,
+        base / dataset.train.images,
+        base / dataset.val.annotations,
+        base / dataset.val.images,
+    )
+
+
+@functools.cache
+def _fragment(relative: str) -> dict[str, Any]:
+    path = EXPERIMENTS / relative
+    if not path.exists():
+        names = ", ".join(sorted(p.stem for p in path.parent.glob("*.py")))
+        raise UserError(f"there is no experiments/{relative}; its folder has {names}.")
+    return {k: v for k, v in runpy.run_path(str(path)).items() if not k.startswith("_")}
+
+
+def fragment(relative: str) -> dict[str, Any]:
+    """Return the variables of a config fragment below ``experiments/``, as a copy."""
+    return copy.deepcopy(_fragment(relative))
+
+
+def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dict[str, Any]:
+    """Return the complete MMEngine config of a run as a plain dict, which MMDetection users can read and edit.
+
+    Args:
+        training: what is trained.
+        tier: how large.
+        seed: of initialisation, data order and augmentation.
+        root: the data root; None leaves bare names in place of paths, for the run's identity.
+    """
+    dataset = load_dataset(dataset_name(training, tier))
+    files = NAMES_ONLY if root is None else data_files(dataset, root)
+    schedule = fragment(f"schedules/{training.schedule}.py")
+    base = fragment("schedules/base.py")
+
+    optim_wrapper = base["optim_wrapper"]
+    optim_wrapper["optimizer"]["lr"] = tier.lr
+    optim_wrapper["paramwise_cfg"]["custom_keys"]["backbone"]["lr_mult"] = tier.backbone_lr_mult
+    epochs = max(1, round(schedule["epochs"] * tier.epoch_scale))
+    milestones = [max(1, round(m * tier.epoch_scale)) for m in schedule["milestones"]]
+
+    def loader(split_annotations: Path, split_images: Path, pipeline: list[dict], train: bool) -> dict[str, Any]:
+        source = dict(
+            type="CocoDataset",
+            ann_file=str(split_annotations),
+            data_prefix=dict(img=str(split_images)),
+            metainfo=dict(classes=tuple(dataset.classes)),
+            pipeline=scale_pixels(pipeline, tier.pixel_scale),
+            test_mode=not train,
+        )
+        if train:
+            source["filter_cfg"] = dict(filter_empty_gt=True, min_size=32 if tier.pixel_scale == 1 else 1)
+            source = dict(type="SeededDataset", dataset=source, seed=seed)
+        sampler = dict(type="EpochSampler", seed=seed) if train else dict(type="DefaultSampler", shuffle=False)
+        return dict(
+            batch_size=tier.batch_size,
+            num_workers=tier.workers,
+            persistent_workers=tier.workers > 0,
+            drop_last=False,
+            sampler=sampler,
+            dataset=source,
+        )
+
+    evaluator = dict(
+        type="CocoDetectionMetric", ann_file=str(files.val_annotations), area_thresholds=list(dataset.area_thresholds)
+    )
+    val_loader = loader(files.val_annotations, files.val_images, base["test_pipeline"], train=False)
+    return dict(
+        default_scope="mmdet",
+        custom_imports=dict(imports=["date.models", "date.training"], allow_failed_imports=False),
+        model=_model(training, tier, len(dataset.classes), root),
+        train_dataloader=loader(files.train_annotations, files.train_images, schedule["train_pipeline"], train=True),
+        val_dataloader=val_loader,
+        test_dataloader=copy.deepcopy(val_loader),
+        val_evaluator=evaluator,
+        test_evaluator=copy.deepcopy(evaluator),
+        train_cfg=dict(type="EpochBasedTrainLoop", max_epochs=epochs, val_interval=1),
+        val_cfg=dict(type="ValLoop"),
+        test_cfg=dict(type="TestLoop"),
+        optim_wrapper=optim_wrapper,
+        param_scheduler=[
+            base["warmup"] | dict(end=tier.warmup_iters),
+            dict(type="MultiStepLR", by_epoch=True, begin=0, end=epochs, milestones=milestones, gamma=0.1),
+        ],
+        randomness=dict(seed=seed),
+        metrics_interval=tier.log_interval,
+    )
+
+
+def _model(training: Training, tier: Tier, num_classes: int, root: Path | None) -> dict[str, Any]:
+    model = fragment("models/detector.py")["model"]
+    head = fragment(f"models/{training.model}.py")
+    merge(model, head.pop("model"))
+    bbox_head = model["bbox_head"]
+    if training.model == "dual":
+        assert training.quality is not None
+        bbox_head["branches"] = [
+            head["o2o"] | dict(quality=head["qualities"][training.quality], loss_weight=training.lambda_o2o)
+        ]
+        if training.o2m is not None:
+            bbox_head["branches"].append(head["o2m"][training.o2m] | dict(loss_weight=training.lambda_o2m))
+
+    merge(model["backbone"], tier.backbones[training.backbone])
+    weights = tier.weights.get(training.backbone)
+    if weights is not None:
+        path = Path(weights.file) if root is None else root / weights.file
+        model["backbone"]["init_cfg"] = dict(type="Pretrained", checkpoint=str(path))
+    if "stage_channels" in model["backbone"]:
+        model["neck"]["in_channels"] = model["backbone"].pop("stage_channels")
+    model["neck"].update(out_channels=tier.channels, num_outs=tier.levels)
+    bbox_head.update(num_classes=num_classes, in_channels=tier.channels, feat_channels=tier.channels)
+    if bbox_head.get("norm_cfg"):
+        bbox_head["norm_cfg"]["num_groups"] = tier.channels // CHANNELS_PER_GROUP
+    model["data_preprocessor"]["pad_size_divisor"] = tier.pad_divisor
+    if tier.normalise == "unit":
+        model["data_preprocessor"].update(mean=[127.5] * 3, std=[127.5] * 3)
+    scale_levels(bbox_head, tier.levels, tier.object_scale)
+    return model
+
+
+def merge(base: dict[str, Any], override: dict[str, Any]) -> None:
+    """Merge a dict into another in place, key by key; ``_delete_=True`` replaces instead, as in MMEngine."""
+    for key, value in override.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict) and not value.get("_delete_"):
+            merge(base[key], value)
+        else:
+            base[key] = {k: v for k, v in value.items() if k != "_delete_"} if isinstance(value, dict) else value
+
+
+def scale_levels(head: dict[str, Any], levels: int, object_scale: float) -> None:
+    """Keep the first levels of a head and scale FCOS's regression ranges and RetinaNet's anchors, in place.
+
+    The last range always ends at infinity, so that no object is too large for every level.
+    """
+    for key, value in head.items():
+        if key == "strides":
+            head[key] = list(value[:levels])
+        elif key == "regress_ranges":
+            kept = [[low if low < 0 else low * object_scale, high * object_scale] for low, high in value[:levels]]
+            kept[-1][1] = 1e8
+            head[key] = kept
+        elif key == "octave_base_scale":
+            head[key] = value * object_scale
+        elif isinstance(value, dict):
+            scale_levels(value, levels, object_scale)
+        elif isinstance(value, list):
+            for item in value:
+                if isinstance(item, dict):
+                    scale_levels(item, levels, object_scale)
+
+
+def scale_pixels(pipeline: list[dict[str, Any]], factor: float) -> list[dict[str, Any]]:
+    """Return a pipeline whose sizes in pixels (``scale``, ``scales``, ``crop_size``) are multiplied and rounded."""
+
+    def pixels(value: Any) -> Any:
+        return tuple(map(pixels, value)) if isinstance(value, tuple | list) else max(1, round(value * factor))
+
+    def scaled(item: Any) -> Any:
+        if isinstance(item, list):
+            return [scaled(i) for i in item]
+        if isinstance(item, dict):
+            return {k: pixels(v) if k in ("scale", "scales", "crop_size") else scaled(v) for k, v in item.items()}
+        return item
+
+    return scaled(pipeline)
+
+
+def config_digest(config: dict[str, Any]) -> str:
+    """Return the SHA-256 of a config's canonical JSON."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+@functools.cache
+def code_fingerprint() -> str:
+    """Return the SHA-256 of the training-relevant code, blind to comments, docstrings and formatting."""
+    digest = hashlib.sha256()
+    package = Path(__file__).resolve().parent
+    for part in TRAINING_CODE:
+        path = package / part
+        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
+            digest.update(f"{file.relative_to(package).as_posix()}\0{normalised_code(file.read_text())}\0".encode())
+    return digest.hexdigest()
+
+
+def normalised_code(source: str) -> str:
+    """Return a form of Python code that does not change with comments, docstrings, layout or line numbers."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if not isinstance(body, list):
+            continue
+        node.body = [  # type: ignore[attr-defined]
+            statement
+            for statement in body
+            if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
+        ]
+    return ast.dump(tree)
+
+
+def run_digest(training: Training, tier: Tier, seed: int, manifest_digest: str) -> str:
+    """Return the identity of a run: a hash of resolved config, data manifest, training code and seed.
+
+    The same everywhere: no path enters it.
+    """
+    config = resolve(training, tier, seed, None)
+    parts: Sequence[str] = (config_digest(config), manifest_digest, code_fingerprint(), str(seed))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def run_name(training: Training, tier: Tier, seed: int, digest: str) -> str:
+    """Return the folder name of a run, e.g. ``mini-onenet-r50-coco-12e-s0-3f2a91c4d0``."""
+    return f"{tier.name}-{training.name}-s{seed}-{digest[:10]}"

@@ -1,0 +1,26 @@
+"""What a user can do wrong: one exception family, each message a sentence that names the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake that the user can mend; the command line prints its message without a traceback and exits with 2."""
+
+
+def unknown_name(kind: str, name: str, valid: Iterable[str], where: str = "") -> UserError:
+    """Return the error for an unknown name: it names the nearest valid one, or all of them when none is near.
+
+    Args:
+        kind: what the name should have been, e.g. ``"training"``.
+        name: what the user wrote.
+        valid: the names that exist.
+        where: optional place of the mistake, e.g. a file, put in front of the sentence.
+    """
+    names = sorted(valid)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"valid names: {', '.join(names) or 'none'}."
+    prefix = f"{where}: " if where else ""
+    return UserError(f"{prefix}unknown {kind} {name!r}; {hint}")

@@ -1,0 +1,169 @@
+"""Judge a sealed run: one forward pass over the validation images serves every variant."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from date import config as configs
+from date.catalogue import Training, Variant, load, load_dataset, load_tier
+from date.data.coco import prepare
+from date.errors import UserError, unknown_name
+from date.evaluation.coco import DETECTION_COLUMNS, coco_metrics
+from date.files import replace_bytes, replace_text
+from date.results import DETECTIONS, EVALUATION
+from date.training.run import CONFIG, WEIGHTS, read_provenance
+
+EVALUATION_SCHEMA = 1
+
+
+def evaluate(
+    run: Path, variants: Sequence[str] | None = None, threads: int | None = None, tier_name: str | None = None
+) -> tuple[dict[str, Any], dict[str, NDArray[np.float64]]]:
+    """Evaluate a sealed run on the validation images of its dataset.
+
+    Args:
+        run: the sealed folder.
+        variants: names of the catalogue's variants; by default those of the run's training.
+        threads: CPU threads; None lets PyTorch choose.
+        tier_name: name or file of the run's tier; by default the name that the run recorded.
+
+    Returns:
+        The record of the evaluation (per variant COCO's metrics in percent, and what was judged), and per variant the
+        detections as (D, 7) arrays of `date.evaluation.coco.DETECTION_COLUMNS`.
+
+    Raises:
+        UserError: not a sealed run, a variant that the network does not have, or data that differ from the training's.
+    """
+    provenance = read_provenance(run)
+    catalogue = load()
+    training, tier = catalogue.training(provenance["training"]), load_tier(tier_name or provenance["tier"])
+    names = list(variants or [e.variant for e in catalogue.evaluations_of(training.name)])
+    chosen = {name: _variant(training, name) for name in names}
+    dataset = load_dataset(configs.dataset_name(training, tier))
+    root = configs.data_root()
+    manifest = prepare(dataset, root)
+    if manifest["digest"] != provenance["data"]["digest"]:
+        raise UserError(f"the data of {dataset.name!r} are not those that {run.name} was trained on; train it again.")
+    files = configs.data_files(dataset, root)
+    loader = configs.resolve(training, tier, provenance["seed"], root)["test_dataloader"]
+    detections = _detect(run, loader, chosen, threads)
+    record = {
+        "schema_version": EVALUATION_SCHEMA,
+        "training": training.name,
+        "tier": tier.name,
+        "seed": provenance["seed"],
+        "run_digest": provenance["run_digest"],
+        "weights_sha256": provenance["weights_sha256"],
+        "data_digest": manifest["digest"],
+        "images": manifest["splits"]["val"]["images"],
+        "area_thresholds": dataset.area_thresholds,
+        "variants": {
+            name: {
+                "metrics": coco_metrics(files.val_annotations, found, dataset.area_thresholds),
+                "detections": len(found),
+            }
+            for name, found in detections.items()
+        },
+    }
+    return record, detections
+
+
+def _variant(training: Training, name: str) -> Variant:
+    variants = load().variants
+    if name not in variants:
+        raise unknown_name("variant", name, variants)
+    variant = variants[name]
+    branches = {"head"} if training.model != "dual" else {"o2o"} | ({"o2m"} if training.o2m else set())
+    if variant.branch not in branches:
+        fit = [v for v, entry in variants.items() if entry.branch in branches]
+        raise UserError(
+            f"{training.name} has no branch {variant.branch!r} for variant {name!r}; it has: {', '.join(fit)}."
+        )
+    return variant
+
+
+def _detect(
+    run: Path, loader_config: dict[str, Any], variants: dict[str, Variant], threads: int | None
+) -> dict[str, NDArray[np.float64]]:
+    import torch
+    from mmengine.config import Config
+    from mmengine.registry import init_default_scope
+    from mmengine.runner import Runner
+    from safetensors.torch import load_file
+
+    import date.models
+    import date.training  # noqa: F401 - both register what the config names
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    init_default_scope("mmdet")
+    from mmdet.registry import MODELS
+
+    model_config = Config.fromfile(str(run / CONFIG)).model
+    model_config.backbone.pop("init_cfg", None)
+    model = MODELS.build(model_config)
+    model.load_state_dict(load_file(run / WEIGHTS))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.to(device).eval()
+    loader = Runner.build_dataloader(loader_config)
+    from date.training.metric import category_ids
+
+    ids = category_ids(Path(loader.dataset.ann_file))
+    parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in variants}
+    done = 0
+    with torch.inference_mode():
+        for batch in loader:
+            for name, rows in _batch_detections(model, batch, variants, ids).items():
+                parts[name] += rows
+            done += len(batch["data_samples"])
+            if done % (10 * loader.batch_size) == 0 or done == len(loader.dataset):
+                print(f"{run.name}: {done}/{len(loader.dataset)} images", file=sys.stderr, flush=True)
+    return {name: np.concatenate(rows) for name, rows in parts.items()}
+
+
+def _batch_detections(
+    model: Any, batch: Any, variants: dict[str, Variant], ids: list[int]
+) -> dict[str, list[NDArray[np.float64]]]:
+    """Run the network once on a batch and return each variant's rows per image."""
+    from date.models.head import DualAssignmentHead, final_selection
+    from date.training.metric import detection_rows
+
+    data = model.data_preprocessor(batch, training=False)
+    samples = data["data_samples"]
+    feats = model.extract_feat(data["inputs"])
+    head = model.bbox_head
+    if isinstance(head, DualAssignmentHead):
+        wanted = sorted({("o2o", "o2m").index(v.branch) for v in variants.values()})
+        found = head.candidates(feats, samples, wanted)
+        limits = {head.branch_name(i): head.branch(i).test_cfg["max_per_img"] for i in wanted}
+    else:
+        metas = [sample.metainfo for sample in samples]
+        found = {"head": head.predict_by_feat(*head(feats), batch_img_metas=metas, rescale=False, with_nms=False)}
+        limits = {"head": head.test_cfg["max_per_img"]}
+    rows: dict[str, list[NDArray[np.float64]]] = {name: [] for name in variants}
+    for name, variant in variants.items():
+        for candidates, sample in zip(found[variant.branch], samples, strict=True):
+            scale = candidates.bboxes.new_tensor(sample.metainfo["scale_factor"]).repeat(2)
+            bboxes = candidates.bboxes / scale
+            keep = final_selection(bboxes, candidates.scores, candidates.labels, variant.nms, limits[variant.branch])
+            boxes, scores, labels = (t[keep].cpu().numpy() for t in (bboxes, candidates.scores, candidates.labels))
+            rows[name].append(detection_rows(sample.metainfo["img_id"], boxes, scores, labels, ids))
+    return rows
+
+
+def write_evaluation(record: dict[str, Any], detections: dict[str, NDArray[np.float64]], folder: Path) -> None:
+    """Write ``evaluation.json`` and the compressed ``detections.npz``, each complete or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {name: rows.astype(np.float32) for name, rows in detections.items()}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, columns=np.array(DETECTION_COLUMNS), **arrays)  # type: ignore[arg-type]
+    replace_bytes(folder / DETECTIONS, buffer.getvalue())
+    replace_text(folder / EVALUATION, json.dumps(record, indent=1) + "\n")

@@ -1,0 +1,65 @@
+"""Files that are complete or absent: atomic writes, exclusive locks, digests."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from date.errors import UserError
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file under a temporary name, sync it and rename it into place."""
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name, sync it and rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.rename(path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a folder and the files in it survive a loss of power."""
+    for path in [*folder.iterdir(), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def exclusive(lock: Path, holder: str = "", wait: bool = False) -> Iterator[None]:
+    """Hold a lock file while the block runs; the operating system releases it when the process ends, however it ends.
+
+    Args:
+        lock: the file.
+        holder: what is done under the lock, for the message.
+        wait: wait for the lock instead of raising.
+
+    Raises:
+        UserError: another process holds the lock, and ``wait`` is false.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise UserError(f"another process is {holder}; wait for it or stop it first.") from None
+        yield

@@ -1,0 +1,75 @@
+"""Losses of the one-to-one and one-to-many branches, as unreduced sums; the branches divide them by their normalisers.
+
+Every function returns the *sum* over its samples, because each branch of the paper uses another normaliser
+(number of positives, sum of centre-ness targets, number of anchors) and one sum serves all of them.
+"""
+
+from __future__ import annotations
+
+import torch
+from mmdet.structures.bbox import bbox_overlaps
+from torch import Tensor
+from torch.nn import functional as F
+
+# What MMDetection adds to every normaliser (float32 machine epsilon), so that no positives give 0 and not NaN.
+NORMALISER_EPS = torch.finfo(torch.float32).eps
+
+
+def one_hot_targets(labels: Tensor, num_classes: int) -> Tensor:
+    """Return (M, C) bool targets for (M,) labels, of which ``num_classes`` means background (an all-False row)."""
+    return labels.unsqueeze(-1) == torch.arange(num_classes, device=labels.device)
+
+
+def sigmoid_focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Sum of the sigmoid focal loss (RetinaNet, eq. 5) over all points and classes.
+
+    Args:
+        logits: (..., C) class logits.
+        targets: bool, same shape: True where the point is a positive of the class.
+        alpha: weight of positives; negatives weigh ``1 - alpha``.
+        gamma: focusing exponent.
+    """
+    return focal_loss_from_log_probs(F.logsigmoid(logits), F.logsigmoid(-logits), targets, alpha, gamma)
+
+
+def focal_loss_from_log_probs(
+    log_p: Tensor, log_not_p: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0
+) -> Tensor:
+    """Sum of the focal loss from log-probabilities ``log p`` and ``log(1 - p)``, any shape, targets bool of that shape.
+
+    The form for probabilities that are products (3D max filtering), where no finite logit need exist.
+    """
+    log_right = torch.where(targets, log_p, log_not_p)
+    log_wrong = torch.where(targets, log_not_p, log_p)
+    weight = torch.where(targets, alpha, 1.0 - alpha)
+    return -(weight * torch.exp(gamma * log_wrong) * log_right).sum()
+
+
+def log_one_minus_exp(log_p: Tensor) -> Tensor:
+    """Return ``log(1 - exp(log_p))`` for ``log_p < 0``, accurate (and with accurate gradient) at both ends.
+
+    Above -ln 2 the difference is taken by ``expm1``, below it by ``log1p``, so neither cancels.
+    """
+    near_one = log_p > -0.6931471805599453
+    # Each side is evaluated on values that suit it, since the untaken side's gradient would turn a NaN into the result.
+    high = torch.where(near_one, log_p, -1.0)
+    low = torch.where(near_one, -1.0, log_p)
+    return torch.where(near_one, torch.log(-torch.expm1(high)), torch.log1p(-torch.exp(low)))
+
+
+def giou_loss(pred: Tensor, target: Tensor) -> Tensor:
+    """Sum of ``1 - GIoU`` over (K, 4) aligned xyxy boxes in pixels (GIoU paper; eps 1e-7 as MMDetection)."""
+    return (1.0 - bbox_overlaps(pred, target, mode="giou", is_aligned=True, eps=1e-7)).sum()
+
+
+def log_iou_loss(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Weighted sum of ``-log IoU`` over (K, 4) aligned xyxy boxes; FCOS weighs by its centre-ness targets (K,)."""
+    iou = bbox_overlaps(pred, target, is_aligned=True, eps=1e-6).clamp(min=1e-6)
+    return -(weight * iou.log()).sum()
+
+
+def centerness_target(ltrb: Tensor) -> Tensor:
+    """FCOS eq. 3: ``sqrt(min(l,r)/max(l,r) * min(t,b)/max(t,b))`` of (K, 4) ltrb distances, all positive; (K,)."""
+    left_right, top_bottom = ltrb[:, [0, 2]], ltrb[:, [1, 3]]
+    ratio = left_right.amin(-1) / left_right.amax(-1) * (top_bottom.amin(-1) / top_bottom.amax(-1))
+    return ratio.sqrt()

@@ -1,0 +1,68 @@
+"""The results folder: the small sealed files from which tables, figures and claims are made without data or GPU.
+
+``<results>/<tier>/<training>/seed<N>/`` holds ``provenance.json`` and ``metrics.jsonl`` of a run, and
+``evaluation.json`` and ``detections.npz`` of its evaluation.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from date.errors import UserError
+from date.files import replace_text
+
+PROVENANCE, METRICS, EVALUATION, DETECTIONS = "provenance.json", "metrics.jsonl", "evaluation.json", "detections.npz"
+
+
+def export_run(run: Path, folder: Path) -> None:
+    """Copy a sealed run's small files into the results folder, the provenance last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (METRICS, PROVENANCE):
+        replace_text(folder / name, (run / name).read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What is known of one training with one seed."""
+
+    training: str
+    seed: int
+    provenance: dict[str, Any]
+    records: list[dict[str, Any]]
+    """Lines of ``metrics.jsonl``."""
+    evaluation: dict[str, Any] | None
+    """``evaluation.json``, or None where the run has not been evaluated."""
+
+    def curve(self, metric: str) -> list[tuple[int, float]]:
+        """Return the (step, value) pairs of a metric over the training's evaluations."""
+        evaluations = [r for r in self.records if r["kind"] == "eval" and r.get(metric) is not None]
+        return [(r["step"], r[metric]) for r in evaluations]
+
+
+def load_results(results: Path, tier: str) -> list[RunResult]:
+    """Read the sealed results of a tier, ordered by training and seed.
+
+    Raises:
+        UserError: a file is not valid JSON, or an evaluation is of another run than the provenance beside it.
+    """
+    found = []
+    for path in sorted((results / tier).glob(f"*/seed*/{PROVENANCE}")):
+        provenance = _read(path)
+        lines = (path.parent / METRICS).read_text(encoding="utf-8").splitlines()
+        evaluation_path = path.parent / EVALUATION
+        evaluation = _read(evaluation_path) if evaluation_path.exists() else None
+        if evaluation is not None and evaluation["run_digest"] != provenance["run_digest"]:
+            raise UserError(f"{evaluation_path} judges another run than {path}; delete it and run the DAG again.")
+        records = [json.loads(line) for line in lines]
+        found.append(RunResult(provenance["training"], provenance["seed"], provenance, records, evaluation))
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); delete it and run the DAG again.") from None

@@ -1,0 +1,47 @@
+# The dual-assignment head. A training takes `o2o` with one of the qualities, and one of the `o2m` branches or none.
+model = dict(
+    bbox_head=dict(
+        type="DualAssignmentHead",
+        num_classes=80,
+        in_channels=256,
+        feat_channels=256,
+        stacked_convs=4,
+        strides=[8, 16, 32, 64, 128],
+        norm_cfg=dict(type="GN", num_groups=32, requires_grad=True),
+        branches=[],
+    )
+)
+
+qualities = dict(
+    hungarian=dict(type="OneNetQuality", cls_weight=2.0, reg_weight=5.0, iou_weight=2.0),
+    poto=dict(type="POTOQuality", alpha=0.8, center_radius=1.5, outside=0.0),
+)
+
+o2o = dict(
+    type="OneToOneBranch",
+    cls_weight=2.0,
+    reg_weight=5.0,
+    iou_weight=2.0,
+    test_cfg=dict(score_thr=0.01, nms_pre=100, nms=None, max_per_img=100),
+)
+
+o2m = dict(
+    fcos=dict(
+        type="FCOSBranch",
+        regress_ranges=((-1, 64), (64, 128), (128, 256), (256, 512), (512, 1e8)),
+        test_cfg=dict(score_thr=0.05, nms_pre=1000, nms=0.5, max_per_img=100),
+    ),
+    retinanet=dict(
+        type="RetinaBranch",
+        anchor_generator=dict(
+            type="AnchorGenerator",
+            octave_base_scale=4,
+            scales_per_octave=3,
+            ratios=[0.5, 1.0, 2.0],
+            strides=[8, 16, 32, 64, 128],
+        ),
+        bbox_coder=dict(type="DeltaXYWHBBoxCoder", target_means=[0.0] * 4, target_stds=[1.0] * 4),
+        assigner=dict(type="MaxIoUAssigner", pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0, ignore_iof_thr=-1),
+        test_cfg=dict(score_thr=0.05, nms_pre=1000, nms=0.5, max_per_img=100),
+    ),
+)

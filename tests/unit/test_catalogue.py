@@ -1,0 +1,122 @@
+"""The catalogue as shipped, and the sentence for each mistake that can be made in it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from date.catalogue import EXPERIMENTS, Dataset, load, load_dataset, load_tier, parse
+from date.config import load_settings
+from date.errors import UserError
+
+TABLE_1 = {
+    # label, epochs: the paper's AP, AP50, AP75, APs, APm, APl, transcribed a second time from the paper's Table 1
+    ("RetinaNet", 12): (36.9, 56.7, 39.0, 20.7, 40.2, 49.8),
+    ("FCOS", 12): (37.2, 56.8, 39.6, 20.6, 40.5, 49.8),
+    ("OneNet", 12): (35.4, 53.3, 38.1, 19.3, 38.6, 45.4),
+    ("DATE-F", 12): (37.3, 55.3, 40.7, 21.2, 40.3, 48.8),
+    ("FCOS", 36): (39.8, 59.7, 42.3, 25.2, 43.3, 51.2),
+    ("OneNet", 36): (38.6, 56.6, 42.2, 23.9, 41.7, 48.7),
+    ("DATE-F", 36): (40.6, 58.9, 44.4, 25.6, 44.1, 50.9),
+}
+
+
+@pytest.fixture
+def experiments(tmp_path: Path) -> Path:
+    """A copy of ``experiments/`` to spoil."""
+    return Path(shutil.copytree(EXPERIMENTS, tmp_path / "experiments"))
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes, sort_keys=False))
+
+
+def test_table_1_is_the_papers() -> None:
+    rows = {(row.label, row.setting["epoch"]): tuple(row.paper.values()) for row in load().tables["table01"].rows}
+    assert rows == TABLE_1
+
+
+def test_the_four_trainings_of_table_1_are_there() -> None:
+    catalogue = load()
+    ids = {catalogue.trainings[name].id for name in load_tier("mini").trainings}
+    assert ids == {"T1", "T2", "T3", "T8"}
+    assert len({t.id for t in catalogue.trainings.values()}) == len(catalogue.trainings)
+
+
+def test_every_training_has_an_evaluation() -> None:
+    catalogue = load()
+    assert all(catalogue.evaluations_of(name) for name in catalogue.trainings)
+
+
+@pytest.mark.parametrize("path", sorted((EXPERIMENTS / "tiers").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_tier_is_valid(path: Path) -> None:
+    tier = load_tier(path.stem)
+    assert load().select(tier.trainings)
+    for name in tier.datasets.values():
+        assert load_dataset(name).classes
+    assert (tier.watermark is None) == (tier.name == "paper")
+
+
+def test_unknown_names_get_the_nearest_valid_one() -> None:
+    with pytest.raises(UserError, match=r"unknown training 'onenet-r50-coco-12'; did you mean 'onenet-r50-coco-12e'\?"):
+        load().training("onenet-r50-coco-12")
+    with pytest.raises(UserError, match=r"unknown tier 'minni'; did you mean 'mini'\?"):
+        load_tier("minni")
+    with pytest.raises(UserError, match=r"unknown dataset 'coco2018'; did you mean 'coco2017'\?"):
+        load_dataset("coco2018")
+    with pytest.raises(UserError, match="unknown training or pattern 'yolo'; valid names: .*onenet"):
+        load().select(["yolo"])
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        ("trainings.yaml", {"x": {"id": "T9", "model": "dual", "schedule": "12e", "lamda_o2m": 2}}, "'lamda_o2m'; did you mean 'lambda_o2m'"),
+        ("trainings.yaml", {"x": {"id": "T9", "model": "yolo"}}, "trainings.yaml, x: .*model: .*'retinanet'.*not 'yolo'"),
+        ("trainings.yaml", {"x": {"id": "T9", "model": "dual", "schedule": "12e", "source": "official", "why": "", "gpu_hours": 1}}, "needs 'quality'"),
+        ("evaluations.yaml", {"evaluations": {"onenet-r50-coco": ["o2o"]}}, "unknown training 'onenet-r50-coco'; did you mean"),
+        ("evaluations.yaml", {"evaluations": {"onenet-r50-coco-12e": ["o2o_nms"]}}, "unknown variant 'o2o_nms'; did you mean 'o2o_nms50'"),
+        ("claims.yaml", {"x": {"sentence": "", "place": "", "higher": "onenet-r50-coco-12e/o2m", "lower": "", "paper_difference": 1}}, "unknown evaluation"),
+        ("paper/table01.yaml", {"metrics": ["AP"]}, "unknown column"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_the_catalogue(experiments: Path, file: str, changes: dict[str, Any], message: str) -> None:
+    edit(experiments / file, **changes)
+    with pytest.raises(UserError, match=message):
+        load(experiments)
+
+
+def test_yaml_that_is_not_yaml(experiments: Path) -> None:
+    (experiments / "claims.yaml").write_text("a: [1")
+    with pytest.raises(UserError, match="claims.yaml is not valid YAML: .*line 1"):
+        load(experiments)
+
+
+def test_a_tier_by_path_extends_another(tmp_path: Path) -> None:
+    path = tmp_path / "wide.yaml"
+    path.write_text("extends: mini\nchannels: 128\n")
+    tier, mini = load_tier(str(path)), load_tier("mini")
+    assert (tier.name, tier.channels) == ("wide", 128)
+    assert tier.model_dump(exclude={"name", "channels"}) == mini.model_dump(exclude={"name", "channels"})
+    path.write_text("extends: mini\nchanels: 128\n")
+    with pytest.raises(UserError, match="unknown key 'chanels'; did you mean 'channels'"):
+        load_tier(str(path))
+
+
+def test_a_dataset_is_either_stored_or_generated() -> None:
+    with pytest.raises(UserError, match="either 'scenes', or 'root', 'train' and 'val'"):
+        parse(Dataset, {"name": "x", "classes": ["a"], "root": "x"}, "x.yaml")
+
+
+def test_settings() -> None:
+    assert load_settings({"tier": "smoke"}).tier == "smoke"
+    with pytest.raises(UserError, match="unknown key 'seed'; did you mean 'seeds'"):
+        load_settings({"seed": 3})
+    with pytest.raises(UserError, match="names a seed twice"):
+        load_settings({"seeds": [1, 2, 1]})
+    with pytest.raises(UserError, match="seeds"):
+        load_settings({"seeds": [-1]})

@@ -1,0 +1,23 @@
+# Judge a trained network every way the catalogue names, in one forward pass.
+
+
+rule evaluate:
+    input:
+        provenance=f"{RUN}/provenance.json",
+    output:
+        evaluation=f"{RUN}/evaluation.json",
+        detections=f"{RUN}/detections.npz",
+    log:
+        f"{LOGS}/{{training}}-seed{{seed}}.evaluate.log",
+    threads: 1 if TIER.workers == 0 else TIER.workers
+    params:
+        variants=lambda wildcards: [
+            e.variant for e in CATALOGUE.evaluations_of(wildcards.training)
+        ],
+        tier=SETTINGS.tier,
+        results=subpath(output.evaluation, parent=True),
+    message:
+        "evaluating {wildcards.training} with seed {wildcards.seed}: {params.variants}"
+    shell:
+        "python -m date evaluate {wildcards.training} --tier {params.tier:q} --seed {wildcards.seed}"
+        " --threads {threads} --results {params.results:q} 2>&1 | tee {log:q}"

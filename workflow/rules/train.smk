@@ -1,0 +1,24 @@
+# Train a network. Its working directory below runs/ is the trainer's own; the rule declares what a sealed run exports.
+
+
+rule train:
+    input:
+        manifest=lambda wildcards: f"{RESULTS}/data/{DATASETS[wildcards.training]}.json",
+    output:
+        provenance=f"{RUN}/provenance.json",
+        metrics=f"{RUN}/metrics.jsonl",
+    log:
+        f"{LOGS}/{{training}}-seed{{seed}}.train.log",
+    threads: 1 if TIER.workers == 0 else TIER.workers
+    params:
+        # Another config or other training code makes another run; another comment, table or figure does not.
+        identity=lambda wildcards: configs.run_digest(
+            TRAININGS[wildcards.training], TIER, int(wildcards.seed), ""
+        ),
+        tier=SETTINGS.tier,
+        results=subpath(output.provenance, parent=True),
+    message:
+        "training {wildcards.training} with seed {wildcards.seed}"
+    shell:
+        "python -m date train {wildcards.training} --tier {params.tier:q} --seed {wildcards.seed}"
+        " --threads {threads} --results {params.results:q} 2>&1 | tee {log:q}"
