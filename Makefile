@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 demo: setup
 	snakemake --profile workflow/profiles/local all
-	@echo "report: $$(python -m date report --where)"
+	@python -m date report --where
 
 test: setup
 	python -m pytest

@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--tier", help=TIER_HELP)
     report.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
     report.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR")
+    report.add_argument("--where", action="store_true", help="only print the path of the page that was made")
     report.set_defaults(command=_report)
     return parser
 
@@ -169,6 +170,7 @@ def _data_prepare(args: argparse.Namespace) -> None:
 
 
 def _report(args: argparse.Namespace) -> None:
-    from date.reporting.report import write_report
+    from date.reporting.report import report_page, write_report
 
-    print(write_report(_tier_name(args), args.results, args.reports))
+    tier = _tier_name(args)
+    print(report_page(args.reports, tier) if args.where else write_report(tier, args.results, args.reports))

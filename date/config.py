@@ -166,7 +166,7 @@ def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dic
     val_loader = loader(files.val_annotations, files.val_images, base["test_pipeline"], train=False)
     return dict(
         default_scope="mmdet",
-        custom_imports=dict(imports=["date.models", "date.training"], allow_failed_imports=False),
+        custom_imports=dict(imports=["date.models", "date.training.components"], allow_failed_imports=False),
         model=_model(training, tier, len(dataset.classes), root),
         train_dataloader=loader(files.train_annotations, files.train_images, schedule["train_pipeline"], train=True),
         val_dataloader=val_loader,

@@ -20,7 +20,7 @@ def unknown_name(kind: str, name: str, valid: Iterable[str], where: str = "") ->
         where: optional place of the mistake, e.g. a file, put in front of the sentence.
     """
     names = sorted(valid)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5) or sorted((n for n in names if name in n), key=len)
     hint = f"did you mean {near[0]!r}?" if near else f"valid names: {', '.join(names) or 'none'}."
     prefix = f"{where}: " if where else ""
     return UserError(f"{prefix}unknown {kind} {name!r}; {hint}")

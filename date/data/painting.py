@@ -127,24 +127,24 @@ _CLASS_WEIGHTS = (24, 21, 18, 15, 12, 10)
 _CLASS_TINTS = np.array(
     [[205, 70, 70], [70, 90, 205], [70, 185, 80], [215, 195, 60], [190, 70, 190], [70, 190, 200]],
 )
-_COUNT_WEIGHTS = (6, 8, 12, 14, 15, 14, 12, 9, 6, 4)  # of 1 to 10 objects
-_LEAST_VISIBLE = 0.25
+_COUNT_WEIGHTS = (8, 12, 15, 16, 15, 12, 9, 6, 4, 3)  # of 1 to 10 objects
+_LEAST_VISIBLE = 0.4
 
 
 def paint_scene(rng: Rng, size: int) -> Picture:
     """Paint 1 to 10 textured, rotated shapes over clutter, or none in one picture of a hundred.
 
     Four objects of five have a colour near their class's own, as many things of the real world have; the shape tells
-    the others. The sides of the boxes are log-uniform from 1/14 to 1/2 of the picture. Later shapes cover earlier ones,
-    but none shows less than a quarter of itself. A box is the shape's full extent within the image, hidden parts
+    the others. The sides of the boxes are log-uniform from 1/11 to 1/2 of the picture. Later shapes cover earlier ones,
+    but none shows less than two fifths of itself. A box is the shape's full extent within the image, hidden parts
     included.
     """
     canvas = Canvas(background(rng, size))
-    strokes(rng, canvas, int(rng.integers(2, 9)))
+    strokes(rng, canvas, int(rng.integers(1, 6)))
     count = 0 if rng.integers(100) == 0 else 1 + weighted(rng, _COUNT_WEIGHTS)
     placed_objects: list[tuple[int, Mask, float, float]] = []
     for _ in range(count):
-        label, side = weighted(rng, _CLASS_WEIGHTS), log_uniform(rng, size / 14, 2.81)
+        label, side = weighted(rng, _CLASS_WEIGHTS), log_uniform(rng, size / 11, 2.46)
         for _ in range(12):
             shape = _try_shape(rng, canvas, label, side, [(x, y) for _, _, x, y in placed_objects])
             if shape is not None:
@@ -179,14 +179,15 @@ def _try_shape(
         return None
     under = canvas.mean_under(mask)
     colour = _tint(rng, label, under) if rng.integers(5) else contrasting(rng, under, 170)
-    canvas.paint(mask, texture(rng, mask, colour, contrasting(rng, under, 120)))
+    second = quantise(0.5 * colour + 0.5 * contrasting(rng, under, 120))
+    canvas.paint(mask, texture(rng, mask, colour, second))
     return mask, x, y
 
 
 def _tint(rng: Rng, label: int, under: Array) -> Array:
     """Draw a colour near the class's own that stands out from what lies under it; any such colour after ten tries."""
     for _ in range(10):
-        colour = np.clip(_CLASS_TINTS[label] + rng.integers(-45, 46, 3), 0, 255)
+        colour = np.clip(_CLASS_TINTS[label] + rng.integers(-35, 36, 3), 0, 255)
         if int(np.abs(colour - under).sum()) >= 130:
             return colour
     return contrasting(rng, under, 170)

@@ -79,7 +79,7 @@ def area_thresholds(image_size: int) -> tuple[float, float]:
 
     COCO parts at 32 and 96 px in images of about 640 px: 1/20 and 1/6.7 of the side. At 128 px that is 6.4 px, too few
     to tell a shape by, so the parts are at 1/8 and 1/4 of the side (16 and 32 px): the objects of ``scenes`` fall into
-    the three ranges at about 28, 37 and 35 per cent.
+    the three ranges at about 17, 43 and 40 per cent.
     """
     return image_size / 8, image_size / 4
 

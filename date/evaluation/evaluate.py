@@ -100,7 +100,7 @@ def _detect(
     from safetensors.torch import load_file
 
     import date.models
-    import date.training  # noqa: F401 - both register what the config names
+    import date.training.components  # noqa: F401 - both register what the config names
 
     if threads is not None:
         torch.set_num_threads(threads)

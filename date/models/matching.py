@@ -156,7 +156,7 @@ class _RankedProblem:
             users = Counter(claims)
             if len(users) == self.num_objects:
                 return matched
-            short = [obj for obj, point in enumerate(claims) if users[point] > 1 and on_reserve[obj] and not lists]
+            short = [obj for obj, point in enumerate(claims) if users[point] > 1 and on_reserve[obj]]
             lists |= self._lengthen(lists, short)
             contested = sorted(lists)
             matched[contested], on_reserve[contested] = _solve_relaxed([lists[obj] for obj in contested])

@@ -1,11 +1,1 @@
-"""Training and what runs inside it. Importing it registers dataset, sampler, metric and hook with MMDetection."""
-
-from date import compat
-
-compat.activate()
-
-from date.training.metric import CocoDetectionMetric  # noqa: E402
-from date.training.recorder import MetricsHook  # noqa: E402
-from date.training.sampling import EpochSampler, SeededDataset  # noqa: E402
-
-__all__ = ["CocoDetectionMetric", "EpochSampler", "MetricsHook", "SeededDataset"]
+"""Training and what runs inside it."""

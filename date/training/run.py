@@ -104,7 +104,7 @@ def _run(config: dict[str, Any], work: Path, folder: Path, title: str, threads: 
     from safetensors.torch import save_file
 
     import date.models
-    import date.training  # noqa: F401 - both register what the config names
+    import date.training.components  # noqa: F401 - both register what the config names
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -156,6 +156,7 @@ def _provenance(
         "hardware": {
             "devices": devices or ["cpu"],
             "processor": platform.processor() or platform.machine(),
+            "cuda": torch.version.cuda if devices else None,
             "threads": torch.get_num_threads(),
         },
         "precision": "float32",

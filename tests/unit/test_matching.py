@@ -51,6 +51,7 @@ KINDS: dict[str, Callable[[Rng, int, int], np.ndarray]] = {
     "few values": lambda rng, n, g: rng.integers(-1, 3, (n, g)).astype(float),
     "constant": lambda rng, n, g: np.full((n, g), float(rng.integers(-2, 2))),
     "zero outside mask": lambda rng, n, g: rng.random((n, g)) * (rng.random((n, g)) < 0.1),
+    "nearly all zero": lambda rng, n, g: rng.random((n, g)) * (rng.random((n, g)) < 0.004),
     "minus one outside mask": lambda rng, n, g: np.where(rng.random((n, g)) < 0.1, rng.random((n, g)), -1.0),
     "zero columns": lambda rng, n, g: rng.random((n, g)) * (rng.random(g) < 0.5),
     "duplicated objects": lambda rng, n, g: rng.random((n, g))[:, rng.integers(0, max(g, 1), g)],
@@ -65,7 +66,7 @@ KINDS: dict[str, Callable[[Rng, int, int], np.ndarray]] = {
 @pytest.mark.usefixtures("no_small_problems", "one_thread")
 def test_equals_scipy_on_random_matrices_in_every_layout(kind: str) -> None:
     rng = np.random.default_rng(list(KINDS).index(kind))
-    for case in range(920):
+    for case in range(850):
         num_objects = int(rng.integers(0, 21))
         # N < G, N = G, N around the block sizes, and some large matrices.
         sizes = [rng.integers(0, 30), num_objects, rng.integers(30, 120), 64 * num_objects + 7]
@@ -82,7 +83,7 @@ def test_equals_scipy_on_random_matrices_in_every_layout(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("shape", [(3000, 40), (22400, 12), (300, 60), (20, 50), (2048, 16)])
+@pytest.mark.parametrize("shape", [(3000, 40), (22400, 12), (300, 60), (20, 50), (2048, 17)])
 @pytest.mark.usefixtures("one_thread")
 def test_equals_scipy_at_the_sizes_of_training(kind: str, shape: tuple[int, int]) -> None:
     quality = torch.from_numpy(KINDS[kind](np.random.default_rng(0), *shape)).float()
@@ -215,7 +216,7 @@ def test_largest_finite_values_are_accepted() -> None:
 
 @pytest.mark.parametrize("fetch", [False, True], ids=["host", "device path"])
 @pytest.mark.parametrize("layout", ["NG", "GN"])
-@pytest.mark.parametrize("shape", [(6, 3), (9000, 20)])
+@pytest.mark.parametrize("shape", [(6, 3), (2000, 20)])
 @pytest.mark.parametrize(("value", "name"), [(np.nan, "1 NaN"), (np.inf, "1 inf"), (-np.inf, "1 -inf")])
 def test_refuses_nan_and_infinity(
     value: float, name: str, shape: tuple[int, int], layout: str, fetch: bool, monkeypatch: pytest.MonkeyPatch

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from date.training import EpochSampler, SeededDataset
+from date.training.components import EpochSampler, SeededDataset
 
 
 class Noisy:

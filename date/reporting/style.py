@@ -1,0 +1,147 @@
+"""The look of all figures, in one place, and how they are written: the same bytes for the same content."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+PAPER_WHITE, INK, MUTED, GRID = "#ffffff", "#22262b", "#6b727b", "#e3e6ea"
+SERIES = ("#56b4e9", "#0072b2", "#cc79a7", "#e69f00", "#d55e00", "#009e73", "#7a6a53")
+"""Okabe and Ito's colours, told apart with the common kinds of colour blindness, without black and yellow."""
+DARK = {
+    PAPER_WHITE: "#1b1f24",
+    INK: "#e4e7ea",
+    MUTED: "#9aa3ad",
+    GRID: "#30363d",
+    "#56b4e9": "#8fd3ff",
+    "#0072b2": "#3d95dd",
+    "#d55e00": "#f0702a",
+    "#009e73": "#1fbf92",
+    "#7a6a53": "#b3a184",
+}
+"""What takes the place of a colour on a dark page."""
+MARKERS = ("o", "s", "D", "v", "^", "P", "X")
+FORMATS = ("svg", "png", "pdf")
+
+RC: Any = {
+    # DejaVu comes with matplotlib, so that figures are the same everywhere.
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "sans-serif"],
+    "font.size": 8.5,
+    "axes.labelsize": 8.5,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.0,
+    "lines.markeredgecolor": PAPER_WHITE,
+    "lines.markeredgewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "xtick.major.size": 3,
+    "ytick.major.size": 0,
+    "xtick.major.width": 0.6,
+    "figure.facecolor": PAPER_WHITE,
+    "axes.facecolor": "none",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "date",
+    "pdf.fonttype": 42,
+}
+METADATA: dict[str, dict[str, str | None]] = {
+    "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+"""Neither time nor version of the library enters a file."""
+
+
+def new_figure(width: float, height: float, margins: tuple[float, float, float, float]) -> tuple[Figure, Axes]:
+    """Return a figure of a size in inches and its axes, with margins left, right, bottom and top in inches."""
+    left, right, bottom, top = margins
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
+    return figure, figure.add_subplot()
+
+
+def style_context() -> AbstractContextManager[None]:
+    """Return the context in which figures are made and written."""
+    return matplotlib.rc_context(RC)
+
+
+def add_heading(figure: Figure, title: str, watermark: str | None) -> None:
+    """Put the title at the top left and a tier's watermark at the bottom left, clear of the axes."""
+    width, height = figure.get_size_inches()
+    x = 0.12 / width
+    figure.text(x, 1 - 0.10 / height, title, va="top", weight="bold", size=9.5)
+    if watermark is not None:
+        figure.text(x, 0.08 / height, watermark, va="bottom", size=7, color=MUTED, style="italic")
+
+
+def spread(targets: list[float], gap: float) -> list[float]:
+    """Return places nearest to ascending targets (least squares) that are at least ``gap`` apart, for labels."""
+    blocks: list[tuple[float, int]] = []
+    for i, target in enumerate(targets):
+        total, count = target - i * gap, 1
+        while blocks and blocks[-1][0] / blocks[-1][1] > total / count:
+            before, members = blocks.pop()
+            total, count = total + before, count + members
+        blocks.append((total, count))
+    means = [total / count for total, count in blocks for _ in range(count)]
+    return [mean + i * gap for i, mean in enumerate(means)]
+
+
+def write_figure(figure: Figure, stem: Path) -> None:
+    """Write a figure as ``<stem>.svg``, ``.png`` and ``.pdf``, each complete or not at all."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    for kind in FORMATS:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, dpi=200, metadata=METADATA[kind])
+        partial = stem.with_name(f".{stem.name}.{kind}.partial")
+        partial.write_bytes(buffer.getvalue())
+        partial.rename(stem.with_name(f"{stem.name}.{kind}"))
+
+
+def color_variables() -> list[tuple[str, str, str]]:
+    """Return the CSS variable of each colour of the figures, with its value on light and on dark pages."""
+    colors = (PAPER_WHITE, INK, MUTED, GRID, *SERIES)
+    return [(f"--figure-{color[1:]}", color, DARK.get(color, color)) for color in colors]
+
+
+def inline_svg(svg: str, title: str, description: str) -> str:
+    """Return an SVG file's content for a page, which sets its width and colours, with a text for screen readers.
+
+    Args:
+        svg: the file's text.
+        title: short name, plain text.
+        description: what the figure shows, plain text.
+    """
+    head, body = svg[svg.index("<svg") :].rstrip().split(">", 1)
+    head = re.sub(r' (width|height)="[^"]*"', "", head)
+    body = body.replace("*{stroke-linejoin", "svg *{stroke-linejoin")
+    name, text = html.escape(title), html.escape(description)
+    body = f'{head} role="img" aria-label="{name}: {text}"><title>{name}</title><desc>{text}</desc>{body}'
+    for variable, color, _ in color_variables():
+        body = body.replace(color, f"var({variable})")
+    return body

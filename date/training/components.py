@@ -1,0 +1,11 @@
+"""What MMEngine's runner builds from a config: importing this module registers it with MMDetection."""
+
+from date import compat
+
+compat.activate()
+
+from date.training.metric import CocoDetectionMetric  # noqa: E402
+from date.training.recorder import MetricsHook  # noqa: E402
+from date.training.sampling import EpochSampler, SeededDataset  # noqa: E402
+
+__all__ = ["CocoDetectionMetric", "EpochSampler", "MetricsHook", "SeededDataset"]

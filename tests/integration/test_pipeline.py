@@ -1,0 +1,139 @@
+"""Snakemake on a copy of the project: the whole DAG at smoke, then what does and what doesn't make it run again."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from date.catalogue import ROOT, load_tier
+
+SNAKEMAKE = Path(sys.executable).with_name("snakemake")
+PARTS = ("Snakefile", "date", "experiments", "slurm", "workflow")
+TRAININGS = load_tier("smoke").trainings
+
+
+def snakemake(folder: Path, *arguments: str, check: bool = True) -> str:
+    """Run Snakemake in a copy of the project and return what it said."""
+    environment = {k: v for k, v in os.environ.items() if k != "DATE_DATA_ROOT"} | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [SNAKEMAKE, *arguments], cwd=folder, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    output = done.stdout + done.stderr
+    assert not check or done.returncode == 0, output
+    assert check or done.returncode != 0, output
+    return output
+
+
+def local(folder: Path, *arguments: str, check: bool = True) -> str:
+    return snakemake(
+        folder, "--profile", "workflow/profiles/local", *arguments, "--config", "tier=smoke", "--", "all", check=check
+    )
+
+
+def jobs(output: str) -> Counter[str]:
+    """Return the jobs of a dry run by rule."""
+    return Counter({rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)})
+
+
+def copy_project(folder: Path) -> Path:
+    for part in PARTS:
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project, in a folder with a space in its name, after ``snakemake all`` at smoke."""
+    folder = copy_project(tmp_path_factory.mktemp("a clone"))
+    local(folder)
+    return folder
+
+
+def test_the_dag_before_anything_is_done(tmp_path: Path) -> None:
+    output = local(copy_project(tmp_path), "-n")
+    expected = {"prepare_data": 1, "train": len(TRAININGS), "evaluate": len(TRAININGS), "report": 1, "all": 1}
+    assert {rule: n for rule, n in jobs(output).items() if rule != "total"} == expected
+
+
+def test_the_papers_command_plans_every_training_without_data(tmp_path: Path) -> None:
+    output = snakemake(copy_project(tmp_path), "--profile", "slurm", "-n", "--config", "tier=paper", "seeds=[0,1]", "--", "all")
+    from date.catalogue import load
+
+    assert jobs(output)["train"] == 2 * len(load().trainings)
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("tier=smokey", "unknown tier 'smokey'; did you mean 'smoke'?"),
+        ("teir=smoke", "unknown key 'teir'; did you mean 'tier'?"),
+        ("seeds=[1,1]", "names a seed twice"),
+        ("trainings=[onenet]", "unknown training or pattern 'onenet'; did you mean 'onenet-r50-coco-12e'?"),
+    ],
+)
+def test_mistakes_stop_before_any_job(tmp_path: Path, setting: str, sentence: str) -> None:
+    output = snakemake(copy_project(tmp_path), "-c1", "--config", setting, "--", "all", check=False)
+    assert sentence in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_results_and_report_are_there(finished: Path) -> None:
+    for training in TRAININGS:
+        folder = finished / "results" / "smoke" / training / "seed0"
+        assert {p.name for p in folder.iterdir()} == {"provenance.json", "metrics.jsonl", "evaluation.json", "detections.npz"}
+    report = finished / "reports" / "smoke"
+    for file in ("index.html", "tables/table01.md", "tables/table01.csv", "figures/convergence.svg", "figures/convergence.png"):
+        assert (report / file).stat().st_size > 500, file
+    assert not list((finished / "runs" / ".work").glob("smoke-*/"))
+
+
+@pytest.mark.slow
+def test_the_second_time_there_is_nothing_to_do(finished: Path) -> None:
+    assert "Nothing to be done" in local(finished)
+
+
+@pytest.mark.slow
+def test_only_what_matters_makes_trainings_run_again(finished: Path) -> None:
+    def spoiled(file: str, old: str, new: str) -> Counter[str]:
+        path = finished / file
+        before, times = path.read_text(), path.stat()
+        assert old in before, f"{file} no longer has {old!r}"
+        path.write_text(before.replace(old, new))
+        planned = jobs(local(finished, "-n"))
+        path.write_text(before)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        return planned
+
+    assert not spoiled("date/models/assigners.py", "# one (G, N) term at a time", "# term by term")
+    assert not spoiled("date/models/assigners.py", '"""How good a point', '"""Say how good a point')
+    assert not spoiled("date/reporting/report.py", "from __future__", "# a comment\nfrom __future__")
+    assert spoiled("date/models/assigners.py", "center_radius: float = 1.5", "center_radius: float = 1.6")["train"] == 4
+    lambdas = spoiled("experiments/trainings.yaml", "  o2m: fcos\n  schedule: 12e", "  o2m: fcos\n  lambda_o2m: 2\n  schedule: 12e")
+    assert lambdas["train"] == 1
+    assert spoiled("experiments/tiers/mini.yaml", "lr: 2.0e-3", "lr: 1.0e-3")["train"] == 4
+
+
+@pytest.mark.slow
+def test_moving_the_clone_changes_nothing(finished: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(finished, moved, symlinks=True)  # copy2 keeps the times, as moving does
+    assert "Nothing to be done" in local(moved)
+    assert not jobs(local(moved, "-n"))
+
+
+@pytest.mark.slow
+def test_seeds_add_runs_and_keep_the_old(finished: Path) -> None:
+    output = snakemake(finished, "-c1", "-n", "--config", "tier=smoke", "seeds=[0,1]", "--", "all")
+    assert jobs(output)["train"] == len(TRAININGS)
