@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from date.results import RunResult
 
-COCO_AREA_THRESHOLDS = (32, 96)
 MISSING = "\N{EM DASH}"
 MINUS = "\N{MINUS SIGN}"
 
@@ -54,7 +53,7 @@ class Scores:
         for result in results:
             if result.evaluation is None:
                 continue
-            small, medium = result.evaluation["area_thresholds"] or COCO_AREA_THRESHOLDS
+            small, medium = result.evaluation["area_thresholds"]
             for variant, record in result.evaluation["variants"].items():
                 name = f"{result.training}/{variant}"
                 self._metrics.setdefault(name, {})[result.seed] = record["metrics"]

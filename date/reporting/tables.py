@@ -14,8 +14,8 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from date.catalogue import Row, Table, Tier
-from date.reporting.scores import COCO_AREA_THRESHOLDS, MISSING, Sample, Scores, number, signed
+from date.catalogue import COCO_AREA_THRESHOLDS, Row, Table, Tier
+from date.reporting.scores import MISSING, Sample, Scores, number, signed
 
 
 @dataclass(frozen=True)
