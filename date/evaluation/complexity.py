@@ -48,7 +48,7 @@ class Counts:
     macs: int
     """Multiply-accumulates of convolutions."""
     operations: int
-    """"FLOPs" of MMDetection 2: ``macs`` and the cheaper operations of `CONVENTION`."""
+    """``macs`` and the cheaper operations of `CONVENTION`: what MMDetection 2 calls FLOPs."""
 
 
 @dataclass(frozen=True)
@@ -280,24 +280,24 @@ def notes(rows: Sequence[Row]) -> list[str]:
     reported = [row for row in rows if row.network.tables]
     sentences = [
         "Rounded to two decimals, as the tool prints them, and then half up to the paper's digits, "
-        f"{sum(row.reproduced for row in reported)} of {len(reported)} rows give the paper's numbers."
+        f"{sum(row.reproduced for row in reported)} of {len(reported)} networks have the paper's numbers."
     ]
+    twice_rounded: dict[float, dict[str, None]] = {}
     for row in rows:
-        exact, printed = row.complexity.operations / 1e9, row.printed[1]
-        if row.network.text_gops is not None:
+        network, gops, printed = row.network, row.complexity.operations / 1e9, row.printed[1]
+        if network.text_gops is not None:
             sentences.append(
-                f"{row.network.label}: Table 9 prints {row.network.paper_gops:.0f} G, the text (sec. 4.7) "
-                f"{row.network.text_gops:.0f} G and +42 % on the shared towers; the network has {exact:.2f} G."
+                f"{network.label}: Table 9 prints {network.paper_gops:.0f} G and the text (sec. 4.7) "
+                f"{network.text_gops:.0f} G; the network has {gops:.2f} G."
             )
-        elif not row.network.tables:
-            sentences.append(
-                f"{row.network.label}: not the paper's network; its {exact:.3f} G would print {printed:.0f}."
-            )
-        elif round(exact) != printed:
-            sentences.append(
-                f"{row.network.label} ({row.network.phase}): {exact:.3f} G is {exact:.2f} in the tool's output, "
-                f"hence {printed:.0f}."
-            )
+        if not network.tables:
+            sentences.append(f"{network.label}: {gops:.3f} G would be {printed:.0f}, so that it is not the paper's.")
+        if round(gops) != printed:
+            twice_rounded.setdefault(gops, {})[network.label] = None
+    sentences += [
+        f"{'; '.join(labels)}: {gops:.3f} G are {gops:.2f} in the tool's output, which the paper rounds up."
+        for gops, labels in twice_rounded.items()
+    ]
     return sentences
 
 

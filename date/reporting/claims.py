@@ -20,11 +20,14 @@ class Outcome:
     """Evaluations that have no result."""
 
     @property
-    def word(self) -> Literal["as claimed", "not as claimed", "missing"]:
-        """Whether the mean difference points in the claimed direction; none at all does not."""
+    def word(self) -> Literal["as claimed", "not as claimed", "no difference", "missing"]:
+        """Which way the mean difference points, as printed: with one decimal."""
         if self.difference.mean is None:
             return "missing"
-        return "as claimed" if self.difference.mean > 0 else "not as claimed"
+        printed = round(self.difference.mean, 1)
+        if printed == 0:
+            return "no difference"
+        return "as claimed" if printed > 0 else "not as claimed"
 
 
 def judge(claim: Claim, scores: Scores) -> Outcome:
