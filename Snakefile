@@ -12,9 +12,7 @@ min_version("9.27")
 workdir: workflow.basedir
 
 
-os.environ["PATH"] = os.pathsep.join(
-    [str(Path(sys.executable).parent), os.environ["PATH"]]
-)
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 sys.path.insert(0, workflow.basedir)
 
 

@@ -39,8 +39,8 @@ class Training(Entry):
     name: str
     id: Annotated[str, Field(pattern=r"^T\d+$")]
     """The number of the training among the paper's forty."""
-    model: Literal["retinanet", "fcos", "dual"]
-    """MMDetection's own RetinaNet or FCOS head, or the dual-assignment head with its one-to-one branch."""
+    model: Literal["retinanet", "fcos", "dual", "defcn"]
+    """MMDetection's own RetinaNet or FCOS head, the dual-assignment head with its one-to-one branch, or DeFCN."""
     backbone: Literal["r50", "r101"] = "r50"
     data: Literal["coco", "crowdhuman"] = "coco"
     schedule: str
@@ -48,6 +48,12 @@ class Training(Entry):
     """One-to-one matching of the dual head: OneNet's cost or POTO."""
     o2m: Literal["fcos", "retinanet"] | None = None
     """Style of the one-to-many branch of the dual head."""
+    max_filter: bool = False
+    """3D max filtering in the one-to-one branch of the dual head."""
+    share_towers: bool = True
+    """False gives each branch of the dual head towers of its own."""
+    init: str | None = None
+    """The training, or a file of weights, whose backbone, neck and towers this one starts from."""
     lambda_o2o: Annotated[float, Field(ge=0)] = 1.0
     lambda_o2m: Annotated[float, Field(ge=0)] = 1.0
     source: Literal["official", "inferred"]
@@ -61,9 +67,22 @@ class Training(Entry):
     def _branches(self) -> Training:
         if self.model == "dual" and self.quality is None:
             raise ValueError("the dual-assignment head needs 'quality': hungarian or poto")
-        if self.model != "dual" and (self.quality or self.o2m):
-            raise ValueError(f"'quality' and 'o2m' belong to the dual-assignment head, not to {self.model}")
+        if self.model != "dual" and (self.quality or self.o2m or self.max_filter or not self.share_towers):
+            keys = "'quality', 'o2m', 'max_filter' and 'share_towers'"
+            raise ValueError(f"{keys} belong to the dual-assignment head, not to {self.model}")
+        if not self.share_towers and self.o2m is None:
+            raise ValueError("'share_towers: false' needs a second branch; name it by 'o2m'")
         return self
+
+    @property
+    def init_file(self) -> Path | None:
+        """The file of weights that the training starts from, where ``init`` names one and not a training."""
+        return Path(self.init) if self.init and self.init.endswith((".safetensors", ".pth", ".pt")) else None
+
+    @property
+    def weights(self) -> str:
+        """Which pretrained backbone of a tier the training uses."""
+        return f"{self.backbone}_msra" if self.model == "defcn" else self.backbone
 
 
 class Variant(Entry):
@@ -196,7 +215,7 @@ class Tier(Entry):
     """What ``all`` trains: names or patterns."""
     backbones: dict[Literal["r50", "r101"], dict[str, Any]]
     """Overrides of the detector's backbone."""
-    weights: dict[Literal["r50", "r101"], Weights]
+    weights: dict[Literal["r50", "r101", "r50_msra"], Weights]
     """Pretrained weights of the backbones; empty where training starts from random weights."""
     channels: int
     """Of neck and towers (paper: 256)."""
@@ -214,6 +233,8 @@ class Tier(Entry):
     lr: float
     backbone_lr_mult: float
     warmup_iters: int
+    steps_per_epoch: int
+    """Of COCO's part; schedules that the paper gives in iterations are scaled by it (paper: 7330)."""
     epoch_scale: float
     """Multiplies epochs and learning-rate steps of the schedules."""
     workers: int
@@ -326,6 +347,9 @@ def load(experiments: Path = EXPERIMENTS) -> Catalogue:
     path = experiments / "trainings.yaml"
     for name, entry in read_yaml(path).items():
         trainings[name] = parse(Training, {"name": name, **entry}, f"{_shown(path)}, {name}")
+    for training in trainings.values():
+        if training.init and training.init_file is None and training.init not in trainings:
+            raise unknown_name("training", training.init, trainings, f"{_shown(path)}, {training.name}, init")
 
     path = experiments / "evaluations.yaml"
     data = read_yaml(path)

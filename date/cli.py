@@ -61,6 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--output", type=Path, metavar="FILE", help="manifest; printed by default")
     prepare.set_defaults(command=_data_prepare)
 
+    complexity = commands.add_parser("complexity", help="count parameters and operations of the paper's networks")
+    complexity.add_argument("--json", action="store_true", help="print JSON")
+    complexity.set_defaults(command=_complexity)
+
     report = commands.add_parser("report", help="make tables, figures and page from sealed results")
     report.add_argument("--tier", help=TIER_HELP)
     report.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
@@ -167,6 +171,12 @@ def _data_prepare(args: argparse.Namespace) -> None:
         print(manifest, end="")
     else:
         replace_text(args.output, manifest)
+
+
+def _complexity(args: argparse.Namespace) -> None:
+    from date.evaluation.complexity import print_complexity
+
+    print_complexity(args.json)
 
 
 def _report(args: argparse.Namespace) -> None:

@@ -14,21 +14,26 @@ import hashlib
 import json
 import os
 import runpy
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from date.catalogue import EXPERIMENTS, ROOT, Dataset, Entry, Tier, Training, load_dataset, parse, read_yaml
+from date.catalogue import EXPERIMENTS, ROOT, Dataset, Entry, Tier, Training, load, load_dataset, parse, read_yaml
 from date.data.synthetic import scene_fingerprint
 from date.errors import UserError
+from date.files import file_digest
 
 TRAINING_CODE = ("compat.py", "config.py", "models", "data", "training")
 """Parts of the package whose code is part of every run's identity."""
 
-PAPER_CHANNELS, PAPER_LEVELS = 256, 5
+PAPER_LR = 4e-4
+"""The paper's learning rate; a tier multiplies every recipe's by its own over this."""
+PAPER_STEPS_PER_EPOCH = 7330
+"""117,266 images of COCO with objects in batches of 16."""
+EVALUATIONS_BY_ITERATION = 6
+"""Evaluations during a schedule given in iterations (CrowdHuman: every 5,000 of 30,000)."""
 CHANNELS_PER_GROUP = 8
 """Of GroupNorm: 32 groups of the paper's 256 channels."""
 
@@ -132,11 +137,11 @@ def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dic
     schedule = fragment(f"schedules/{training.schedule}.py")
     base = fragment("schedules/base.py")
 
-    optim_wrapper = base["optim_wrapper"]
-    optim_wrapper["optimizer"]["lr"] = tier.lr
-    optim_wrapper["paramwise_cfg"]["custom_keys"]["backbone"]["lr_mult"] = tier.backbone_lr_mult
-    epochs = max(1, round(schedule["epochs"] * tier.epoch_scale))
-    milestones = [max(1, round(m * tier.epoch_scale)) for m in schedule["milestones"]]
+    optim_wrapper = schedule.get("optim_wrapper", base["optim_wrapper"])
+    optim_wrapper["optimizer"]["lr"] *= tier.lr / PAPER_LR
+    if custom_keys := optim_wrapper["paramwise_cfg"].get("custom_keys"):
+        custom_keys["backbone"]["lr_mult"] = tier.backbone_lr_mult
+    train_cfg, steps = _duration(schedule, tier)
 
     def loader(split_annotations: Path, split_images: Path, pipeline: list[dict], train: bool) -> dict[str, Any]:
         source = dict(
@@ -163,7 +168,9 @@ def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dic
     evaluator = dict(
         type="CocoDetectionMetric", ann_file=str(files.val_annotations), area_thresholds=list(dataset.area_thresholds)
     )
-    val_loader = loader(files.val_annotations, files.val_images, base["test_pipeline"], train=False)
+    val_loader = loader(
+        files.val_annotations, files.val_images, schedule.get("test_pipeline", base["test_pipeline"]), train=False
+    )
     return dict(
         default_scope="mmdet",
         custom_imports=dict(imports=["date.models", "date.training.components"], allow_failed_imports=False),
@@ -173,17 +180,29 @@ def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dic
         test_dataloader=copy.deepcopy(val_loader),
         val_evaluator=evaluator,
         test_evaluator=copy.deepcopy(evaluator),
-        train_cfg=dict(type="EpochBasedTrainLoop", max_epochs=epochs, val_interval=1),
+        train_cfg=train_cfg,
         val_cfg=dict(type="ValLoop"),
         test_cfg=dict(type="TestLoop"),
         optim_wrapper=optim_wrapper,
-        param_scheduler=[
-            base["warmup"] | dict(end=tier.warmup_iters),
-            dict(type="MultiStepLR", by_epoch=True, begin=0, end=epochs, milestones=milestones, gamma=0.1),
-        ],
+        param_scheduler=[base["warmup"] | dict(end=tier.warmup_iters), steps],
         randomness=dict(seed=seed),
         metrics_interval=tier.log_interval,
     )
+
+
+def _duration(schedule: dict[str, Any], tier: Tier) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the training loop and the scheduler of a schedule in epochs or in iterations, scaled to the tier."""
+    by_epoch = "epochs" in schedule
+    scale = tier.epoch_scale if by_epoch else tier.epoch_scale * tier.steps_per_epoch / PAPER_STEPS_PER_EPOCH
+    milestones = [max(1, round(m * scale)) for m in schedule["milestones"]]
+    if by_epoch:
+        length = max(1, round(schedule["epochs"] * scale))
+        loop = dict(type="EpochBasedTrainLoop", max_epochs=length, val_interval=1)
+    else:
+        interval = max(1, round(schedule["iterations"] * scale / EVALUATIONS_BY_ITERATION))
+        length = interval * EVALUATIONS_BY_ITERATION  # so that the last step is evaluated
+        loop = dict(type="IterBasedTrainLoop", max_iters=length, val_interval=interval)
+    return loop, dict(type="MultiStepLR", by_epoch=by_epoch, begin=0, end=length, milestones=milestones, gamma=0.1)
 
 
 def _model(training: Training, tier: Tier, num_classes: int, root: Path | None) -> dict[str, Any]:
@@ -192,15 +211,11 @@ def _model(training: Training, tier: Tier, num_classes: int, root: Path | None) 
     merge(model, head.pop("model"))
     bbox_head = model["bbox_head"]
     if training.model == "dual":
-        assert training.quality is not None
-        bbox_head["branches"] = [
-            head["o2o"] | dict(quality=head["qualities"][training.quality], loss_weight=training.lambda_o2o)
-        ]
-        if training.o2m is not None:
-            bbox_head["branches"].append(head["o2m"][training.o2m] | dict(loss_weight=training.lambda_o2m))
+        bbox_head["branches"] = _branches(training, head)
+        bbox_head["share_towers"] = training.share_towers
 
     merge(model["backbone"], tier.backbones[training.backbone])
-    weights = tier.weights.get(training.backbone)
+    weights = tier.weights.get(training.weights)  # type: ignore[call-overload]
     if weights is not None:
         path = Path(weights.file) if root is None else root / weights.file
         model["backbone"]["init_cfg"] = dict(type="Pretrained", checkpoint=str(path))
@@ -208,13 +223,38 @@ def _model(training: Training, tier: Tier, num_classes: int, root: Path | None) 
         model["neck"]["in_channels"] = model["backbone"].pop("stage_channels")
     model["neck"].update(out_channels=tier.channels, num_outs=tier.levels)
     bbox_head.update(num_classes=num_classes, in_channels=tier.channels, feat_channels=tier.channels)
-    if bbox_head.get("norm_cfg"):
-        bbox_head["norm_cfg"]["num_groups"] = tier.channels // CHANNELS_PER_GROUP
+    _set_groups(bbox_head, tier.channels // CHANNELS_PER_GROUP)
     model["data_preprocessor"]["pad_size_divisor"] = tier.pad_divisor
     if tier.normalise == "unit":
         model["data_preprocessor"].update(mean=[127.5] * 3, std=[127.5] * 3)
     scale_levels(bbox_head, tier.levels, tier.object_scale)
     return model
+
+
+def _branches(training: Training, fragments: dict[str, Any]) -> list[dict[str, Any]]:
+    assert training.quality is not None
+    o2o = fragments["o2o"] | dict(quality=fragments["qualities"][training.quality], loss_weight=training.lambda_o2o)
+    if training.max_filter:
+        o2o["max_filter"] = fragments["max_filter"]
+    if training.data == "crowdhuman":
+        o2o["test_cfg"] = fragments["crowdhuman_test_cfg"]
+    elif training.o2m == "retinanet":
+        o2o["test_cfg"] = fragments["date_r_test_cfg"]
+    if training.o2m is None:
+        return [o2o]
+    return [o2o, fragments["o2m"][training.o2m] | dict(loss_weight=training.lambda_o2m)]
+
+
+def _set_groups(config: Any, groups: int) -> None:
+    """Set the groups of every GroupNorm in a head's config, in place."""
+    if isinstance(config, list):
+        for item in config:
+            _set_groups(item, groups)
+    elif isinstance(config, dict):
+        if config.get("type") == "GN":
+            config["num_groups"] = groups
+        for value in config.values():
+            _set_groups(value, groups)
 
 
 def merge(base: dict[str, Any], override: dict[str, Any]) -> None:
@@ -297,12 +337,16 @@ def normalised_code(source: str) -> str:
 
 
 def run_digest(training: Training, tier: Tier, seed: int, manifest_digest: str) -> str:
-    """Return the identity of a run: a hash of resolved config, data manifest, training code and seed.
+    """Return the identity of a run: a hash of resolved config, data manifest, training code, seed and initial weights.
 
     The same everywhere: no path enters it.
     """
     config = resolve(training, tier, seed, None)
-    parts: Sequence[str] = (config_digest(config), manifest_digest, code_fingerprint(), str(seed))
+    parts = [config_digest(config), manifest_digest, code_fingerprint(), str(seed)]
+    if training.init_file is not None:
+        parts.append(file_digest(training.init_file))
+    elif training.init is not None:
+        parts.append(run_digest(load().training(training.init), tier, seed, manifest_digest))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -175,7 +176,7 @@ def networks() -> list[Network]:
 
 
 def alternatives() -> list[Network]:
-    """Return networks that the paper does not report, but that its numbers rule out."""
+    """Return networks that the paper does not report, but that a reader could take for one of its own."""
     training = load().training("retinanet-r50-coco-12e")
     group_norm = dict(type="GN", num_groups=32, requires_grad=True)
     return [
@@ -252,9 +253,9 @@ def to_text(rows: Sequence[Row], markdown: bool = False) -> str:
     parts = [(name, of, *_numbers(counts, 4)) for name, of, counts in distinct_components(rows)]
     blocks = [
         _aligned(HEADER, cells, markdown),
-        CONVENTION,
+        CONVENTION if markdown else textwrap.fill(CONVENTION, 120),
         _aligned(COMPONENT_HEADER, parts, markdown),
-        *(f"- {note}" for note in notes(rows)),
+        "\n".join(f"- {note}" for note in notes(rows)),
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -280,7 +281,8 @@ def notes(rows: Sequence[Row]) -> list[str]:
     reported = [row for row in rows if row.network.tables]
     sentences = [
         "Rounded to two decimals, as the tool prints them, and then half up to the paper's digits, "
-        f"{sum(row.reproduced for row in reported)} of {len(reported)} networks have the paper's numbers."
+        f"{sum(row.reproduced for row in reported)} of {len(reported)} networks have the numbers of the paper (of its "
+        "text, where a table contradicts it)."
     ]
     twice_rounded: dict[float, dict[str, None]] = {}
     for row in rows:
@@ -291,11 +293,11 @@ def notes(rows: Sequence[Row]) -> list[str]:
                 f"{network.text_gops:.0f} G; the network has {gops:.2f} G."
             )
         if not network.tables:
-            sentences.append(f"{network.label}: {gops:.3f} G would be {printed:.0f}, so that it is not the paper's.")
+            sentences.append(f"{network.label}: {gops:.3f} G would be {printed:.0f} in the paper.")
         if round(gops) != printed:
             twice_rounded.setdefault(gops, {})[network.label] = None
     sentences += [
-        f"{'; '.join(labels)}: {gops:.3f} G are {gops:.2f} in the tool's output, which the paper rounds up."
+        f"{'; '.join(labels)}: {gops:.3f} G are {gops:.2f} in the tool's output, hence rounded up."
         for gops, labels in twice_rounded.items()
     ]
     return sentences

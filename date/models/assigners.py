@@ -1,4 +1,4 @@
-"""Assignment of objects to points: one-to-one qualities (OneNet, POTO) and the one-to-many rule of FCOS.
+"""Assignment of objects to points: one-to-one qualities (OneNet, POTO), the one-to-many rules of FCOS and DeFCN.
 
 One-to-one qualities are tensors (N points, G objects), larger is better, that `date.models.matching` maximises. They
 are stored object by object (the transpose of a contiguous (G, N) tensor), which is how the predictions lie in memory
@@ -116,10 +116,15 @@ class POTOQuality:
     def __call__(self, log_probs: Tensor, bboxes: Tensor, points: Points, objects: ImageObjects) -> Tensor:
         """See `MatchingQuality`."""
         gt_bboxes = objects.bboxes.to(bboxes.dtype)
-        iou = bbox_overlaps(gt_bboxes, bboxes)  # (G, N)
-        quality = (log_probs[objects.labels] * (1 - self.alpha)).exp() * iou.pow(self.alpha)
+        quality = _class_times_iou(log_probs, bboxes, objects.labels, gt_bboxes, self.alpha)
         admissible = points_near_centers(points, gt_bboxes, self.center_radius)
         return torch.where(admissible, quality, self.outside).t()
+
+
+def _class_times_iou(log_probs: Tensor, bboxes: Tensor, labels: Tensor, gt_bboxes: Tensor, alpha: float) -> Tensor:
+    """Return ``p^(1-alpha) * IoU^alpha``, (G, N), of every point's prediction for every object, wherever the point."""
+    iou = bbox_overlaps(gt_bboxes, bboxes)
+    return (log_probs[labels] * (1 - alpha)).exp() * iou.pow(alpha)
 
 
 def points_near_centers(points: Points, gt_bboxes: Tensor, radius: float) -> Tensor:
@@ -192,3 +197,58 @@ def assign_fcos(
     smallest, index = torch.where(positive, areas, torch.inf).min(dim=1)
     labels = torch.where(smallest.isfinite(), objects.labels[index], num_classes)
     return labels, ltrb[torch.arange(num_points, device=index.device), index]
+
+
+@torch.no_grad()
+def assign_auxiliary(
+    log_probs: Tensor,
+    bboxes: Tensor,
+    points: Points,
+    level_sizes: Sequence[int],
+    objects: ImageObjects,
+    num_classes: int,
+    alpha: float = 0.8,
+    top: int = 9,
+) -> Tensor:
+    """DeFCN's one-to-many rule for its auxiliary loss, akin to ATSS's but by predictions (official DeFCN code).
+
+    An object's candidates are the ``top`` points of each level by POTO's quality ``p^(1-alpha) * IoU^alpha`` without
+    the centre region, equal ones by index. Positive are those candidates strictly inside the box whose quality reaches
+    mean + standard deviation (unbiased) of all candidates' qualities. A point that several objects claim takes the one
+    of the highest quality, the first of equals.
+
+    Args:
+        log_probs: (C, N) log of the class probabilities before any filter.
+        bboxes: (N, 4) predicted xyxy boxes in pixels.
+        points: the N points.
+        level_sizes: number of points of each level; they sum to N. A level of fewer than ``top`` is all candidates.
+        objects: the image's objects.
+        num_classes: C, the label that means background.
+        alpha: exponent of the IoU.
+        top: candidates per level and object.
+
+    Returns:
+        labels (N,) in [0, C].
+    """
+    if len(objects.labels) == 0:
+        return objects.labels.new_full((len(points.centers),), num_classes)
+    gt_bboxes = objects.bboxes.to(bboxes.dtype)
+    quality = _class_times_iou(log_probs, bboxes, objects.labels, gt_bboxes, alpha)  # (G, N)
+    levels = [_best(level, min(top, level.shape[1])) for level in quality.split(list(level_sizes), dim=1)]
+    best = torch.cat([values for values, _ in levels], dim=1)
+    candidate = torch.cat([mask for _, mask in levels], dim=1)
+    threshold = best.mean(dim=1, keepdim=True) + best.std(dim=1, keepdim=True)
+    positive = candidate & (quality >= threshold) & points_near_centers(points, gt_bboxes, 0)
+    highest, index = torch.where(positive, quality, -1.0).max(dim=0)
+    return torch.where(highest >= 0, objects.labels[index], num_classes)
+
+
+def _best(quality: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return each row's ``count`` largest values, (G, count) in order, and their places as a bool mask (G, N).
+
+    ``topk`` leaves open which of equal values it takes; here it is those of the lowest index.
+    """
+    values = quality.topk(count, dim=1).values
+    last = values[:, -1:]
+    above, equal = quality > last, quality == last
+    return values, above | (equal & (equal.cumsum(dim=1) <= count - above.sum(dim=1, keepdim=True)))

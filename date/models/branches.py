@@ -19,7 +19,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from date.models.assigners import ImageObjects, Points, assign_fcos, assign_one_to_one
+from date.models.assigners import ImageObjects, Points, assign_auxiliary, assign_fcos, assign_one_to_one
 from date.models.filtering import MaxFilter3D, product_log_probs
 from date.models.losses import (
     NORMALISER_EPS,
@@ -210,7 +210,11 @@ class OneToOneBranch(Branch):
 
     Args:
         quality: config of the matching quality, e.g. ``dict(type='POTOQuality')``.
-        cls_weight, reg_weight, iou_weight: alpha_cls, alpha_reg, alpha_iou of eq. 2 (OneNet's: 2, 5, 2).
+        cls_weight, reg_weight, iou_weight: alpha_cls, alpha_reg, alpha_iou of eq. 2 (OneNet's: 2, 5, 2). A
+            ``reg_weight`` of 0 leaves the L1 loss out (DeFCN).
+        aux_weight: of DeFCN's auxiliary one-to-many loss on the unfiltered class logits; 0 leaves it out.
+        min_box_normaliser: least number of positives by which box losses are divided: 0 as DATE, 1 as DeFCN. They
+            differ where fewer than one positive falls to a process on average.
         max_filter: adds 3D max filtering (DeFCN); None, or ``dict(norm_cfg=..., eps=None)`` where ``eps`` is
             `product_log_probs`'s.
         kwargs: of `Branch`.
@@ -223,12 +227,16 @@ class OneToOneBranch(Branch):
         cls_weight: float = 2.0,
         reg_weight: float = 5.0,
         iou_weight: float = 2.0,
+        aux_weight: float = 0.0,
+        min_box_normaliser: float = 0.0,
         max_filter: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.quality = TASK_UTILS.build(quality)
         self.cls_weight, self.reg_weight, self.iou_weight = cls_weight, reg_weight, iou_weight
+        self.aux_weight = aux_weight
+        self.min_box_normaliser = min_box_normaliser
         self.product_eps: float | None = None
         self.max3d: MaxFilter3D | None = None
         if max_filter is not None:
@@ -261,17 +269,21 @@ class OneToOneBranch(Branch):
         """See `Branch`."""
         return distance2bbox(self.points(output).centers[prior_index], output.reg[image].t()[prior_index])
 
+    def all_bboxes(self, output: BranchOutput) -> Tensor:
+        """Decode the predictions of all images to (B, P, 4) xyxy boxes in pixels, unclipped and detached."""
+        return distance2bbox(self.points(output).centers.expand(len(output.reg), -1, -1), output.reg.detach().mT)
+
     def match(self, output: BranchOutput, batch_objects: Sequence[ImageObjects]) -> list[Tensor]:
         """Return each image's matched points, (G,) indices into the P points (-1: object without a point)."""
-        points = self.points(output)
-        bboxes = distance2bbox(points.centers.expand(len(batch_objects), -1, -1), output.reg.detach().mT)
-        return assign_one_to_one(self.quality, self.log_probs(output)[0].detach(), bboxes, points, batch_objects)
+        log_probs = self.log_probs(output)[0].detach()
+        return assign_one_to_one(self.quality, log_probs, self.all_bboxes(output), self.points(output), batch_objects)
 
     def loss(self, output: BranchOutput, batch_objects: Sequence[ImageObjects]) -> dict[str, Tensor]:
         """Return ``loss_cls``, ``loss_reg`` (L1 on normalised cxcywh) and ``loss_iou`` (GIoU) of eq. 2 times lambda.
 
         Classification and box losses are divided by the mean number of positives over the processes, the former's at
-        least 1.
+        least 1, the latter's at least ``min_box_normaliser``. There is no ``loss_reg`` where ``reg_weight`` is 0, and
+        a ``loss_aux`` where ``aux_weight`` is not.
         """
         labels = output.cls.new_full((output.cls.shape[0], output.cls.shape[-1]), self.num_classes, dtype=torch.long)
         pred, target, size = [], [], []
@@ -291,13 +303,33 @@ class OneToOneBranch(Branch):
             cls = sigmoid_focal_loss(output.cls, targets, self.alpha, self.gamma)
         else:
             cls = focal_loss_from_log_probs(*self.log_probs(output), targets, self.alpha, self.gamma)
-        reg = (bbox_xyxy_to_cxcywh(pred_bboxes) / scale - bbox_xyxy_to_cxcywh(target_bboxes) / scale).abs().sum()
         iou = giou_loss(pred_bboxes, target_bboxes)
-        return {
-            "loss_cls": self.loss_weight * self.cls_weight * cls / (num_pos.clamp(min=1) + NORMALISER_EPS),
-            "loss_reg": self.loss_weight * self.reg_weight * reg / (num_pos + NORMALISER_EPS),
-            "loss_iou": self.loss_weight * self.iou_weight * iou / (num_pos + NORMALISER_EPS),
-        }
+        num_boxes = num_pos.clamp(min=self.min_box_normaliser)
+        losses = {"loss_cls": self.loss_weight * self.cls_weight * cls / (num_pos.clamp(min=1) + NORMALISER_EPS)}
+        if self.reg_weight:
+            reg = (bbox_xyxy_to_cxcywh(pred_bboxes) / scale - bbox_xyxy_to_cxcywh(target_bboxes) / scale).abs().sum()
+            losses["loss_reg"] = self.loss_weight * self.reg_weight * reg / (num_boxes + NORMALISER_EPS)
+        losses["loss_iou"] = self.loss_weight * self.iou_weight * iou / (num_boxes + NORMALISER_EPS)
+        if self.aux_weight:
+            losses["loss_aux"] = self.loss_weight * self.aux_weight * self._auxiliary_loss(output, batch_objects)
+        return losses
+
+    def _auxiliary_loss(self, output: BranchOutput, batch_objects: Sequence[ImageObjects]) -> Tensor:
+        """Return the focal loss of the class logits without the filter under `assign_auxiliary` (DeFCN).
+
+        It is divided by its own mean number of positives over the processes, at least 1.
+        """
+        log_probs, bboxes, points = F.logsigmoid(output.cls.detach()), self.all_bboxes(output), self.points(output)
+        labels = torch.stack(
+            [
+                assign_auxiliary(log_probs[i], bboxes[i], points, output.level_sizes, objects, self.num_classes)
+                for i, objects in enumerate(batch_objects)
+            ]
+        )
+        num_pos = reduce_mean((labels < self.num_classes).sum().to(output.cls.dtype))
+        targets = one_hot_targets(labels, self.num_classes).mT
+        loss = sigmoid_focal_loss(output.cls, targets, self.alpha, self.gamma)
+        return loss / (num_pos.clamp(min=1) + NORMALISER_EPS)
 
 
 @MODELS.register_module()

@@ -34,6 +34,7 @@ class DualAssignmentHead(BaseModule):
         stacked_convs: convolutions in each of the two towers.
         strides: of the levels, in pixels.
         norm_cfg: normalisation of the towers (paper: GroupNorm, 32 groups).
+        conv_bias: gives the towers' convolutions a bias beside the normalisation, initially 0 (DeFCN).
         share_towers: False gives every branch towers of its own (DATE Table 9).
         predict_from: index of the branch used for inference.
         train_cfg, test_cfg: unused, taken because MMDetection's detectors pass them.
@@ -48,6 +49,7 @@ class DualAssignmentHead(BaseModule):
         stacked_convs: int = 4,
         strides: Sequence[int] = (8, 16, 32, 64, 128),
         norm_cfg: dict[str, Any] | None = None,
+        conv_bias: bool = False,
         share_towers: bool = True,
         predict_from: int = 0,
         train_cfg: dict[str, Any] | None = None,
@@ -63,7 +65,9 @@ class DualAssignmentHead(BaseModule):
 
         def tower() -> nn.ModuleList:
             channels = [in_channels] + [feat_channels] * stacked_convs
-            return nn.ModuleList(ConvModule(a, b, 3, padding=1, norm_cfg=norm_cfg) for a, b in pairwise(channels))
+            return nn.ModuleList(
+                ConvModule(a, b, 3, padding=1, bias=conv_bias, norm_cfg=norm_cfg) for a, b in pairwise(channels)
+            )
 
         self.cls_convs, self.reg_convs = tower(), tower()
         more = 0 if share_towers else len(self.predictors) - 1

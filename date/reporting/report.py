@@ -16,12 +16,12 @@ import jinja2
 
 from date.catalogue import Catalogue, Tier, load, load_tier
 from date.errors import UserError
+from date.files import replace_text
 from date.reporting import style
 from date.reporting.claims import Outcome, judge
 from date.reporting.figures import Curve, write_convergence
 from date.reporting.scores import MISSING, Scores, number, signed
 from date.reporting.tables import comma_separated, fill, markdown
-from date.files import replace_text
 from date.results import PROVENANCE, RunResult, load_results
 
 METRIC_LABELS = {"AP50": ("AP", "50"), "AP75": ("AP", "75"), "APs": ("AP", "s"), "APm": ("AP", "m"), "APl": ("AP", "l")}

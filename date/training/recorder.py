@@ -55,7 +55,8 @@ class MetricsHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Open the file and the progress display."""
         self.stream: TextIO = self.path.open("w", encoding="utf-8")
-        self._write(kind="start", schema_version=METRICS_SCHEMA, steps=runner.max_iters, epochs=runner.max_epochs)
+        self.epochs = round(runner.max_iters / len(runner.train_dataloader), 4)
+        self._write(kind="start", schema_version=METRICS_SCHEMA, steps=runner.max_iters, epochs=self.epochs)
         self.display = _Display(self.title, runner.max_iters)
         self.mark = time.perf_counter()
 
@@ -89,7 +90,7 @@ class MetricsHook(Hook):
             **losses,
             seconds_per_step=round((now - self.mark) / self.count, 5),
         )
-        self.display.show(step, f"epoch {epoch:.1f}/{runner.max_epochs}  loss {losses['loss']:.3f}")
+        self.display.show(step, f"epoch {epoch:.1f}/{self.epochs:g}  loss {losses['loss']:.3f}")
         self.sums, self.count, self.mark = {}, 0, now
         if not math.isfinite(losses["loss"]):
             parts = ", ".join(f"{k} {v:.4g}" for k, v in losses.items())
@@ -101,8 +102,9 @@ class MetricsHook(Hook):
         """Write the evaluation after an epoch."""
         named = {name.removeprefix("coco/"): value for name, value in (metrics or {}).items()}
         values = {k: (round(v, 6) if math.isfinite(v) else None) for k, v in named.items() if not k.endswith("time")}
-        self._write(kind="eval", step=runner.iter, epoch=runner.epoch, **values)
-        self.display.say(f"{self.title}: epoch {runner.epoch}/{runner.max_epochs}  AP {values['AP'] or 0:.1f}")
+        epoch = round(runner.iter / len(runner.train_dataloader), 4)
+        self._write(kind="eval", step=runner.iter, epoch=epoch, **values)
+        self.display.say(f"{self.title}: epoch {epoch:g}/{self.epochs:g}  AP {values['AP'] or 0:.1f}")
         self.mark = time.perf_counter()
 
     def after_train(self, runner: Runner) -> None:

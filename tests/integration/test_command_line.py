@@ -85,7 +85,9 @@ def test_the_same_seed_gives_the_same_weights(trained: dict[str, Any], tmp_path:
 
 
 @pytest.mark.slow
-def test_evaluation_by_name_equals_evaluation_by_folder_and_the_trainings_last(trained: dict[str, Any], tmp_path: Path) -> None:
+def test_evaluation_by_name_equals_evaluation_by_folder_and_the_trainings_last(
+    trained: dict[str, Any], tmp_path: Path
+) -> None:
     options = ("--tier", "smoke", "--seed", 3, "--runs", trained["runs"], "--results", tmp_path)
     by_name = date("evaluate", TRAINING, *options, data=trained["data"])
     by_folder = date("evaluate", trained["run"], data=trained["data"])
@@ -108,7 +110,9 @@ def test_mmdetection_reads_the_runs_config(trained: dict[str, Any]) -> None:
         "from mmengine.registry import init_default_scope; init_default_scope('mmdet');"
         "print(type(MODELS.build(Config.fromfile(sys.argv[1]).model)).__name__)"
     )
-    done = subprocess.run([sys.executable, "-c", code, trained["run"] / "config.py"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, trained["run"] / "config.py"], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.stdout.splitlines()[-1:] == ["FCOS"], done.stderr
 
 
@@ -148,10 +152,14 @@ def test_bad_annotations_stop_before_training(tmp_path: Path) -> None:
     (folder / "images").mkdir(parents=True)
     (folder / "train.json").write_text('{"images": [')
     (folder / "val.json").write_text(
-        json.dumps({"images": [{"id": 1, "file_name": "gone.png"}], "annotations": [], "categories": [{"id": 1, "name": "a"}]})
+        json.dumps(
+            {"images": [{"id": 1, "file_name": "gone.png"}], "annotations": [], "categories": [{"id": 1, "name": "a"}]}
+        )
     )
     dataset, tier = tmp_path / "mine.yaml", tmp_path / "tier.yaml"
-    dataset.write_text("classes: [a]\nroot: mine\ntrain: {annotations: train.json, images: images}\nval: {annotations: val.json, images: images}\n")
+    dataset.write_text(
+        "classes: [a]\nroot: mine\ntrain: {annotations: train.json, images: images}\nval: {annotations: val.json, images: images}\n"
+    )
     tier.write_text(f"extends: smoke\ndatasets: {{coco: {dataset}}}\n")
     done = date("train", TRAINING, "--tier", tier, "--runs", tmp_path / "runs", data=tmp_path, check=False)
     assert done.returncode == 2

@@ -67,7 +67,9 @@ def test_the_dag_before_anything_is_done(tmp_path: Path) -> None:
 
 
 def test_the_papers_command_plans_every_training_without_data(tmp_path: Path) -> None:
-    output = snakemake(copy_project(tmp_path), "--profile", "slurm", "-n", "--config", "tier=paper", "seeds=[0,1]", "--", "all")
+    output = snakemake(
+        copy_project(tmp_path), "--profile", "slurm", "-n", "--config", "tier=paper", "seeds=[0,1]", "--", "all"
+    )
     from date.catalogue import load
 
     assert jobs(output)["train"] == 2 * len(load().trainings)
@@ -92,9 +94,20 @@ def test_mistakes_stop_before_any_job(tmp_path: Path, setting: str, sentence: st
 def test_results_and_report_are_there(finished: Path) -> None:
     for training in TRAININGS:
         folder = finished / "results" / "smoke" / training / "seed0"
-        assert {p.name for p in folder.iterdir()} == {"provenance.json", "metrics.jsonl", "evaluation.json", "detections.npz"}
+        assert {p.name for p in folder.iterdir()} == {
+            "provenance.json",
+            "metrics.jsonl",
+            "evaluation.json",
+            "detections.npz",
+        }
     report = finished / "reports" / "smoke"
-    for file in ("index.html", "tables/table01.md", "tables/table01.csv", "figures/convergence.svg", "figures/convergence.png"):
+    for file in (
+        "index.html",
+        "tables/table01.md",
+        "tables/table01.csv",
+        "figures/convergence.svg",
+        "figures/convergence.png",
+    ):
         assert (report / file).stat().st_size > 500, file
     assert not list((finished / "runs" / ".work").glob("smoke-*/"))
 
@@ -120,7 +133,9 @@ def test_only_what_matters_makes_trainings_run_again(finished: Path) -> None:
     assert not spoiled("date/models/assigners.py", '"""How good a point', '"""Say how good a point')
     assert not spoiled("date/reporting/report.py", "from __future__", "# a comment\nfrom __future__")
     assert spoiled("date/models/assigners.py", "center_radius: float = 1.5", "center_radius: float = 1.6")["train"] == 4
-    lambdas = spoiled("experiments/trainings.yaml", "  o2m: fcos\n  schedule: 12e", "  o2m: fcos\n  lambda_o2m: 2\n  schedule: 12e")
+    lambdas = spoiled(
+        "experiments/trainings.yaml", "  o2m: fcos\n  schedule: 12e", "  o2m: fcos\n  lambda_o2m: 2\n  schedule: 12e"
+    )
     assert lambdas["train"] == 1
     assert spoiled("experiments/tiers/mini.yaml", "lr: 2.0e-3", "lr: 1.0e-3")["train"] == 4
 

@@ -1,4 +1,6 @@
 # What the rules share: the settings, the chosen trainings, and where their results lie.
+import re
+
 from snakemake.exceptions import WorkflowError
 
 from date import config as configs
@@ -9,16 +11,10 @@ try:
     SETTINGS = configs.load_settings(dict(config))
     TIER = load_tier(SETTINGS.tier)
     CATALOGUE = load()
-    TRAININGS = {
-        t.name: t for t in CATALOGUE.select(SETTINGS.trainings or TIER.trainings)
-    }
-    DATASETS = {
-        name: load_dataset(configs.dataset_name(t, TIER)).name
-        for name, t in TRAININGS.items()
-    }
-    DATASET_FILES = {
-        load_dataset(reference).name: reference for reference in TIER.datasets.values()
-    }
+    TRAININGS = [training.name for training in CATALOGUE.select(SETTINGS.trainings or TIER.trainings)]
+    DATASET_FILES = {load_dataset(reference).name: reference for reference in TIER.datasets.values()}
+    for name in TRAININGS:
+        configs.resolve(CATALOGUE.training(name), TIER, 0, None)
 except UserError as error:
     raise WorkflowError(str(error))
 
@@ -28,11 +24,29 @@ LOGS = f"logs/{TIER.name}"
 RUN = f"{RESULTS}/{{training}}/seed{{seed}}"
 
 
+def dataset_of(wildcards):
+    """Return the name of the dataset that a training sees."""
+    return load_dataset(configs.dataset_name(CATALOGUE.training(wildcards.training), TIER)).name
+
+
+def initial_run(wildcards):
+    """Return the exported provenance of the run that a training starts from, if it starts from one."""
+    training = CATALOGUE.training(wildcards.training)
+    if training.init is None or training.init_file is not None:
+        return []
+    return f"{RESULTS}/{training.init}/seed{wildcards.seed}/provenance.json"
+
+
+def identity(wildcards):
+    """Return the digest of a run's config, code and seed."""
+    return configs.run_digest(CATALOGUE.training(wildcards.training), TIER, int(wildcards.seed), "")
+
+
 def of_all_runs(file):
     """Return a result file's path for every chosen training and seed."""
     return expand(f"{RUN}/{file}", training=TRAININGS, seed=SETTINGS.seeds)
 
 
 wildcard_constraints:
-    training="|".join(TRAININGS),
+    training="|".join(map(re.escape, CATALOGUE.trainings)),
     seed=r"\d+",

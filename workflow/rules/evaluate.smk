@@ -11,9 +11,7 @@ rule evaluate:
         f"{LOGS}/{{training}}-seed{{seed}}.evaluate.log",
     threads: 1 if TIER.workers == 0 else TIER.workers
     params:
-        variants=lambda wildcards: [
-            e.variant for e in CATALOGUE.evaluations_of(wildcards.training)
-        ],
+        variants=lambda wildcards: [e.variant for e in CATALOGUE.evaluations_of(wildcards.training)],
         tier=SETTINGS.tier,
         results=subpath(output.evaluation, parent=True),
     message:

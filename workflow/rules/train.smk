@@ -3,7 +3,8 @@
 
 rule train:
     input:
-        manifest=lambda wildcards: f"{RESULTS}/data/{DATASETS[wildcards.training]}.json",
+        manifest=lambda wildcards: f"{RESULTS}/data/{dataset_of(wildcards)}.json",
+        init=initial_run,
     output:
         provenance=f"{RUN}/provenance.json",
         metrics=f"{RUN}/metrics.jsonl",
@@ -12,9 +13,7 @@ rule train:
     threads: 1 if TIER.workers == 0 else TIER.workers
     params:
         # Another config or other training code makes another run; another comment, table or figure does not.
-        identity=lambda wildcards: configs.run_digest(
-            TRAININGS[wildcards.training], TIER, int(wildcards.seed), ""
-        ),
+        identity=identity,
         tier=SETTINGS.tier,
         results=subpath(output.provenance, parent=True),
     message:
