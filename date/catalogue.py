@@ -77,7 +77,7 @@ class Training(Entry):
     @property
     def init_file(self) -> Path | None:
         """The file of weights that the training starts from, where ``init`` names one and not a training."""
-        return Path(self.init) if self.init and self.init.endswith((".safetensors", ".pth", ".pt")) else None
+        return ROOT / self.init if self.init and self.init.endswith((".safetensors", ".pth", ".pt")) else None
 
     @property
     def weights(self) -> str:

@@ -38,6 +38,17 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--results", type=Path, metavar="DIR", help="also copy the run's small files there, for the DAG")
     train.set_defaults(command=_train)
 
+    importing = commands.add_parser(
+        "import-checkpoint", help="make a sealed run of a checkpoint that was trained elsewhere"
+    )
+    importing.add_argument("checkpoint", type=Path, help="a .pth, .pt or .safetensors file with the official names")
+    importing.add_argument("--training", required=True, metavar="NAME", help="the training that it is a result of")
+    importing.add_argument("--tier", default="paper", help=f"{TIER_HELP} [paper]")
+    importing.add_argument("--seed", type=_seed, default=0, help="the run's place among the training's seeds [0]")
+    importing.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept [runs]")
+    importing.add_argument("--results", type=Path, metavar="DIR", help="also copy the run's small files there")
+    importing.set_defaults(command=_import)
+
     evaluate = commands.add_parser("evaluate", help="evaluate a sealed run, every variant in one forward pass")
     _add_run_options(evaluate, "training name, or the folder of a sealed run")
     evaluate.add_argument("--variant", action="append", metavar="V", help="only this variant (repeatable)")
@@ -101,6 +112,18 @@ def _train(args: argparse.Namespace) -> None:
 
     training, tier = load().training(args.training), load_tier(_tier_name(args))
     run = train(training, tier, args.seed, args.runs.resolve(), args.threads)
+    if args.results is not None:
+        export_run(run, args.results)
+    print(run)
+
+
+def _import(args: argparse.Namespace) -> None:
+    from date.catalogue import load, load_tier
+    from date.importing import import_checkpoint
+    from date.results import export_run
+
+    training, tier = load().training(args.training), load_tier(args.tier)
+    run = import_checkpoint(args.checkpoint, training, tier, args.runs.resolve(), args.seed)
     if args.results is not None:
         export_run(run, args.results)
     print(run)

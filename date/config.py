@@ -292,7 +292,7 @@ def scale_pixels(pipeline: list[dict[str, Any]], factor: float) -> list[dict[str
     """Return a pipeline whose sizes in pixels (``scale``, ``scales``, ``crop_size``) are multiplied and rounded."""
 
     def pixels(value: Any) -> Any:
-        return tuple(map(pixels, value)) if isinstance(value, tuple | list) else max(1, round(value * factor))
+        return type(value)(map(pixels, value)) if isinstance(value, tuple | list) else max(1, round(value * factor))
 
     def scaled(item: Any) -> Any:
         if isinstance(item, list):
@@ -344,6 +344,8 @@ def run_digest(training: Training, tier: Tier, seed: int, manifest_digest: str) 
     config = resolve(training, tier, seed, None)
     parts = [config_digest(config), manifest_digest, code_fingerprint(), str(seed)]
     if training.init_file is not None:
+        if not training.init_file.is_file():
+            raise UserError(f"{training.name} starts from {training.init_file}, which is not a file; correct 'init'.")
         parts.append(file_digest(training.init_file))
     elif training.init is not None:
         parts.append(run_digest(load().training(training.init), tier, seed, manifest_digest))

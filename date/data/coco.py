@@ -181,13 +181,13 @@ def _listing_digest(images: Path, names: list[str]) -> str:
     return digest.hexdigest()
 
 
-def verify_weights(tier: Tier, backbone: str, root: Path) -> None:
+def verify_weights(tier: Tier, name: str, root: Path) -> None:
     """Check that the pretrained weights of a backbone are there and are the right file, where the tier uses any.
 
     Raises:
         UserError: the file is absent, or its digest differs.
     """
-    weights: Weights | None = tier.weights.get(backbone)  # type: ignore[call-overload]
+    weights: Weights | None = tier.weights.get(name)  # type: ignore[call-overload]
     if weights is None:
         return
     path = root / weights.file

@@ -140,18 +140,22 @@ def _summary(catalogue: Catalogue, tier: Tier, results: Sequence[RunResult]) -> 
     datasets = sorted({run.provenance["data"]["dataset"] for run in results})
     seeds = sorted({run.seed for run in results})
     seconds = sum(_seconds(run.provenance) for run in results)
+    trained = sum("imported" not in run.provenance for run in results)
     return {
         "Data": ", ".join(datasets),
         "Trainings": f"{len(judged & set(wanted))} of {len(wanted)} trained and evaluated",
         "Seeds": ", ".join(map(str, seeds)),
-        "Training time": f"{duration(seconds)} in {len(results)} run{'s' * (len(results) > 1)}",
+        "Training time": f"{duration(seconds)} in {trained} run{'s' * (trained != 1)}",
     }
 
 
 def _warnings(results: Sequence[RunResult]) -> list[str]:
     """Say where results of different code or data stand together."""
-    codes = {run.provenance["code_sha256"] for run in results}
+    codes = {run.provenance["code_sha256"] for run in results if "imported" not in run.provenance}
+    imported = [f"{run.training} (seed {run.seed})" for run in results if "imported" in run.provenance]
     warnings = []
+    if imported:
+        warnings.append(f"Imported checkpoints, trained elsewhere with unknown code and seeds: {', '.join(imported)}.")
     if len(codes) > 1:
         warnings.append(f"These runs were trained with {len(codes)} different versions of the training code; see Runs.")
     by_dataset: dict[str, set[str]] = {}
@@ -167,9 +171,12 @@ def _run_lines(results: Sequence[RunResult], results_dir: Path) -> list[RunLine]
     environments = _environments(results)
     lines = []
     for run in results:
+        place = Path(results_dir.name, run.provenance["tier"], run.training, f"seed{run.seed}", PROVENANCE)
+        if "imported" in run.provenance:
+            lines.append(RunLine(run, "imported", MISSING, MISSING, place.as_posix()))
+            continue
         resumed = len(run.provenance["segments"]) - 1
         time = duration(_seconds(run.provenance)) + (f", resumed {resumed}x" if resumed else "")
-        place = Path(results_dir.name, run.provenance["tier"], run.training, f"seed{run.seed}", PROVENANCE)
         letter = environments[_versions(run.provenance)]
         lines.append(RunLine(run, time, _device(run.provenance["hardware"]), letter, place.as_posix()))
     return lines
@@ -177,7 +184,7 @@ def _run_lines(results: Sequence[RunResult], results_dir: Path) -> list[RunLine]
 
 def _environments(results: Sequence[RunResult]) -> dict[str, str]:
     """Return a letter (or later a number) for each set of library versions, in order of appearance."""
-    found = dict.fromkeys(_versions(run.provenance) for run in results)
+    found = dict.fromkeys(_versions(run.provenance) for run in results if "imported" not in run.provenance)
     return {versions: chr(ord("A") + i) if i < 26 else str(i + 1) for i, versions in enumerate(found)}
 
 

@@ -7,5 +7,6 @@ compat.activate()
 from date.training.metric import CocoDetectionMetric  # noqa: E402
 from date.training.recorder import MetricsHook  # noqa: E402
 from date.training.sampling import EpochSampler, SeededDataset  # noqa: E402
+from date.training.weights import FeatureExtractorHook  # noqa: E402
 
-__all__ = ["CocoDetectionMetric", "EpochSampler", "MetricsHook", "SeededDataset"]
+__all__ = ["CocoDetectionMetric", "EpochSampler", "FeatureExtractorHook", "MetricsHook", "SeededDataset"]

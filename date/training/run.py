@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from date import config as configs
-from date.catalogue import ROOT, Tier, Training, load_dataset
+from date.catalogue import ROOT, Tier, Training, load, load_dataset
 from date.data.coco import prepare, verify_weights
 from date.errors import UserError
 from date.files import exclusive, file_digest, sync_folder
@@ -44,7 +44,8 @@ def train(training: Training, tier: Tier, seed: int, runs: Path, threads: int | 
     root = configs.data_root()
     dataset = load_dataset(configs.dataset_name(training, tier))
     manifest = prepare(dataset, root, generation_progress(dataset.name))
-    verify_weights(tier, training.backbone, root)
+    verify_weights(tier, training.weights, root)
+    initial = _initial_weights(training, tier, seed, runs)
     digest = configs.run_digest(training, tier, seed, manifest["digest"])
     sealed = runs / configs.run_name(training, tier, seed, digest)
     if sealed.exists():
@@ -58,13 +59,23 @@ def train(training: Training, tier: Tier, seed: int, runs: Path, threads: int | 
         folder.mkdir(parents=True)
         config = configs.resolve(training, tier, seed, root)
         began = time.time()
-        _run(config, work, folder, f"{training.name} seed {seed}", threads)
+        _run(config, work, folder, f"{training.name} seed {seed}", threads, initial)
         provenance = _provenance(training, tier, seed, digest, config, manifest, folder, began)
+        if initial is not None:
+            source = training.init if training.init_file else initial.parent.name
+            provenance["initialised_from"] = {"weights": source, "weights_sha256": file_digest(initial)}
         (folder / PROVENANCE).write_text(json.dumps(provenance, indent=1) + "\n")
         sync_folder(folder)
         folder.rename(sealed)
         shutil.rmtree(work)
     return sealed
+
+
+def _initial_weights(training: Training, tier: Tier, seed: int, runs: Path) -> Path | None:
+    """Return the file of weights that a training starts from, if it starts from any."""
+    if training.init is None or training.init_file is not None:
+        return training.init_file
+    return find_run(load().training(training.init), tier, seed, runs) / WEIGHTS
 
 
 def find_run(training: Training, tier: Tier, seed: int, runs: Path) -> Path:
@@ -94,7 +105,9 @@ def generation_progress(name: str) -> Any:
     return report
 
 
-def _run(config: dict[str, Any], work: Path, folder: Path, title: str, threads: int | None) -> None:
+def _run(
+    config: dict[str, Any], work: Path, folder: Path, title: str, threads: int | None, initial: Path | None
+) -> None:
     """Train by MMEngine's Runner and write config, metrics and weights into the folder."""
     # MMEngine repeats configuration and environment at every start; provenance.json has both.
     warnings.filterwarnings("ignore", category=UserWarning, module="mmengine")
@@ -115,6 +128,8 @@ def _run(config: dict[str, Any], work: Path, folder: Path, title: str, threads: 
     cfg.default_hooks = dict(logger=None, checkpoint=None)
     hook = dict(type="MetricsHook", path=str(folder / METRICS), interval=cfg.pop("metrics_interval"), title=title)
     cfg.custom_hooks = [hook]
+    if initial is not None:
+        cfg.custom_hooks.append(dict(type="FeatureExtractorHook", path=str(initial), sha256=file_digest(initial)))
     # MMDetection's datasets print pycocotools' chatter; standard output is for the run's folder alone.
     with (work / "stdout.log").open("w") as chatter, contextlib.redirect_stdout(chatter):
         runner = Runner.from_cfg(cfg)

@@ -23,12 +23,14 @@ from torch import Tensor
 
 import date.models  # noqa: F401 - registers the heads
 from date.catalogue import Tier, Training, load, load_tier
+from date.cli import main
 from date.config import data_root, resolve
 from date.errors import UserError
-from date.evaluation.evaluate import evaluate
+from date.evaluation.evaluate import evaluate, write_evaluation
 from date.files import file_digest
+from date.reporting.report import write_report
 from date.results import export_run, load_results
-from date.training.importing import import_checkpoint
+from date.importing import import_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -136,6 +138,25 @@ def test_results_are_read_like_a_trained_runs(imported: SimpleNamespace, tmp_pat
     export_run(imported.run, tmp_path / "smoke" / DATE_F.name / "seed0")
     (result,) = load_results(tmp_path, "smoke")
     assert (result.training, result.seed, result.curve("AP")) == (DATE_F.name, 0, [])
+
+
+def test_the_report_names_it_as_imported(imported: SimpleNamespace, tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "smoke" / DATE_F.name / "seed0"
+    export_run(imported.run, folder)
+    record, detections = evaluate(imported.run, threads=1)
+    write_evaluation(record, detections, folder)
+    page = write_report("smoke", tmp_path / "results", tmp_path / "reports").read_text()
+    assert f"trained elsewhere with unknown code and seeds: {DATE_F.name} (seed 0)" in page
+    assert "<td>imported</td>" in page
+    assert "0 s in 0 runs" in page
+
+
+def test_the_command_line_imports(data: Path, imported: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--tier", "smoke", "--runs", str(imported.runs)]
+    assert main(["import-checkpoint", str(imported.file), "--training", DATE_F.name, *options]) == 0
+    assert capsys.readouterr().out == f"{imported.run}\n"
+    assert main(["import-checkpoint", str(imported.file), "--training", "onenet-r50-coco-12e", *options]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
 
 
 def test_the_same_file_is_the_same_run(

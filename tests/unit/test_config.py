@@ -130,7 +130,7 @@ def test_scaling_rules_by_hand() -> None:
         dict(type="A", scale=(1333, 800), transforms=[[dict(scales=[(1333, 480)], crop_size=(384, 600), keep=3)]])
     ]
     assert scale_pixels(pipeline, 0.5) == [
-        dict(type="A", scale=(666, 400), transforms=[[dict(scales=((666, 240),), crop_size=(192, 300), keep=3)]])
+        dict(type="A", scale=(666, 400), transforms=[[dict(scales=[(666, 240)], crop_size=(192, 300), keep=3)]])
     ]
     head = dict(
         strides=[8, 16, 32],

@@ -17,7 +17,7 @@ import date.models  # noqa: F401 - registers the heads
 from date.catalogue import load, load_tier
 from date.config import merge, resolve
 from date.errors import UserError
-from date.models.export import inference_network
+from date.export import inference_network
 
 SMOKE, PAPER = load_tier("smoke"), load_tier("paper")
 

@@ -44,7 +44,7 @@ def add_run(
     steps_per_epoch: int = 100,
     drops: tuple[int, ...] = (),
     code: str = "c0de" * 16,
-    areas: tuple[float, float] | None = (8, 20),
+    areas: tuple[float, float] = (8, 20),
 ) -> Path:
     """Write a run into a results folder: an evaluation per variant (None: not evaluated), and AP after each epoch."""
     folder = results / tier / training / f"seed{seed}"
@@ -130,7 +130,7 @@ def test_numbers_are_printed_with_one_decimal(value: float | None, plain: str, w
 
 def test_paper_tier_shows_means_spread_differences_and_ties(tmp_path: Path) -> None:
     for seed, ap in enumerate([37.0, 38.0]):
-        add_run(tmp_path, "paper", DATE_F, seed, {"o2o": coco(ap)}, areas=None)
+        add_run(tmp_path, "paper", DATE_F, seed, {"o2o": coco(ap)}, areas=(32, 96))
     add_run(tmp_path, "paper", FCOS, 0, {"head": coco(37.46)}, areas=(32, 96))
     add_run(tmp_path, "paper", ONENET, 0, None)
     text = markdown(fill(load().tables["table01"], load_tier("paper"), Scores(load_results(tmp_path, "paper"))))
