@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import sys
@@ -113,7 +114,8 @@ def _detect(
     model.load_state_dict(load_file(run / WEIGHTS))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device).eval()
-    loader = Runner.build_dataloader(loader_config)
+    with contextlib.redirect_stdout(io.StringIO()):  # MMDetection's datasets print pycocotools' chatter
+        loader = Runner.build_dataloader(loader_config)
     from date.training.metric import category_ids
 
     ids = category_ids(Path(loader.dataset.ann_file))

@@ -28,9 +28,9 @@ from date.config import data_root, resolve
 from date.errors import UserError
 from date.evaluation.evaluate import evaluate, write_evaluation
 from date.files import file_digest
+from date.importing import import_checkpoint
 from date.reporting.report import write_report
 from date.results import export_run, load_results
-from date.importing import import_checkpoint
 
 pytestmark = pytest.mark.slow
 
