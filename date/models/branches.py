@@ -71,6 +71,19 @@ def flatten_level(x: Tensor, channels: int) -> Tensor:
     return x.view(batch, -1, channels, height * width).permute(0, 2, 3, 1).reshape(batch, channels, -1)
 
 
+def anchor_deltas(anchors: Tensor, gt_bboxes: Tensor) -> Tensor:
+    """Return RetinaNet's regression targets (K, 4): shift of the centre over the size, log of the sizes' ratio.
+
+    What MMDetection's `DeltaXYWHBBoxCoder` computes with means 0 and deviations 1, in the boxes' own precision.
+
+    Args:
+        anchors: (K, 4) xyxy in pixels.
+        gt_bboxes: (K, 4) xyxy of the objects that they take.
+    """
+    anchor, gt = bbox_xyxy_to_cxcywh(anchors.to(gt_bboxes.dtype)), bbox_xyxy_to_cxcywh(gt_bboxes)
+    return torch.cat([(gt[:, :2] - anchor[:, :2]) / anchor[:, 2:], (gt[:, 2:] / anchor[:, 2:]).log()], dim=-1)
+
+
 class Branch(BaseModule):
     """What all branches share: two prediction convolutions, logits of all levels in one tensor, candidate selection.
 
@@ -408,7 +421,7 @@ class RetinaBranch(Branch):
 
     Args:
         anchor_generator, assigner, bbox_coder: configs of MMDetection's `AnchorGenerator`, `MaxIoUAssigner` and
-            `DeltaXYWHBBoxCoder`.
+            `DeltaXYWHBBoxCoder` (means 0, deviations 1).
         reduce_normaliser: False divides by this process's number of positives (each image counting at least 1), as
             the official code; True by its mean over the processes, so that the split into processes does not matter.
         kwargs: of `Branch`.
@@ -472,7 +485,7 @@ class RetinaBranch(Branch):
         for i, objects in enumerate(batch_objects):
             prior = positive[i].nonzero(as_tuple=True)[0]
             gt_bboxes = objects.bboxes[assigned[i][1][prior]]
-            target.append(self.bbox_coder.encode(anchors[prior], gt_bboxes))
+            target.append(anchor_deltas(anchors[prior], gt_bboxes))
             pred.append(output.reg[i].t()[prior])
         reg = (torch.cat(pred) - torch.cat(target)).abs().sum()
         return {

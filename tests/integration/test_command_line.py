@@ -117,6 +117,22 @@ def test_mmdetection_reads_the_runs_config(trained: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
+def test_a_training_starts_from_a_trained_fcos(trained: dict[str, Any], tmp_path: Path) -> None:
+    options = ("--tier", "smoke", "--seed", 3, "--runs", tmp_path)
+    early = date("train", "date_f_init-r50-coco-30k", *options, data=trained["data"], check=False)
+    assert early.returncode == 2
+    assert "run: python -m date train fcos-r50-coco-12e --tier smoke --seed 3" in early.stderr
+    fcos = Path(date("train", "fcos-r50-coco-12e", *options, data=trained["data"]).stdout.strip())
+    run = Path(date("train", "date_f_init-r50-coco-30k", *options, data=trained["data"]).stdout.strip())
+    provenance = json.loads((run / "provenance.json").read_text())
+    fcos_weights = json.loads((fcos / "provenance.json").read_text())["weights_sha256"]
+    assert provenance["initialised_from"] == {"weights": fcos.name, "weights_sha256": fcos_weights}
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    evaluations = [r["step"] for r in records if r["kind"] == "eval"]
+    assert len(evaluations) == 6 and evaluations[-1] == records[0]["steps"], "a schedule in iterations"
+
+
+@pytest.mark.slow
 def test_a_changed_run_is_refused(trained: dict[str, Any], tmp_path: Path) -> None:
     run = Path(shutil.copytree(trained["run"], tmp_path / trained["run"].name))
     with (run / "metrics.jsonl").open("a") as stream:

@@ -59,7 +59,7 @@ def losses(name: str, root: Path) -> list[dict[str, float]]:
         steps = [model.train_step(next(batches), optim_wrapper) for _ in range(STEPS)]
     finally:
         torch.set_num_threads(threads)
-    return [{k: float(v) for k, v in step.items()} for step in steps]
+    return [{k: v.item() for k, v in step.items()} for step in steps]
 
 
 @pytest.mark.slow
