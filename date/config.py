@@ -134,7 +134,7 @@ def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dic
     """
     dataset = load_dataset(dataset_name(training, tier))
     files = NAMES_ONLY if root is None else data_files(dataset, root)
-    schedule = fragment(f"schedules/{training.schedule}.py")
+    schedule = _schedule(training.schedule)
     base = fragment("schedules/base.py")
 
     optim_wrapper = schedule.get("optim_wrapper", base["optim_wrapper"])
@@ -190,9 +190,16 @@ def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dic
     )
 
 
+def _schedule(name: str) -> dict[str, Any]:
+    """Return a schedule's variables over those of the schedule that it names as its ``base``."""
+    schedule = fragment(f"schedules/{name}.py")
+    base = schedule.pop("base", None)
+    return schedule if base is None else _schedule(base) | schedule
+
+
 def _duration(schedule: dict[str, Any], tier: Tier) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the training loop and the scheduler of a schedule in epochs or in iterations, scaled to the tier."""
-    by_epoch = "epochs" in schedule
+    by_epoch = "iterations" not in schedule
     scale = tier.epoch_scale if by_epoch else tier.epoch_scale * tier.steps_per_epoch / PAPER_STEPS_PER_EPOCH
     milestones = [max(1, round(m * scale)) for m in schedule["milestones"]]
     if by_epoch:

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,3 +64,29 @@ def exclusive(lock: Path, holder: str = "", wait: bool = False) -> Iterator[None
         except BlockingIOError:
             raise UserError(f"another process is {holder}; wait for it or stop it first.") from None
         yield
+
+
+@contextlib.contextmanager
+def sealing(sealed: Path, holder: str) -> Iterator[tuple[Path, Path]]:
+    """Let a block fill a folder that appears under its name complete, by a rename, or not at all.
+
+    Yields the folder to fill and a folder for work that is thrown away at the end; both lie in ``.work`` beside the
+    target. What an interrupted block left there is removed first.
+
+    Args:
+        sealed: the folder that appears.
+        holder: what the block does, for the message.
+
+    Raises:
+        UserError: another process is filling the same folder.
+    """
+    work = sealed.parent / ".work" / sealed.name
+    with exclusive(work.with_name(f"{sealed.name}.lock"), holder=holder):
+        if work.exists():
+            shutil.rmtree(work)
+        folder = work / "sealed"
+        folder.mkdir(parents=True)
+        yield folder, work
+        sync_folder(folder)
+        folder.rename(sealed)
+        shutil.rmtree(work)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from date import config as configs
 from date.catalogue import Tier, Training, load_dataset
 from date.data.coco import prepare
 from date.errors import UserError
-from date.files import exclusive, file_digest, sync_folder
+from date.files import file_digest, sealing
 from date.results import METRICS, PROVENANCE
 from date.training.run import CONFIG, PROVENANCE_SCHEMA, WEIGHTS, generation_progress
 
@@ -55,12 +54,7 @@ def import_checkpoint(file: Path, training: Training, tier: Tier, runs: Path, se
         return sealed
     config = configs.resolve(training, tier, seed, root)
     state = _fitted_state(file, config["model"], f"{training.name} at tier {tier.name!r}")
-    with exclusive(runs / ".work" / f"{sealed.name}.lock", holder=f"importing {sealed.name}"):
-        work = runs / ".work" / sealed.name
-        if work.exists():
-            shutil.rmtree(work)
-        folder = work / "sealed"
-        folder.mkdir(parents=True)
+    with sealing(sealed, f"importing {sealed.name}") as (folder, _):
         _write(folder, config, state)
         provenance = {
             "schema_version": PROVENANCE_SCHEMA,
@@ -84,9 +78,6 @@ def import_checkpoint(file: Path, training: Training, tier: Tier, runs: Path, se
             "imported": source,
         }
         (folder / PROVENANCE).write_text(json.dumps(provenance, indent=1) + "\n")
-        sync_folder(folder)
-        folder.rename(sealed)
-        shutil.rmtree(work)
     return sealed
 
 

@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 import platform
-import shutil
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from date import config as configs
 from date.catalogue import ROOT, Tier, Training, load, load_dataset
 from date.data.coco import prepare, verify_weights
 from date.errors import UserError
-from date.files import exclusive, file_digest, sync_folder
+from date.files import file_digest, sealing
 from date.results import METRICS, PROVENANCE
 
 WEIGHTS, CONFIG = "final.safetensors", "config.py"
@@ -51,12 +50,7 @@ def train(training: Training, tier: Tier, seed: int, runs: Path, threads: int | 
     if sealed.exists():
         print(f"{sealed.name} is trained already", file=sys.stderr)
         return sealed
-    with exclusive(runs / ".work" / f"{sealed.name}.lock", holder=f"training {sealed.name}"):
-        work = runs / ".work" / sealed.name
-        if work.exists():
-            shutil.rmtree(work)
-        folder = work / "sealed"
-        folder.mkdir(parents=True)
+    with sealing(sealed, f"training {sealed.name}") as (folder, work):
         config = configs.resolve(training, tier, seed, root)
         began = time.time()
         _run(config, work, folder, f"{training.name} seed {seed}", threads, initial)
@@ -65,9 +59,6 @@ def train(training: Training, tier: Tier, seed: int, runs: Path, threads: int | 
             source = training.init if training.init_file else initial.parent.name
             provenance["initialised_from"] = {"weights": source, "weights_sha256": file_digest(initial)}
         (folder / PROVENANCE).write_text(json.dumps(provenance, indent=1) + "\n")
-        sync_folder(folder)
-        folder.rename(sealed)
-        shutil.rmtree(work)
     return sealed
 
 

@@ -79,7 +79,7 @@ def test_unknown_names_get_the_nearest_valid_one() -> None:
         ("trainings.yaml", {"x": {"id": "T9", "model": "yolo"}}, "trainings.yaml, x: .*model: .*'retinanet'.*not 'yolo'"),
         ("trainings.yaml", {"x": {"id": "T9", "model": "dual", "schedule": "12e", "source": "official", "why": "", "gpu_hours": 1}}, "needs 'quality'"),
         ("evaluations.yaml", {"evaluations": {"onenet-r50-coco": ["o2o"]}}, "unknown training 'onenet-r50-coco'; did you mean"),
-        ("evaluations.yaml", {"evaluations": {"onenet-r50-coco-12e": ["o2o_nms"]}}, "unknown variant 'o2o_nms'; did you mean 'o2o_nms50'"),
+        ("evaluations.yaml", {"evaluations": {"onenet-r50-coco-12e": ["o2o_nms5"]}}, "unknown variant 'o2o_nms5'; did you mean 'o2o_nms50'"),
         ("claims.yaml", {"x": {"sentence": "", "place": "", "higher": "onenet-r50-coco-12e/o2m", "lower": "", "paper_difference": 1}}, "unknown evaluation"),
         ("paper/table01.yaml", {"metrics": ["AP"]}, "unknown column"),
     ],
