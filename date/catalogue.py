@@ -75,6 +75,13 @@ class Training(Entry):
         return self
 
     @property
+    def branches(self) -> set[str]:
+        """The branches that its checkpoints can be judged by."""
+        if self.model in ("retinanet", "fcos"):
+            return {"head"}
+        return {"o2o", "o2m"} if self.o2m else {"o2o"}
+
+    @property
     def init_file(self) -> Path | None:
         """The file of weights that the training starts from, where ``init`` names one and not a training."""
         return ROOT / self.init if self.init and self.init.endswith((".safetensors", ".pth", ".pt")) else None
@@ -336,6 +343,15 @@ def _shown(path: Path) -> str:
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
+def no_such_branch(training: Training, variant: str, variants: dict[str, Variant], where: str = "") -> UserError:
+    """Return the error for a variant that keeps a branch which the training does not have."""
+    fit = [name for name, entry in variants.items() if entry.branch in training.branches]
+    return UserError(
+        f"{where}{training.name} has no branch {variants[variant].branch!r} for variant {variant!r}; "
+        f"variants that it has: {', '.join(fit)}."
+    )
+
+
 @functools.cache
 def load(experiments: Path = EXPERIMENTS) -> Catalogue:
     """Read and cross-check the whole catalogue.
@@ -361,6 +377,8 @@ def load(experiments: Path = EXPERIMENTS) -> Catalogue:
         for variant in names:
             if variant not in variants:
                 raise unknown_name("variant", variant, variants, f"{_shown(path)}, {training}")
+            if variants[variant].branch not in trainings[training].branches:
+                raise no_such_branch(trainings[training], variant, variants, f"{_shown(path)}: ")
             evaluation = Evaluation(training=training, variant=variant)
             evaluations[evaluation.name] = evaluation
 

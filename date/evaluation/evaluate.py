@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from date import config as configs
-from date.catalogue import Training, Variant, load, load_dataset, load_tier
+from date.catalogue import Training, Variant, load, load_dataset, load_tier, no_such_branch
 from date.data.coco import prepare
 from date.errors import UserError, unknown_name
 from date.evaluation.coco import DETECTION_COLUMNS, coco_metrics
@@ -81,14 +81,9 @@ def _variant(training: Training, name: str) -> Variant:
     variants = load().variants
     if name not in variants:
         raise unknown_name("variant", name, variants)
-    variant = variants[name]
-    branches = {"head"} if training.model != "dual" else {"o2o"} | ({"o2m"} if training.o2m else set())
-    if variant.branch not in branches:
-        fit = [v for v, entry in variants.items() if entry.branch in branches]
-        raise UserError(
-            f"{training.name} has no branch {variant.branch!r} for variant {name!r}; it has: {', '.join(fit)}."
-        )
-    return variant
+    if variants[name].branch not in training.branches:
+        raise no_such_branch(training, name, variants)
+    return variants[name]
 
 
 def _detect(

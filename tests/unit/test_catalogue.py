@@ -47,6 +47,12 @@ def test_the_four_trainings_of_table_1_are_there() -> None:
     assert len({t.id for t in catalogue.trainings.values()}) == len(catalogue.trainings)
 
 
+def test_the_papers_forty_trainings_and_their_evaluations() -> None:
+    catalogue = load()
+    assert {t.id for t in catalogue.trainings.values()} == {f"T{i}" for i in range(1, 41)}
+    assert len(catalogue.evaluations) == 45, "and one on the annotations alone, which needs no checkpoint"
+
+
 def test_every_training_has_an_evaluation() -> None:
     catalogue = load()
     assert all(catalogue.evaluations_of(name) for name in catalogue.trainings)
@@ -80,6 +86,7 @@ def test_unknown_names_get_the_nearest_valid_one() -> None:
         ("trainings.yaml", {"x": {"id": "T9", "model": "dual", "schedule": "12e", "source": "official", "why": "", "gpu_hours": 1}}, "needs 'quality'"),
         ("evaluations.yaml", {"evaluations": {"onenet-r50-coco": ["o2o"]}}, "unknown training 'onenet-r50-coco'; did you mean"),
         ("evaluations.yaml", {"evaluations": {"onenet-r50-coco-12e": ["o2o_nms5"]}}, "unknown variant 'o2o_nms5'; did you mean 'o2o_nms50'"),
+        ("evaluations.yaml", {"evaluations": {"onenet-r50-coco-12e": ["o2m"]}}, "has no branch 'o2m' for variant 'o2m'; variants that it has: o2o, "),
         ("claims.yaml", {"x": {"sentence": "", "place": "", "higher": "onenet-r50-coco-12e/o2m", "lower": "", "paper_difference": 1}}, "unknown evaluation"),
         ("paper/table01.yaml", {"metrics": ["AP"]}, "unknown column"),
     ],
