@@ -17,8 +17,8 @@ from date.reporting import style
 from date.reporting.scores import number
 from date.results import RunResult
 
-SCHEDULE = "12e"
-"""Trainings of the convergence figure."""
+SCHEDULE, TABLE = "12e", "table01"
+"""The convergence figure shows the trainings of this schedule in this table."""
 DROP = 2.0
 """A learning rate that falls at least by this factor between two records is marked."""
 WIDTH, LEFT, TOP, PLOT, BOTTOM, MARK = 6.8, 0.50, 0.76, 2.45, 0.48, 0.22
@@ -45,10 +45,9 @@ class Curve:
 
 
 def convergence_curves(catalogue: Catalogue, results: Sequence[RunResult]) -> list[Curve]:
-    """Return one curve per 12-epoch training that has results, in the catalogue's order."""
+    """Return one curve per 12-epoch training of Table 1 that has results, in the table's order."""
     curves = []
-    trainings = [t.name for t in catalogue.trainings.values() if t.schedule == SCHEDULE]
-    for look, training in enumerate(trainings):
+    for look, training in enumerate(shown_trainings(catalogue)):
         by_step: dict[int, list[float]] = {}
         runs = [run for run in results if run.training == training and run.curve("AP")]
         for run in runs:
@@ -61,6 +60,12 @@ def convergence_curves(catalogue: Catalogue, results: Sequence[RunResult]) -> li
             seeds = tuple(run.seed for run in runs)
             curves.append(Curve(training_label(catalogue, training), look, seeds, steps, mean, low, high))
     return curves
+
+
+def shown_trainings(catalogue: Catalogue) -> list[str]:
+    """Return the trainings of the convergence figure."""
+    named = [catalogue.evaluation(row.evaluation).training for row in catalogue.tables[TABLE].rows]
+    return [name for name in dict.fromkeys(named) if catalogue.training(name).schedule == SCHEDULE]
 
 
 def training_label(catalogue: Catalogue, training: str) -> str:
@@ -103,7 +108,7 @@ def write_convergence(catalogue: Catalogue, tier: Tier, results: Sequence[RunRes
         for kind in style.FORMATS:
             stem.with_name(f"{stem.name}.{kind}").unlink(missing_ok=True)
         return []
-    names = {t.name for t in catalogue.trainings.values() if t.schedule == SCHEDULE}
+    names = shown_trainings(catalogue)
     shown = [run for run in results if run.training in names]
     with style.style_context():
         right = 0.40 + 0.066 * max(len(curve.end) for curve in curves)
