@@ -29,7 +29,9 @@ def sigmoid_focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gam
         alpha: weight of positives; negatives weigh ``1 - alpha``.
         gamma: focusing exponent.
     """
-    return focal_loss_from_log_probs(F.logsigmoid(logits), F.logsigmoid(-logits), targets, alpha, gamma)
+    right = torch.where(targets, logits, -logits)  # logit of the right answer: p for positives, 1 - p for negatives
+    weight = torch.where(targets, alpha, 1.0 - alpha)
+    return -(weight * torch.sigmoid(-right).pow(gamma) * F.logsigmoid(right)).sum()
 
 
 def focal_loss_from_log_probs(
