@@ -43,6 +43,7 @@ def jobs(output: str) -> Counter[str]:
 
 
 def copy_project(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
     for part in PARTS:
         source = ROOT / part
         if source.is_dir():
@@ -66,13 +67,13 @@ def test_the_dag_before_anything_is_done(tmp_path: Path) -> None:
     assert {rule: n for rule, n in jobs(output).items() if rule != "total"} == expected
 
 
-def test_the_papers_command_plans_every_training_without_data(tmp_path: Path) -> None:
-    output = snakemake(
-        copy_project(tmp_path), "--profile", "slurm", "-n", "--config", "tier=paper", "seeds=[0,1]", "--", "all"
-    )
-    from date.catalogue import load
-
-    assert jobs(output)["train"] == 2 * len(load().trainings)
+@pytest.mark.parametrize(("chosen", "count"), [("null", 35), ('["*"]', 40)])
+def test_the_papers_command_plans_every_training_once_without_data(tmp_path: Path, chosen: str, count: int) -> None:
+    settings = ("tier=paper", f"trainings={chosen}")
+    output = snakemake(copy_project(tmp_path), "--profile", "slurm", "-n", "--config", *settings, "--", "all")
+    assert jobs(output)["train"] == count
+    output = snakemake(copy_project(tmp_path / "b"), "-c1", "-n", "--config", *settings, "seeds=[0,1]", "--", "all")
+    assert jobs(output)["train"] == 2 * count
 
 
 @pytest.mark.parametrize(
