@@ -67,9 +67,11 @@ def test_the_dag_before_anything_is_done(tmp_path: Path) -> None:
     assert {rule: n for rule, n in jobs(output).items() if rule != "total"} == expected
 
 
-@pytest.mark.parametrize(("chosen", "count"), [("null", 35), ('["*"]', 40)])
-def test_the_papers_command_plans_every_training_once_without_data(tmp_path: Path, chosen: str, count: int) -> None:
-    settings = ("tier=paper", f"trainings={chosen}")
+@pytest.mark.parametrize(("chosen", "count"), [((), 35), (('trainings=["*"]',), 40)], ids=["coco", "all"])
+def test_the_papers_command_plans_every_training_once_without_data(
+    tmp_path: Path, chosen: tuple[str, ...], count: int
+) -> None:
+    settings = ("tier=paper", *chosen)
     output = snakemake(copy_project(tmp_path), "--profile", "slurm", "-n", "--config", *settings, "--", "all")
     assert jobs(output)["train"] == count
     output = snakemake(copy_project(tmp_path / "b"), "-c1", "-n", "--config", *settings, "seeds=[0,1]", "--", "all")
