@@ -20,6 +20,7 @@ from date.config import (
     scale_levels,
     scale_pixels,
 )
+from date.errors import UserError
 
 PAPER, MINI = load_tier("paper"), load_tier("mini")
 DATE_F = load().training("date_f-r50-coco-12e")
@@ -117,6 +118,20 @@ def test_identity_is_blind_to_comments_and_layout_but_not_to_code() -> None:
     assert normalised_code(code) == normalised_code(same)
     assert normalised_code(code) != normalised_code(code.replace("+", "-"))
     assert normalised_code("class A:\n    pass\n") != normalised_code("class B:\n    pass\n")
+
+
+def test_initial_weights_enter_the_identity(tmp_path: Path) -> None:
+    file = tmp_path / "fcos.safetensors"
+    training = DATE_F.model_copy(update={"init": str(file)})
+    with pytest.raises(UserError, match=r"starts from .*fcos\.safetensors, which is not a file"):
+        run_digest(training, MINI, 0, "")
+    digests = {run_digest(DATE_F, MINI, 0, "")}
+    for content in (b"one", b"another"):
+        file.write_bytes(content)
+        digests.add(run_digest(training, MINI, 0, ""))
+    from_run = DATE_F.model_copy(update={"init": "fcos-r50-coco-12e"})
+    digests |= {run_digest(from_run, MINI, seed, "") for seed in (0, 1)}
+    assert len(digests) == 5
 
 
 def test_fragments_are_copies() -> None:
