@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -149,6 +150,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 def _list(args: argparse.Namespace) -> None:
     from date.catalogue import Entry, load
 
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that stops early, such as `head`, ends a listing quietly
     catalogue = load()
     listed: list[tuple[Entry, tuple[str, ...]]]
     if args.what == "rows":

@@ -157,9 +157,8 @@ def networks() -> list[Network]:
     """
     trainings = load().trainings
     date_f = trainings["date_f-r50-coco-12e"]
-    date_r = date_f.model_copy(update=dict(o2m="retinanet", lambda_o2m=2.0))
-    shared = paper_model(date_r)
-    unshared = paper_model(date_r, bbox_head=dict(share_towers=False))
+    shared = paper_model(trainings["date_r-r50-coco-12e"])
+    unshared = paper_model(trainings["date_r_unshared-r50-coco-12e"])
     retinanet = paper_model(trainings["retinanet-r50-coco-12e"])
     fcos, onenet = paper_model(trainings["fcos-r50-coco-12e"]), paper_model(trainings["onenet-r50-coco-12e"])
     return [

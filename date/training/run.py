@@ -44,7 +44,7 @@ def train(training: Training, tier: Tier, seed: int, runs: Path, threads: int | 
     dataset = load_dataset(configs.dataset_name(training, tier))
     manifest = prepare(dataset, root, generation_progress(dataset.name))
     verify_weights(tier, training.weights, root)
-    initial = _initial_weights(training, tier, seed, runs)
+    initial = _initial_weights(training, tier, seed, runs, manifest["digest"])
     digest = configs.run_digest(training, tier, seed, manifest["digest"])
     sealed = runs / configs.run_name(training, tier, seed, digest)
     if sealed.exists():
@@ -62,11 +62,11 @@ def train(training: Training, tier: Tier, seed: int, runs: Path, threads: int | 
     return sealed
 
 
-def _initial_weights(training: Training, tier: Tier, seed: int, runs: Path) -> Path | None:
+def _initial_weights(training: Training, tier: Tier, seed: int, runs: Path, manifest_digest: str) -> Path | None:
     """Return the file of weights that a training starts from, if it starts from any."""
     if training.init is None or training.init_file is not None:
         return training.init_file
-    return find_run(load().training(training.init), tier, seed, runs) / WEIGHTS
+    return _sealed_run(load().training(training.init), tier, seed, runs, manifest_digest) / WEIGHTS
 
 
 def find_run(training: Training, tier: Tier, seed: int, runs: Path) -> Path:
@@ -77,7 +77,11 @@ def find_run(training: Training, tier: Tier, seed: int, runs: Path) -> Path:
     """
     dataset = load_dataset(configs.dataset_name(training, tier))
     manifest = prepare(dataset, configs.data_root(), generation_progress(dataset.name))
-    run = runs / configs.run_name(training, tier, seed, configs.run_digest(training, tier, seed, manifest["digest"]))
+    return _sealed_run(training, tier, seed, runs, manifest["digest"])
+
+
+def _sealed_run(training: Training, tier: Tier, seed: int, runs: Path, manifest_digest: str) -> Path:
+    run = runs / configs.run_name(training, tier, seed, configs.run_digest(training, tier, seed, manifest_digest))
     if not run.exists():
         command = f"python -m date train {training.name} --tier {tier.name} --seed {seed}"
         raise UserError(
