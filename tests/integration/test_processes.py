@@ -1,0 +1,108 @@
+"""The division of a batch, among processes or into passes, changes nothing but the last bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from date.catalogue import ROOT
+from date.training.interruption import RESUME_ME
+
+TRAININGS = ("date_f-r50-coco-12e", "date_r-r50-coco-12e", "retinanet-r50-coco-12e", "defcn-r50-coco-1x")
+TIER = """
+extends: smoke
+epoch_scale: 0.85       # 10 epochs of 6 steps
+compute: {precision: fp64}
+lr: 4.0e-4              # at smoke's own, DeFCN's unclipped SGD is chaotic: differences of 1e-16 grow tenfold every two steps
+backbones:              # no batch statistics, which processes on a CPU can't share
+  r50: {depth: 18, base_channels: 8, stage_channels: [8, 16, 32, 64], frozen_stages: -1, norm_eval: true,
+    norm_cfg: {type: BN, requires_grad: true}, style: pytorch}
+"""
+
+
+def command(folder: Path, training: str, name: str, *more: object, processes: int = 1) -> list[str]:
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", processes] if processes > 1 else []
+    options = ("--tier", folder / "frozen.yaml", "--runs", folder / name, "--threads", 1, *more)
+    return [
+        sys.executable, "-m", *map(str, launcher), *(["-m"] if launcher else []), "date", "train", training, *map(str, options),
+    ]  # fmt: skip
+
+
+def run(folder: Path, arguments: list[str], check: bool = True) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "DATE_DATA_ROOT": str(folder / "data"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+def records(folder: Path, name: str) -> list[dict[str, Any]]:
+    (path,) = (folder / name).glob("frozen-*/metrics.jsonl")
+    return [r for line in path.read_text().splitlines() if (r := json.loads(line))["kind"] == "train"]
+
+
+def assert_same(mine: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
+    assert len(mine) == len(theirs) >= 50
+    for a, b in zip(mine, theirs, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            if "loss" in name or name in ("grad_norm", "lr"):
+                assert a[name] == pytest.approx(b[name], rel=1e-8, abs=1e-300), (a["step"], name)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("divided runs")
+    (folder / "frozen.yaml").write_text(TIER)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("training", TRAININGS)
+def test_two_processes_and_several_passes_give_the_losses_of_one(training: str, folder: Path) -> None:
+    whole, shared, passes = (f"{training} {kind}" for kind in ("whole", "shared", "passes"))
+    run(folder, command(folder, training, whole))
+    done = run(folder, command(folder, training, shared, processes=2))
+    (sealed,) = (folder / shared).glob("frozen-*")
+    assert done.stdout.splitlines() == [str(sealed)], "one line, of the first process"
+    assert json.loads((sealed / "provenance.json").read_text())["processes"] == 2
+    assert_same(records(folder, shared), records(folder, whole))
+    run(folder, command(folder, training, passes, "--images-per-pass", 3))
+    assert_same(records(folder, passes), records(folder, whole))
+
+
+@pytest.mark.slow
+def test_another_number_of_processes_keeps_the_data_order(folder: Path) -> None:
+    training = TRAININGS[0]
+    stopped = run(folder, command(folder, training, "moved", "--time-budget", 8, processes=2), check=False)
+    assert stopped.returncode != 0
+    assert "the same command resumes it" in stopped.stderr, stopped.stderr
+    run(folder, command(folder, training, "moved", "--images-per-pass", 2))
+    if not (folder / f"{training} whole").exists():
+        run(folder, command(folder, training, f"{training} whole"))
+    assert_same(records(folder, "moved"), records(folder, f"{training} whole"))
+    (provenance,) = (folder / "moved").glob("frozen-*/provenance.json")
+    segments = json.loads(provenance.read_text())["segments"]
+    assert [s["processes"] for s in segments] == [2, 1]
+    assert f"exitcode  : {RESUME_ME}" in stopped.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("more", "processes", "sentence"),
+    [
+        (("--tier", "smoke"), 2, "normalises by batch statistics, which several processes can share on GPUs alone"),
+        (("--tier", "smoke", "--images-per-pass", 2), 1, "normalises by batch statistics, which several passes can't share"),
+        ((), 3, "3 processes can't share batches of 4 images equally"),
+    ],
+)  # fmt: skip
+def test_what_can_not_be_divided_is_said(more: tuple[Any, ...], processes: int, sentence: str, folder: Path) -> None:
+    done = run(folder, command(folder, TRAININGS[0], "never", *more, processes=processes), check=False)
+    assert done.returncode != 0
+    assert sentence in done.stderr
+    assert "error: " in done.stderr
