@@ -38,8 +38,7 @@ class Images:
     """The image records of an annotation file, in its order; widths and heights in px."""
 
     ids: Integers
-    names: list[Any]
-    """Strings, where nothing is wrong with the file."""
+    names: list[str]
     widths: Floats
     heights: Floats
 
@@ -51,7 +50,7 @@ class Checked:
     Attributes:
         sha256: of the file; "" where it could not be read.
         info: its ``info`` object, or nothing.
-        images: its images, None where anything is wrong with the file.
+        images: its image records, but those with something wrong; None where there are none to speak of.
         counts: the manifest's counts, see docs/data.md; empty where anything is wrong.
         problems: what is wrong, each a sentence.
     """
@@ -89,9 +88,8 @@ def check_annotations(path: Path, classes: list[str], negative_sizes: bool = Fal
         return Checked(digest, {}, None, {}, [problem])
     check = _Check(str(path), data, classes, negative_sizes)
     info = data.get("info")
-    images = None if check.problems else check.images
     counts = {} if check.problems else check.counts()
-    return Checked(digest, info if isinstance(info, dict) else {}, images, counts, check.problems)
+    return Checked(digest, info if isinstance(info, dict) else {}, check.sound_images(), counts, check.problems)
 
 
 def _parse(raw: bytes) -> Any:
@@ -172,23 +170,32 @@ class _Check:
         if not records:
             self.problems.append(f"{self.path} has no images; restore it from its source.")
         names = [record.get("file_name") for record in records]
+        named = np.array([is_file_name(name) for name in names], dtype=bool)
         self._refuse(
             "file names that are not paths below the image folder: {}; mend them",
-            np.array([not is_file_name(name) for name in names], dtype=bool),
+            ~named,
             lambda i: f"{shown(names[i])} (image {shown(records[i].get('id'))})",
         )
-        sides = []
+        sides, sound = [], named
         for key in ("width", "height"):
             values = [record.get(key) for record in records]
             sides.append(floats(values))
             with np.errstate(invalid="ignore"):
                 whole = (sides[-1] >= 1) & (sides[-1] <= LARGEST) & (sides[-1] % 1 == 0)
+            sound = sound & whole
             self._refuse(
                 f"images whose {key} is not a number of pixels: {{}}; mend them",
                 ~whole,
                 lambda i, values=values: f"image {shown(records[i].get('id'))} ({shown(values[i])})",  # type: ignore[misc]
             )
-        return Images(ids, names, *sides)
+        self.sound = sound
+        return Images(ids, names, *sides)  # type: ignore[arg-type]
+
+    def sound_images(self) -> Images:
+        """Return the images whose record has nothing wrong but, perhaps, its id."""
+        images, sound = self.images, self.sound
+        names = list(itertools.compress(images.names, sound))
+        return Images(images.ids[sound], names, images.widths[sound], images.heights[sound])
 
     def _annotations(self, records: list[dict[str, Any]]) -> None:
         self.ids = self._ids(records, "annotation", 1)

@@ -188,7 +188,7 @@ def _checked(dataset: Dataset, files: DataFiles, split: str, listing: Listing, p
 
 def _current(checked: Checked, listing: Listing) -> bool:
     """Whether a converted file is whole and of the images that are there now."""
-    if checked.images is None:
+    if checked.images is None or checked.problems:
         return False
     sizes = listing.sizes(checked.images.names)
     files = zip(checked.images.names, sizes, strict=True)
@@ -215,12 +215,15 @@ def verify_split(
     names = checked.images.names
     sizes = listing.sizes(names)
     problems = [
+        *checked.problems,
         *(_file_problems(path, listing.root, names, sizes) if listing.root.is_dir() else ()),
-        *_count_problems(path, getattr(dataset, split), checked.counts, split),
+        *(_count_problems(path, getattr(dataset, split), checked.counts, split) if checked.counts else ()),
     ]
+    if problems:
+        return {}, problems
     source = {"odgt_sha256": checked.info["odgt_sha256"]} if dataset.format == "crowdhuman" else {}
     files_sha256 = listing_digest(zip(names, sizes, strict=True))
-    return {"annotations_sha256": checked.sha256, "files_sha256": files_sha256, **source, **checked.counts}, problems
+    return {"annotations_sha256": checked.sha256, "files_sha256": files_sha256, **source, **checked.counts}, []
 
 
 def _file_problems(path: Path, images: Path, names: list[str], sizes: list[int]) -> Iterator[str]:
