@@ -2,8 +2,8 @@
 
 Real COCO photographs go through the training pipeline of the catalogue (``date_f-r50-coco-36e`` at the paper tier), on
 one core, OpenCV on one thread. Each image is loaded ``--repeats`` times, augmented with the seeds of as many epochs.
-Every transform, also those inside of random choices, is timed by a wrapper around it; what a transform spends in another
-one is the other one's. Times are processor time, which other processes disturb less than the clock's; with one thread
+Every transform, also those inside of random choices, is timed by a wrapper around it; what it spends in another one is
+the other one's. Times are processor time, which other processes disturb less than the clock's; with one thread
 and files in the page cache the two are the same on a quiet machine. What a disk or a network adds is not measured.
 
     python -m benchmarks.data_loading [--images FOLDER] [--repeats N] [--json FILE] [--compare]

@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--seed", type=int, default=0)
     show.set_defaults(command=_config)
 
-    data = commands.add_parser("data", help="verify datasets").add_subparsers(required=True, metavar="ACTION")
+    data = commands.add_parser("data", help="verify and show datasets").add_subparsers(required=True, metavar="ACTION")
     verify = data.add_parser(
         "verify", help="check datasets, generating or converting what is to be made; everything wrong is listed"
     )
@@ -82,6 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--json", action="store_true", help="print one JSON object")
     verify.add_argument("--output", type=Path, metavar="FILE", help="write the manifest of the one dataset there")
     verify.set_defaults(command=_data_verify)
+
+    samples = data.add_parser("samples", help="draw pictures of generated datasets with their annotations")
+    samples.add_argument("datasets", nargs="+", metavar="DATASET", help="datasets that have 'scenes'")
+    samples.add_argument("--output", type=Path, required=True, metavar="FILE", help="the JPEG to write")
+    samples.add_argument("--count", type=int, default=8, help="images of each dataset [8]")
+    samples.set_defaults(command=_data_samples)
 
     complexity = commands.add_parser("complexity", help="count parameters and operations of the paper's networks")
     complexity.add_argument("--json", action="store_true", help="print JSON")
@@ -208,6 +214,20 @@ def _data_verify(args: argparse.Namespace) -> None:
     report(records, weights, datasets, args.json)
     if args.output is not None:
         replace_text(args.output, json.dumps(records[0]["manifest"], indent=1) + "\n")
+
+
+def _data_samples(args: argparse.Namespace) -> None:
+    from date.catalogue import load_dataset
+    from date.config import data_files, data_root
+    from date.data.coco import prepare
+    from date.data.samples import write_samples
+
+    datasets = [load_dataset(name) for name in args.datasets]
+    for dataset in datasets:
+        if dataset.scenes is None:
+            raise UserError(f"dataset {dataset.name!r} is not generated; name one that has 'scenes'.")
+        prepare(dataset, data_root())
+    write_samples([data_files(d, data_root()).root for d in datasets], args.count, 4, args.output)
 
 
 def _complexity(args: argparse.Namespace) -> None:

@@ -69,8 +69,9 @@ def prepare(dataset: Dataset, root: Path, progress: Progress | None = None) -> d
 
 def refusal(dataset: Dataset, problems: list[str]) -> str:
     """Return the message for a dataset with problems, one a line if there are several."""
-    separator = "\n  - " if len(problems) > 1 else " "
-    return separator.join([f"dataset {dataset.name!r} cannot be used:", *problems])
+    if len(problems) == 1:
+        return f"dataset {dataset.name!r}: {problems[0]}"
+    return "\n  - ".join([f"dataset {dataset.name!r} has {len(problems)} problems:", *problems])
 
 
 def examine(dataset: Dataset, root: Path, progress: Progress | None = None, deep: bool = False) -> Examination:
@@ -102,7 +103,7 @@ def examine(dataset: Dataset, root: Path, progress: Progress | None = None, deep
     if missing := _missing(files):
         obtain = f" Get it from: {dataset.obtain}" if dataset.obtain else ""
         problems.append(
-            f"It is not complete below {root}: no {', '.join(missing)}. Put it there, or set data_root in "
+            f"not complete below {root}: no {', '.join(missing)}. Put it there, or set data_root in "
             f"experiments/config.yaml or DATE_DATA_ROOT.{obtain}"
         )
     if problems:

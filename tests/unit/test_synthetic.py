@@ -27,6 +27,7 @@ from torchvision.ops import nms
 from date.catalogue import load_dataset, load_tier
 from date.data import synthetic
 from date.data.painting import PAINTERS
+from date.data.samples import sample_sheet, write_samples
 from date.data.shapes import (
     OUTLINE_RADIUS,
     OUTLINES,
@@ -40,7 +41,7 @@ from date.data.shapes import (
     rasterise,
     weighted,
 )
-from date.data.synthetic import SceneSpec, area_thresholds, generate, png, sample_sheet, scene_fingerprint
+from date.data.synthetic import SceneSpec, area_thresholds, generate, png, scene_fingerprint
 from date.errors import UserError
 
 # Digests of all annotation bytes and all decoded pixels of TINY datasets. They may only change with a new version.
@@ -428,3 +429,12 @@ def test_sample_sheet_shows_the_images(datasets: dict[str, Path], tmp_path: Path
         assert (empty == (0x16, 0x18, 0x1D)).all()
         assert sheet[20:360, 20:360].std() > 10
     assert not np.array_equal(*sheets)
+
+
+def test_samples_of_several_datasets_lie_one_below_the_other(datasets: dict[str, Path], tmp_path: Path) -> None:
+    for kinds in (["scenes"], ["scenes", "crowd"]):
+        write_samples([datasets[kind] for kind in kinds], 4, 4, tmp_path / f"{len(kinds)}.jpg")
+    one, two = (np.asarray(Image.open(tmp_path / f"{n}.jpg")).astype(int) for n in (1, 2))
+    assert one.shape[1] == two.shape[1] == 1100
+    assert two.shape[0] == pytest.approx(2 * one.shape[0], abs=1)
+    assert np.abs(two[: len(one) - 8] - one[:-8]).mean() < 1
