@@ -22,6 +22,7 @@ from date.data.annotations import check_annotations
 from date.data.coco import examine, manifest_digest, prepare, verify_weights
 from date.data.images import undecodable
 from date.errors import UserError
+from date.evaluation.coco import coco_metrics
 
 DATASET = Dataset.model_validate(
     {
@@ -108,6 +109,27 @@ def test_odd_boxes_are_legal_and_counted_by_kind(root: Path, change: dict[str, A
     moved = {k: after["boxes"][k] - before[k] for k in before if after["boxes"][k] != before[k]}
     assert moved == ({} if use == "trained_on" else {"trained_on": -1, use: 1})
     assert after["boxes_beyond_the_border"] == (use == "trained_on")
+
+
+def test_evaluation_counts_what_training_drops_but_not_crowds(root: Path) -> None:
+    """As docs/data.md has it: of two objects one is found; a crowd is no object."""
+    for change, recall in (
+        (dict(), 100 / 2),
+        (dict(bbox=[70, 70, 10, 10]), 100 / 2),
+        (dict(bbox=[30, 30, 0, 10]), 100 / 2),
+        (dict(ignore=1), 100 / 2),
+        (dict(area=0), 100 / 2),
+        (dict(iscrowd=1), 100),
+    ):
+        data = annotations()
+        data["annotations"] = [
+            {"id": 1, "image_id": 1, "category_id": 5, "bbox": [0, 0, 10, 10], "area": 100, "iscrowd": 0},
+            {"id": 2, "image_id": 1, "category_id": 5, "bbox": [30, 30, 9, 9], "area": 81, "iscrowd": 0} | change,
+        ]
+        (root / "toy" / "val.json").write_text(json.dumps(data))
+        prepare(DATASET, root)
+        found = np.array([[1, 0, 0, 10, 10, 0.9, 5]])
+        assert coco_metrics(root / "toy" / "val.json", found)["AR100"] == pytest.approx(recall), change
 
 
 def test_the_digest_follows_content_and_not_place(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
