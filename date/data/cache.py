@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from date.data.images import Listing
-from date.files import replace_text
+from date.files import exclusive, replace_text
 
 CACHE_VERSION = 1
 """Of what is checked and counted: another version verifies anew."""
@@ -70,8 +70,10 @@ def remember(root: Path, key: str, splits: Splits, folders: dict[str, list[str]]
         manifest: of the verified data.
     """
     entry = {"folders": folders, "files": _fingerprint(splits, folders), "manifest": manifest}
+    folder = cache_folder(root)
     try:
-        replace_text(cache_folder(root) / f"{key}.json", json.dumps(entry))
+        with exclusive(folder / ".lock", wait=True):
+            replace_text(folder / f"{key}.json", json.dumps(entry))
     except OSError as error:
         print(f"the verification of {manifest['dataset']} could not be kept: {error}", file=sys.stderr)
 

@@ -70,7 +70,7 @@ def prepare(dataset: Dataset, root: Path, progress: Progress | None = None) -> d
 def refusal(dataset: Dataset, problems: list[str]) -> str:
     """Return the message for a dataset with problems, one a line if there are several."""
     if len(problems) == 1:
-        return f"dataset {dataset.name!r}: {problems[0]}"
+        return problems[0] if problems[0].startswith("dataset ") else f"dataset {dataset.name!r}: {problems[0]}"
     return "\n  - ".join([f"dataset {dataset.name!r} has {len(problems)} problems:", *problems])
 
 
@@ -89,10 +89,11 @@ def examine(dataset: Dataset, root: Path, progress: Progress | None = None, deep
     listings = {images: Listing(images) for _, _, images in splits}
     parts: dict[str, dict[str, Any]] = {}
     folders: dict[str, list[str]] = {}
-    for name, path, images in splits:
+    sources = files.odgt or [path for _, path, _ in splits]
+    for (name, path, images), source in zip(splits, sources, strict=True):
         try:
             checked = _checked(dataset, files, name, listings[images], progress)
-            parts[name], found = verify_split(checked, path, listings[images], dataset, name)
+            parts[name], found = verify_split(checked, path, source, listings[images], dataset, name)
         except UserError as error:
             found = [str(error)]
         problems += [problem for problem in found if problem not in problems]
@@ -103,7 +104,7 @@ def examine(dataset: Dataset, root: Path, progress: Progress | None = None, deep
     if missing := _missing(files):
         obtain = f" Get it from: {dataset.obtain}" if dataset.obtain else ""
         problems.append(
-            f"not complete below {root}: no {', '.join(missing)}. Put it there, or set data_root in "
+            f"dataset {dataset.name!r} is not complete below {root}: no {', '.join(missing)}. Put it there, or set data_root in "
             f"experiments/config.yaml or DATE_DATA_ROOT.{obtain}"
         )
     if problems:
@@ -197,13 +198,14 @@ def _current(checked: Checked, listing: Listing) -> bool:
 
 
 def verify_split(
-    checked: Checked, path: Path, listing: Listing, dataset: Dataset, split: str
+    checked: Checked, path: Path, source: Path, listing: Listing, dataset: Dataset, split: str
 ) -> tuple[dict[str, Any], list[str]]:
     """Check annotations against their image folder, which is listed; no image is decoded.
 
     Args:
         checked: content of the annotation file.
         path: the annotation file.
+        source: the file that a user knows it by: CrowdHuman's own, or the same.
         listing: of the image folder.
         dataset: that the split is of.
         split: ``"train"`` or ``"val"``.
@@ -217,14 +219,14 @@ def verify_split(
     sizes = listing.sizes(names)
     problems = [
         *checked.problems,
-        *(_file_problems(path, listing.root, names, sizes) if listing.root.is_dir() else ()),
-        *(_count_problems(path, getattr(dataset, split), checked.counts, split) if checked.counts else ()),
+        *(_file_problems(source, listing.root, names, sizes) if listing.root.is_dir() else ()),
+        *(_count_problems(source, getattr(dataset, split), checked.counts, split) if checked.counts else ()),
     ]
     if problems:
         return {}, problems
-    source = {"odgt_sha256": checked.info["odgt_sha256"]} if dataset.format == "crowdhuman" else {}
+    origin = {"odgt_sha256": checked.info["odgt_sha256"]} if dataset.format == "crowdhuman" else {}
     files_sha256 = listing_digest(zip(names, sizes, strict=True))
-    return {"annotations_sha256": checked.sha256, "files_sha256": files_sha256, **source, **checked.counts}, []
+    return {"annotations_sha256": checked.sha256, "files_sha256": files_sha256, **origin, **checked.counts}, []
 
 
 def _file_problems(path: Path, images: Path, names: list[str], sizes: list[int]) -> Iterator[str]:

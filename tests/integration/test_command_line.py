@@ -147,12 +147,12 @@ def test_a_changed_run_is_refused(trained: dict[str, Any], tmp_path: Path) -> No
     [
         (("train", "onenet", "--tier", "smoke"), "unknown training 'onenet'; did you mean 'onenet-r50-coco-12e'?"),
         (("train", TRAINING, "--tier", "smokey"), "unknown tier 'smokey'; did you mean 'smoke'?"),
-        (("train", TRAINING, "--tier", "paper"), "dataset 'coco2017': not complete below"),
-        (("train", TRAINING, "--tier", "bccd"), "dataset 'bccd': not complete below"),
+        (("train", TRAINING, "--tier", "paper"), "dataset 'coco2017' is not complete below"),
+        (("train", TRAINING, "--tier", "bccd"), "dataset 'bccd' is not complete below"),
         (("evaluate", TRAINING, "--tier", "smoke", "--runs", "/nonexistent"), "has not been trained with the present settings; run: python -m date train"),
         (("evaluate", "/tmp"), "/tmp is not a sealed run"),
         (("data", "verify", "coco"), "unknown dataset 'coco'; did you mean"),
-        (("data", "verify", "crowdhuman"), "dataset 'crowdhuman': not complete below"),
+        (("data", "verify", "crowdhuman"), "dataset 'crowdhuman' is not complete below"),
         (("data", "verify", "--output", "x.json"), "--output takes the manifest of one dataset; name one."),
         (("data", "samples", "bccd", "--output", "x.jpg"), "dataset 'bccd' is not generated; name one that has 'scenes'."),
     ],
@@ -236,8 +236,9 @@ def test_help_needs_no_torch() -> None:
 
 @pytest.mark.slow
 @pytest.mark.shared
-def test_the_coco_layout_trains(shared_data: Path, tmp_path: Path) -> None:
+def test_the_coco_layout_trains(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Genuine COCO records: 80 classes, ids with gaps, crowd regions, images of many shapes."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     tier = tmp_path / "one-epoch.yaml"
     tier.write_text("extends: coco-sample\nepoch_scale: 0.05\npixel_scale: 0.08\n")
     done = date("train", TRAINING, "--tier", tier, "--runs", tmp_path / "runs", "--threads", 1, data=shared_data)

@@ -174,7 +174,7 @@ def test_what_is_missing_or_no_image_is_listed(root: Path, dataset: Dataset) -> 
     with pytest.raises(UserError) as error:
         prepare(dataset, root)
     assert "not in" in str(error.value) and "284,b.jpg" in str(error.value)
-    assert "not images: 9,d.jpg" in str(error.value)
+    assert "not images: 9,d.jpg" in str(error.value) and "absent.json" not in str(error.value)
     (root / "crowdhuman" / "annotation_val.odgt").unlink()
     with pytest.raises(
         UserError, match=r"(?s)284,b\.jpg.*no .*annotation_val\.odgt\. .*Get it from: https://www\.crowdhuman"
@@ -250,3 +250,9 @@ def test_a_genuine_record(shared_data: Path) -> None:
     assert [p.ignore for p in record.persons] == [False] * 6 + [True]
     assert record.persons[1].fbox == [792, 24, 723, 2017] and record.persons[1].vbox == [792, 24, 723, 1332]
     assert (record.width, record.height) == (None, None)
+
+
+def test_another_number_of_images_names_the_odgt_file(root: Path, dataset: Dataset) -> None:
+    path = write_lines(root, "train", LINES["train"][:2])
+    with pytest.raises(UserError, match=f"{path} has 2 images and not 3; restore the complete file"):
+        prepare(dataset, root)
