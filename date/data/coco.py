@@ -104,8 +104,8 @@ def examine(dataset: Dataset, root: Path, progress: Progress | None = None, deep
     if missing := _missing(files):
         obtain = f" Get it from: {dataset.obtain}" if dataset.obtain else ""
         problems.append(
-            f"dataset {dataset.name!r} is not complete below {root}: no {', '.join(missing)}. Put it there, or set data_root in "
-            f"experiments/config.yaml or DATE_DATA_ROOT.{obtain}"
+            f"dataset {dataset.name!r} is not complete below {root}: no {', '.join(missing)}. "
+            f"Put it there, or set data_root in experiments/config.yaml or DATE_DATA_ROOT.{obtain}"
         )
     if problems:
         return Examination(None, problems)
