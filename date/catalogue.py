@@ -169,10 +169,12 @@ class DatasetSplit(Entry):
 
     annotations: str
     images: str
+    count: Annotated[int, Field(ge=1)] | None = None
+    """Number of images, where it is known; verification refuses another."""
 
 
 class Dataset(Entry):
-    """A detection dataset: a COCO-format folder, or a specification from which scenes are generated."""
+    """A detection dataset: annotation files and images, or a specification from which scenes are generated."""
 
     name: str
     classes: list[str]
@@ -181,6 +183,8 @@ class Dataset(Entry):
     """Folder, absolute or relative to the data root; generated datasets have none."""
     train: DatasetSplit | None = None
     val: DatasetSplit | None = None
+    format: Literal["coco", "crowdhuman"] = "coco"
+    """Of the annotation files: COCO's json, or CrowdHuman's odgt, which is converted to COCO's on first use."""
     scenes: SceneSpec | None = None
     obtain: str = ""
     """Where a user gets the data; part of the message when it is missing."""
@@ -195,6 +199,8 @@ class Dataset(Entry):
         stored = (self.root, self.train, self.val)
         if (self.scenes is None) != all(stored) or (self.scenes and any(stored)):
             raise ValueError("a dataset has either 'scenes', or 'root', 'train' and 'val'")
+        if self.format == "crowdhuman" and (self.scenes or self.classes != ["person"]):
+            raise ValueError("'format: crowdhuman' is for odgt files, whose one class is [person]")
         return self
 
 

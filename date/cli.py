@@ -95,11 +95,27 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--seed", type=int, default=0)
     show.set_defaults(command=_config)
 
-    data = commands.add_parser("data", help="prepare datasets").add_subparsers(required=True, metavar="ACTION")
-    prepare = data.add_parser("prepare", help="generate or verify a dataset and write its manifest")
-    prepare.add_argument("dataset", help="a file of experiments/datasets/, or the path of one")
-    prepare.add_argument("--output", type=Path, metavar="FILE", help="manifest; printed by default")
-    prepare.set_defaults(command=_data_prepare)
+    data = commands.add_parser("data", help="verify and show datasets").add_subparsers(required=True, metavar="ACTION")
+    verify = data.add_parser(
+        "verify", help="check datasets, generating or converting what is to be made; everything wrong is listed"
+    )
+    verify.add_argument(
+        "datasets",
+        nargs="*",
+        metavar="DATASET",
+        help="files of experiments/datasets/, or paths of such [those that the tier trains on, and its weights]",
+    )
+    verify.add_argument("--tier", help=TIER_HELP)
+    verify.add_argument("--deep", action="store_true", help="also decode every image")
+    verify.add_argument("--json", action="store_true", help="print one JSON object")
+    verify.add_argument("--output", type=Path, metavar="FILE", help="write the manifest of the one dataset there")
+    verify.set_defaults(command=_data_verify)
+
+    samples = data.add_parser("samples", help="draw pictures of generated datasets with their annotations")
+    samples.add_argument("datasets", nargs="+", metavar="DATASET", help="datasets that have 'scenes'")
+    samples.add_argument("--output", type=Path, required=True, metavar="FILE", help="the JPEG to write")
+    samples.add_argument("--count", type=int, default=8, help="images of each dataset [8]")
+    samples.set_defaults(command=_data_samples)
 
     complexity = commands.add_parser("complexity", help="count parameters and operations of the paper's networks")
     complexity.add_argument("--json", action="store_true", help="print JSON")
@@ -243,19 +259,35 @@ def _config(args: argparse.Namespace) -> None:
     print(Config(config).pretty_text)
 
 
-def _data_prepare(args: argparse.Namespace) -> None:
-    from date.catalogue import load_dataset
+def _data_verify(args: argparse.Namespace) -> None:
+    from date.catalogue import load_dataset, load_tier
     from date.config import data_root
-    from date.data.coco import prepare
+    from date.data.verify import datasets_of, report, verify, weights_problems
     from date.files import replace_text
-    from date.training.run import generation_progress
 
-    dataset = load_dataset(args.dataset)
-    manifest = json.dumps(prepare(dataset, data_root(), generation_progress(dataset.name)), indent=1) + "\n"
-    if args.output is None:
-        print(manifest, end="")
-    else:
-        replace_text(args.output, manifest)
+    if args.output is not None and len(args.datasets) != 1:
+        raise UserError("--output takes the manifest of one dataset; name one.")
+    tier, root = load_tier(_tier_name(args)), data_root()
+    datasets = [load_dataset(name) for name in args.datasets] or datasets_of(tier)
+    weights = [] if args.datasets else weights_problems(tier, root)
+    records = verify(datasets, root, args.deep)
+    report(records, weights, datasets, args.json)
+    if args.output is not None:
+        replace_text(args.output, json.dumps(records[0]["manifest"], indent=1) + "\n")
+
+
+def _data_samples(args: argparse.Namespace) -> None:
+    from date.catalogue import load_dataset
+    from date.config import data_files, data_root
+    from date.data.coco import prepare
+    from date.data.samples import write_samples
+
+    datasets = [load_dataset(name) for name in args.datasets]
+    for dataset in datasets:
+        if dataset.scenes is None:
+            raise UserError(f"dataset {dataset.name!r} is not generated; name one that has 'scenes'.")
+        prepare(dataset, data_root())
+    write_samples([data_files(d, data_root()).root for d in datasets], args.count, 4, args.output)
 
 
 def _complexity(args: argparse.Namespace) -> None:

@@ -21,6 +21,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from date.catalogue import EXPERIMENTS, ROOT, Dataset, Entry, Tier, Training, load, load_dataset, parse, read_yaml
+from date.data.crowdhuman import converted_path
 from date.data.synthetic import scene_fingerprint
 from date.errors import UserError
 from date.files import file_digest
@@ -28,11 +29,14 @@ from date.files import file_digest
 TRAINING_CODE = (
     "compat.py",
     "config.py",
-    "data",
+    *(f"data/{name}.py" for name in ("painting", "shapes", "synthetic")),
     "models",
     *(f"training/{name}.py" for name in ("loop", "metric", "network", "processes", "recorder", "sampling", "weights")),
 )
-"""Parts of the package that decide what an undisturbed run gives; their code is part of every run's identity."""
+"""Parts of the package that decide what an undisturbed run gives; their code is part of every run's identity.
+
+Verification and conversion of stored data are not: what they let through is, as the digests in the manifest.
+"""
 
 CARRIED_OUT = ("num_workers", "persistent_workers")
 """Keys of a config that say how a run is carried out and can't change what it gives."""
@@ -77,13 +81,15 @@ def data_root(settings: Settings | None = None) -> Path:
 
 @dataclass(frozen=True)
 class DataFiles:
-    """Where a dataset's parts lie."""
+    """Where a dataset's parts lie; the annotation files are COCO-format for every dataset."""
 
     root: Path
     train_annotations: Path
     train_images: Path
     val_annotations: Path
     val_images: Path
+    odgt: tuple[Path, Path] | None = None
+    """CrowdHuman's own files of train and val, of which the annotation files are made."""
 
 
 NAMES_ONLY = DataFiles(Path(), Path("train.json"), Path("train"), Path("val.json"), Path("val"))
@@ -109,13 +115,12 @@ def data_files(dataset: Dataset, root: Path) -> DataFiles:
         )
     assert dataset.root and dataset.train and dataset.val
     base = root / Path(dataset.root).expanduser()
-    return DataFiles(
-        base,
-        base / dataset.train.annotations,
-        base / dataset.train.images,
-        base / dataset.val.annotations,
-        base / dataset.val.images,
-    )
+    train, val = base / dataset.train.annotations, base / dataset.val.annotations
+    odgt = None
+    if dataset.format == "crowdhuman":
+        odgt, folder = (train, val), root / f"{dataset.name}-converted"
+        train, val = converted_path(train, folder), converted_path(val, folder)
+    return DataFiles(base, train, base / dataset.train.images, val, base / dataset.val.images, odgt)
 
 
 @functools.cache

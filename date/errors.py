@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+LISTED = 10
+"""How many things of a kind a message names; the rest is counted."""
 
 
 class UserError(Exception):
@@ -34,3 +37,14 @@ def unknown_name(kind: str, name: str, valid: Iterable[str], where: str = "") ->
     hint = f"did you mean {near[0]!r}?" if near else f"valid names: {', '.join(names) or 'none'}."
     prefix = f"{where}: " if where else ""
     return UserError(f"{prefix}unknown {kind} {name!r}; {hint}")
+
+
+def listed(items: Sequence[str], total: int | None = None) -> str:
+    """Join the first `LISTED` things that a message is about, and count the others.
+
+    Args:
+        items: the things, or the first of them.
+        total: how many there are, where ``items`` has only the first.
+    """
+    others = (len(items) if total is None else total) - len(items[:LISTED])
+    return ", ".join(items[:LISTED]) + (f" and {others:,} more" if others > 0 else "")

@@ -32,8 +32,6 @@ from date.errors import UserError, unknown_name
 GENERATOR_VERSION = 1
 """Version of what this module writes around the pictures: numbering, annotation fields, folders."""
 SPLITS = ("train", "val")
-SHEET_COLOURS = ("#ffb000", "#4cc9f0", "#fe6100", "#b5e48c", "#ff7ac6", "#c8b6ff")
-SHEET_BACKGROUND = "#16181d"
 
 
 class SceneSpec(BaseModel):
@@ -214,56 +212,3 @@ def png(pixels: Array) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in parts
     )
-
-
-def sample_sheet(root: Path, split: str, count: int, path: Path, columns: int) -> None:
-    """Draw the first images of a generated dataset with their boxes and class names; ignored regions are dashed.
-
-    Args:
-        root: the dataset.
-        split: ``"train"`` or ``"val"``.
-        count: number of images.
-        path: the PNG to write.
-        columns: images per row.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-    from PIL import Image
-
-    data = json.loads((root / "annotations" / f"instances_{split}.json").read_text())
-    names = {c["id"]: c["name"] for c in data["categories"]}
-    colours = dict(zip(names, itertools.cycle(SHEET_COLOURS), strict=False))
-    images = data["images"][:count]
-    rows, legend = -(-len(images) // columns), 0.4
-    cell, gap = 2.4, 0.08
-    width, height = columns * (cell + gap) + gap, rows * (cell + gap) + gap + legend
-    figure = Figure(figsize=(width, height), dpi=150, facecolor=SHEET_BACKGROUND)
-    FigureCanvasAgg(figure)
-    for i, image in enumerate(images):
-        row, column = divmod(i, columns)
-        left, bottom = gap + column * (cell + gap), height - (row + 1) * (cell + gap)
-        axes = figure.add_axes((left / width, bottom / height, cell / width, cell / height))
-        axes.imshow(Image.open(root / split / image["file_name"]), extent=(0, image["width"], image["height"], 0))
-        axes.set_axis_off()
-        for record in (a for a in data["annotations"] if a["image_id"] == image["id"]):
-            _draw_box(axes, record, names[record["category_id"]], colours[record["category_id"]], len(names) > 1)
-        axes.set(xlim=(0, image["width"]), ylim=(image["height"], 0))
-    handles = [Line2D([], [], color=colours[i], lw=3, label=name) for i, name in names.items()]
-    if any(a["iscrowd"] for a in data["annotations"]):
-        handles.append(Line2D([], [], color="white", lw=1.5, ls=(0, (3, 2)), label="ignored region"))
-    figure.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False, labelcolor="white")
-    figure.savefig(path, metadata={"Software": None})
-
-
-def _draw_box(axes: Any, record: dict[str, Any], name: str, colour: str, labelled: bool) -> None:
-    from matplotlib.patches import Rectangle
-
-    x, y, width, height = record["bbox"]
-    ignored = bool(record["iscrowd"])
-    style: dict[str, Any] = {"ec": "white", "ls": (0, (3, 2)), "lw": 1.2} if ignored else {"ec": colour, "lw": 1.3}
-    axes.add_patch(Rectangle((x, y), width, height, fill=False, **style))
-    if labelled:
-        place = (max(x, 0), max(y, 5))
-        label = axes.annotate(name, place, xytext=(0.5, 1.5), textcoords="offset points", fontsize=5.5)
-        label.set_bbox({"facecolor": colour, "edgecolor": "none", "pad": 0.8})

@@ -247,11 +247,11 @@ def _sealed_run(training: Training, tier: Tier, seed: int, runs: Path, manifest_
 
 
 def generation_progress(name: str) -> Any:
-    """Return a callback that reports the generation of a dataset on standard error, every few hundred images."""
+    """Return a callback that reports the making of a dataset on standard error, every few hundred images."""
 
     def report(done: int, total: int) -> None:
         if done == total or done % 200 == 0:
-            print(f"generating {name}: {done}/{total} images", file=sys.stderr, flush=True)
+            print(f"preparing {name}: {done}/{total} images", file=sys.stderr, flush=True)
 
     return report
 

@@ -157,7 +157,10 @@ def test_a_changed_run_is_refused(trained: dict[str, Any], tmp_path: Path) -> No
         (("train", TRAINING, "--tier", "bccd"), "dataset 'bccd' is not complete below"),
         (("evaluate", TRAINING, "--tier", "smoke", "--runs", "/nonexistent"), "has not been trained with the present settings; run: python -m date train"),
         (("evaluate", "/tmp"), "/tmp is not a sealed run"),
-        (("data", "prepare", "coco"), "unknown dataset 'coco'; did you mean"),
+        (("data", "verify", "coco"), "unknown dataset 'coco'; did you mean"),
+        (("data", "verify", "crowdhuman"), "dataset 'crowdhuman' is not complete below"),
+        (("data", "verify", "--output", "x.json"), "--output takes the manifest of one dataset; name one."),
+        (("data", "samples", "bccd", "--output", "x.jpg"), "dataset 'bccd' is not generated; name one that has 'scenes'."),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_sentence(arguments: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
@@ -175,7 +178,11 @@ def test_bad_annotations_stop_before_training(tmp_path: Path) -> None:
     (folder / "train.json").write_text('{"images": [')
     (folder / "val.json").write_text(
         json.dumps(
-            {"images": [{"id": 1, "file_name": "gone.png"}], "annotations": [], "categories": [{"id": 1, "name": "a"}]}
+            {
+                "images": [{"id": 1, "file_name": "gone.png", "width": 9, "height": 9}],
+                "annotations": [],
+                "categories": [{"id": 1, "name": "a"}],
+            }
         )
     )
     dataset, tier = tmp_path / "mine.yaml", tmp_path / "tier.yaml"
@@ -188,6 +195,35 @@ def test_bad_annotations_stop_before_training(tmp_path: Path) -> None:
     assert "train.json is not valid JSON" in done.stderr
     assert "refers to images that are not in" in done.stderr and "gone.png" in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_verification_prints_what_is_there(tmp_path: Path) -> None:
+    plain = date("data", "verify", "--tier", "smoke", data=tmp_path)
+    assert (
+        plain.stdout.startswith("scenes-smoke: sound")
+        and "val: 8 images, 42 annotations (42 trained on)" in plain.stdout
+    )
+    done = date("data", "verify", "scenes-smoke", "--deep", "--json", "--output", tmp_path / "m.json", data=tmp_path)
+    found = json.loads(done.stdout)
+    (record,) = found["datasets"]
+    assert found["ok"] and record["problems"] == [] and record["manifest"]["splits"]["train"]["images"] == 24
+    assert json.loads((tmp_path / "m.json").read_text()) == record["manifest"]
+
+
+def test_verification_lists_all_that_is_wrong(tmp_path: Path) -> None:
+    date("data", "verify", "scenes-smoke", "crowd-smoke", data=tmp_path)
+    scenes, crowd = (next(tmp_path.glob(f"{kind}-smoke-*")) for kind in ("scenes", "crowd"))
+    (scenes / "train" / "000003.png").unlink()
+    (scenes / "val" / "000002.png").write_bytes(b"no image")
+    (crowd / "annotations" / "instances_val.json").write_text("{")
+    done = date("data", "verify", "scenes-smoke", "crowd-smoke", "--deep", "--json", data=tmp_path, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    found = json.loads(done.stdout)
+    assert not found["ok"]
+    for text in (done.stderr, " ".join(p for record in found["datasets"] for p in record["problems"])):
+        assert "000003.png" in text
+        assert "000002.png (cannot identify" in text
+        assert "instances_val.json is not valid JSON" in text
 
 
 @pytest.mark.parametrize("what", ["trainings", "evaluations", "rows", "claims"])
@@ -206,13 +242,14 @@ def test_help_needs_no_torch() -> None:
 
 @pytest.mark.slow
 @pytest.mark.shared
-def test_the_coco_layout_trains(shared_data: Path, tmp_path: Path) -> None:
+def test_the_coco_layout_trains(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Genuine COCO records: 80 classes, ids with gaps, crowd regions, images of many shapes."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     tier = tmp_path / "one-epoch.yaml"
     tier.write_text("extends: coco-sample\nepoch_scale: 0.05\npixel_scale: 0.08\n")
     done = date("train", TRAINING, "--tier", tier, "--runs", tmp_path / "runs", "--threads", 1, data=shared_data)
     run = Path(done.stdout.strip())
     provenance = json.loads((run / "provenance.json").read_text())
-    assert provenance["data"]["splits"]["val"]["iscrowd"] > 0
+    assert provenance["data"]["splits"]["val"]["boxes"]["iscrowd"] > 0
     evaluated = date("evaluate", run, "--tier", tier, "--threads", 1, data=shared_data)
     assert evaluated.stdout.startswith(f"{TRAINING}/o2o: AP ")

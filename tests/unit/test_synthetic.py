@@ -24,8 +24,10 @@ from pycocotools.coco import COCO
 from pydantic import ValidationError
 from torchvision.ops import nms
 
+from date.catalogue import load_dataset, load_tier
 from date.data import synthetic
 from date.data.painting import PAINTERS
+from date.data.samples import sample_sheet, write_samples
 from date.data.shapes import (
     OUTLINE_RADIUS,
     OUTLINES,
@@ -39,7 +41,7 @@ from date.data.shapes import (
     rasterise,
     weighted,
 )
-from date.data.synthetic import SceneSpec, area_thresholds, generate, png, sample_sheet, scene_fingerprint
+from date.data.synthetic import SceneSpec, area_thresholds, generate, png, scene_fingerprint
 from date.errors import UserError
 
 # Digests of all annotation bytes and all decoded pixels of TINY datasets. They may only change with a new version.
@@ -192,21 +194,69 @@ def overlaps_another(record: dict[str, Any], records: list[dict[str, Any]]) -> b
     return bool(others) and bool((mask_utils.iou([record["bbox"]], others, [0] * len(others)) >= 0.1).any())
 
 
-def test_crowd_overlaps_like_crowdhuman(datasets: dict[str, Path]) -> None:
-    raw = annotations_of(datasets["crowd"])
+def lost_to_nms(raw: dict[str, Any], threshold: float, border: float | None = None) -> float:
+    """The share of objects that greedy NMS of the annotations removes; all scores equal, in the order of the file.
+
+    Args:
+        raw: content of an annotation file.
+        threshold: IoU above which a box is removed.
+        border: clip the boxes to images of this side (px) first.
+    """
     kept = total = 0
     for image in raw["images"]:
         boxes = [a["bbox"] for a in raw["annotations"] if a["image_id"] == image["id"] and not a["iscrowd"]]
         xyxy = torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4)
         xyxy[:, 2:] += xyxy[:, :2]
+        if border is not None:
+            xyxy = xyxy.clamp(0, border)
         total += len(boxes)
-        kept += len(nms(xyxy, -torch.arange(len(boxes), dtype=torch.float64), 0.6))
-    assert 0.04 <= 1 - kept / total <= 0.06
-    assert 8 <= total / len(raw["images"]) <= 14
+        kept += len(nms(xyxy, -torch.arange(len(boxes), dtype=torch.float64), threshold))
+    return 1 - kept / total
+
+
+def test_crowd_is_like_crowdhuman(datasets: dict[str, Path]) -> None:
+    raw = annotations_of(datasets["crowd"])
+    assert 0.04 <= lost_to_nms(raw, 0.6) <= 0.06
+    people = [a for a in raw["annotations"] if not a["iscrowd"]]
+    assert 8 <= len(people) / len(raw["images"]) <= 14
     ignored = [a for a in raw["annotations"] if a["iscrowd"]]
     assert 0.02 <= len(ignored) / len(raw["annotations"]) <= 0.06
     assert any(a["bbox"][0] < 0 for a in raw["annotations"])
     assert any(a["bbox"][1] + a["bbox"][3] > 128 for a in raw["annotations"])
+
+
+@pytest.fixture(scope="module")
+def at_mini(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The datasets of the mini tier as they are configured."""
+    root = tmp_path_factory.mktemp("mini")
+    for part, name in load_tier("mini").datasets.items():
+        spec = load_dataset(name).scenes
+        assert spec is not None
+        generate(spec, root / part, workers=2)
+    return {part: root / part for part in load_tier("mini").datasets}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("border", [None, 128.0])
+def test_crowd_at_mini_loses_to_nms_what_crowdhuman_does(
+    split: str, border: float | None, at_mini: dict[str, Path]
+) -> None:
+    """CrowdHuman loses 4.9 %: the recall of 95.1 in DATE's Table 4, at an IoU of 0.6."""
+    assert 0.04 <= lost_to_nms(annotations_of(at_mini["crowdhuman"], split), 0.6, border) <= 0.06
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("part", ["coco", "crowdhuman"])
+def test_all_sizes_and_classes_are_present_at_mini(part: str, split: str, at_mini: dict[str, Path]) -> None:
+    dataset = load_dataset(load_tier("mini").datasets[part])
+    raw = annotations_of(at_mini[part], split)
+    small, medium = (side**2 for side in dataset.area_thresholds)
+    for least, (low, high) in zip((0.03, 0.3, 0.3), ((0, small), (small, medium), (medium, np.inf)), strict=True):
+        share = np.mean([low <= a["area"] < high for a in raw["annotations"] if not a["iscrowd"]])
+        assert least <= share <= 0.7
+    assert {a["category_id"] for a in raw["annotations"]} == set(range(1, len(dataset.classes) + 1))
 
 
 def test_area_thresholds_scale_with_the_image() -> None:
@@ -379,3 +429,13 @@ def test_sample_sheet_shows_the_images(datasets: dict[str, Path], tmp_path: Path
         assert (empty == (0x16, 0x18, 0x1D)).all()
         assert sheet[20:360, 20:360].std() > 10
     assert not np.array_equal(*sheets)
+
+
+def test_samples_of_several_datasets_lie_one_below_the_other(datasets: dict[str, Path], tmp_path: Path) -> None:
+    for kinds in (["scenes"], ["scenes", "crowd"]):
+        write_samples([datasets[kind] for kind in kinds], 4, 4, tmp_path / f"{len(kinds)}.jpg")
+    one, two = (np.asarray(Image.open(tmp_path / f"{n}.jpg")).astype(int) for n in (1, 2))
+    assert one.shape[1] == two.shape[1] == 1100
+    assert two.shape[0] == pytest.approx(2 * one.shape[0], abs=1)
+    upper, lower = two[: len(one) - 8], two[len(one) : 2 * len(one) - 8]
+    assert np.abs(upper - one[:-8]).mean() < 4 < 20 < np.abs(lower - one[:-8]).mean()

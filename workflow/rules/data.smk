@@ -1,4 +1,4 @@
-# Generate or verify each dataset, before anything is trained on it.
+# Generate, convert and verify each dataset, before anything is trained on it.
 
 
 rule prepare_data:
@@ -12,4 +12,4 @@ rule prepare_data:
     message:
         "preparing dataset {wildcards.dataset}"
     shell:
-        "python -m date data prepare {params.dataset:q} --output {output:q} 2>&1 | tee {log:q}"
+        "python -m date data verify {params.dataset:q} --output {output:q} 2>&1 | tee {log:q}"
