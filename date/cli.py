@@ -81,6 +81,13 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--tier", help=TIER_HELP)
     report.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
     report.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR")
+    report.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a table or figure, e.g. table05, or all: tables, figures",
+    )
     report.add_argument("--where", action="store_true", help="only print the path of the page that was made")
     report.set_defaults(command=_report)
     return parser
@@ -156,7 +163,8 @@ def _list(args: argparse.Namespace) -> None:
     if args.what == "rows":
         rows = [row for table in catalogue.tables.values() for row in table.rows]
         numbers = [" ".join(f"{k} {v:g}" for k, v in row.paper.items()) for row in rows]
-        listed = [(r, (r.id, r.label, r.evaluation, n)) for r, n in zip(rows, numbers, strict=True)]
+        sources = [row.evaluation or row.annotations or f"{row.network}/{row.phase}" for row in rows]
+        listed = [(r, (r.id, r.label, s, n)) for r, s, n in zip(rows, sources, numbers, strict=True)]
     elif args.what == "claims":
         listed = [(c, (c.name, f"{c.higher} > {c.lower}", c.place, c.sentence)) for c in catalogue.claims.values()]
     elif args.what == "evaluations":
@@ -208,4 +216,5 @@ def _report(args: argparse.Namespace) -> None:
     from date.reporting.report import report_page, write_report
 
     tier = _tier_name(args)
-    print(report_page(args.reports, tier) if args.where else write_report(tier, args.results, args.reports))
+    made = report_page(args.reports, tier) if args.where else write_report(tier, args.results, args.reports, args.only)
+    print(made)

@@ -1,7 +1,8 @@
 """The results folder: the small sealed files from which tables, figures and claims are made without data or GPU.
 
 ``<results>/<tier>/<training>/seed<N>/`` holds ``provenance.json`` and ``metrics.jsonl`` of a run, and
-``evaluation.json`` and ``detections.npz`` of its evaluation.
+``evaluation.json`` and ``detections.npz`` of its evaluation. ``<results>/<tier>/annotations/<name>.json`` is an
+evaluation of annotations alone; ``<results>/complexity.json`` counts the paper's networks, the same at every tier.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 from date.errors import UserError
 from date.files import replace_text
 
+COMPLEXITY = "complexity.json"
+ANNOTATIONS = "annotations"
 PROVENANCE, METRICS, EVALUATION, DETECTIONS = "provenance.json", "metrics.jsonl", "evaluation.json", "detections.npz"
 
 
@@ -59,6 +62,41 @@ def load_results(results: Path, tier: str) -> list[RunResult]:
         records = [json.loads(line) for line in lines]
         found.append(RunResult(provenance["training"], provenance["seed"], provenance, records, evaluation))
     return found
+
+
+def load_complexity(results: Path) -> dict[tuple[str, str], dict[str, float]]:
+    """Return ``params`` in millions and ``gflops`` of the paper's networks by training and phase; empty where absent.
+
+    Raises:
+        UserError: the file is not valid JSON.
+    """
+    path = results / COMPLEXITY
+    if not path.exists():
+        return {}
+    return complexity_figures(_read(path))
+
+
+def complexity_figures(counted: dict[str, Any]) -> dict[tuple[str, str], dict[str, float]]:
+    """Return the same from what ``python -m date complexity --json`` prints."""
+    return {
+        (training, phase): {"params": network["params_m"], "gflops": network["gflops"]}
+        for network in counted["networks"]
+        for training in network["trainings"]
+        for phase in (("train", "infer") if network["phase"] == "both" else (network["phase"],))
+    }
+
+
+def load_annotation_recalls(results: Path, tier: str) -> dict[str, dict[float, float]]:
+    """Return the recall in percent that NMS of the annotations leaves, by evaluation and threshold.
+
+    Raises:
+        UserError: a file is not valid JSON.
+    """
+    files = sorted((results / tier / ANNOTATIONS).glob("*.json"))
+    return {
+        path.stem: {float(iou): recall for iou, recall in _read(path)["recall"].items() if recall is not None}
+        for path in files
+    }
 
 
 def _read(path: Path) -> dict[str, Any]:

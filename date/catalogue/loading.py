@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from date.catalogue.entries import EXPERIMENTS, Entry, parse, read_yaml, shown
 from date.catalogue.models import Catalogue, Claim, Dataset, Evaluation, Tier, Training, Variant
-from date.catalogue.paper import METRICS, Figure, GroundTruth, Statement, Table
+from date.catalogue.paper import METRICS, AnnotationEvaluation, Figure, Statement, Table
 from date.errors import UserError, unknown_name
 
 E = TypeVar("E", bound=Entry)
@@ -54,9 +54,9 @@ def load(experiments: Path = EXPERIMENTS) -> Catalogue:
             evaluation = Evaluation(training=training, variant=variant)
             evaluations[evaluation.name] = evaluation
 
-    ground_truth = {
-        name: parse(GroundTruth, {"name": name, **entry}, f"{shown(path)}, {name}")
-        for name, entry in data["ground_truth"].items()
+    annotations = {
+        name: parse(AnnotationEvaluation, {"name": name, **entry}, f"{shown(path)}, {name}")
+        for name, entry in data["annotations"].items()
     }
     folder = experiments / "paper"
     tables = [parse(Table, read_yaml(path), shown(path)) for path in sorted(folder.glob("table*.yaml"))]
@@ -65,7 +65,7 @@ def load(experiments: Path = EXPERIMENTS) -> Catalogue:
         trainings=trainings,
         variants=variants,
         evaluations=evaluations,
-        ground_truth=ground_truth,
+        annotations=annotations,
         tables={table.name: table for table in tables},
         figures={figure.name: figure for figure in figures},
         claims=_named(Claim, experiments / "claims.yaml"),
@@ -98,12 +98,12 @@ def _check(catalogue: Catalogue, experiments: Path) -> None:
             for name in row.evaluations:
                 known("evaluation", name, catalogue.evaluations, where)
             known("training", row.network, catalogue.trainings, where)
-            known("evaluation of annotations", row.ground_truth, catalogue.ground_truth, where)
+            known("evaluation of annotations", row.annotations, catalogue.annotations, where)
             for column in [*row.paper, *(row.bracket.paper if row.bracket else ())]:
                 known("column", column, table.metrics, where)
             for setting in row.setting:
                 known("column", setting, table.settings, where)
-            known("row", row.bracket and row.bracket.difference_from, (r.id for r in table.rows), where)
+            known("row", row.bracket.difference_from if row.bracket else None, (r.id for r in table.rows), where)
     for figure in catalogue.figures.values():
         for curve in figure.curves:
             known("training", curve.training, catalogue.trainings, shown(experiments / "paper" / f"{figure.name}.yaml"))

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, computed_field, model_validator
 
 from date.catalogue.entries import ROOT, Entry
-from date.catalogue.paper import Figure, GroundTruth, Row, Statement, Table
+from date.catalogue.paper import AnnotationEvaluation, Figure, Row, Statement, Table
 from date.data.synthetic import SceneSpec, area_thresholds
-from date.errors import UserError, unknown_name
+from date.errors import unknown_name
 
 COCO_AREA_THRESHOLDS = (32.0, 96.0)
 """Square roots of the areas in pixels that part COCO's small, medium and large objects."""
@@ -66,6 +66,11 @@ class Training(Entry):
         if self.model in ("retinanet", "fcos"):
             return {"head"}
         return {"o2o", "o2m"} if self.o2m else {"o2o"}
+
+    @property
+    def default_weights(self) -> bool:
+        """Whether the branches weigh what they do in the paper's main results (DATE sec. 4.1)."""
+        return self.o2m is not None and (self.lambda_o2o, self.lambda_o2m) == (1, {"fcos": 1, "retinanet": 2}[self.o2m])
 
     @property
     def init_file(self) -> Path | None:
@@ -206,7 +211,7 @@ class Catalogue(Entry):
     trainings: dict[str, Training]
     variants: dict[str, Variant]
     evaluations: dict[str, Evaluation]
-    ground_truth: dict[str, GroundTruth]
+    annotations: dict[str, AnnotationEvaluation]
     """Evaluations of annotations, which need no checkpoint."""
     tables: dict[str, Table]
     figures: dict[str, Figure]
@@ -233,10 +238,10 @@ class Catalogue(Entry):
         """Return the evaluations of a training, in the catalogue's order."""
         return [e for e in self.evaluations.values() if e.training == training]
 
-    def basis(self, row: Row) -> Training | GroundTruth:
+    def basis(self, row: Row) -> Training | AnnotationEvaluation:
         """Return what a row rests on; its ``source`` and ``why`` say whether a released configuration states it."""
-        if row.ground_truth is not None:
-            return self.ground_truth[row.ground_truth]
+        if row.annotations is not None:
+            return self.annotations[row.annotations]
         if row.evaluation is not None:
             return self.training(self.evaluation(row.evaluation).training)
         assert row.network is not None

@@ -73,7 +73,7 @@ SETTING_LABELS = {"lambda_o2o": ("λ", "o2o"), "lambda_o2m": ("λ", "o2m")}
 """Symbol and index of the descriptive columns that are not set as they are written."""
 
 
-class GroundTruth(Entry):
+class AnnotationEvaluation(Entry):
     """An evaluation that needs no checkpoint: NMS on the annotations, the recall that it leaves to any detector."""
 
     name: str
@@ -115,7 +115,7 @@ class Row(Entry):
     """The training whose network is counted."""
     phase: Literal["train", "infer"] = "infer"
     """Whether the network is counted as trained or as used, where a column does not say."""
-    ground_truth: str | None = None
+    annotations: str | None = None
     """The evaluation of annotations that the row shows."""
     setting: dict[str, str | int | float | bool] = Field(default_factory=dict)
     """Columns that describe the row, e.g. epoch and NMS."""
@@ -125,8 +125,8 @@ class Row(Entry):
 
     @model_validator(mode="after")
     def _source(self) -> Row:
-        if not (self.evaluation or self.network or self.ground_truth):
-            raise ValueError("a row needs a source: 'evaluation', 'network' or 'ground_truth'")
+        if not (self.evaluation or self.network or self.annotations):
+            raise ValueError("a row needs a source: 'evaluation', 'network' or 'annotations'")
         return self
 
     @property
