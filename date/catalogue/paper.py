@@ -86,6 +86,11 @@ class AnnotationEvaluation(Entry):
     source: Literal["official", "inferred"]
     why: str
 
+    @property
+    def thresholds(self) -> list[float]:
+        """All thresholds, ascending."""
+        return sorted({self.iou, *self.also})
+
 
 class Bracket(Entry):
     """What a row's numbers have in brackets behind them."""
