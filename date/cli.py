@@ -77,6 +77,10 @@ def _parser() -> argparse.ArgumentParser:
     complexity.add_argument("--json", action="store_true", help="print JSON")
     complexity.set_defaults(command=_complexity)
 
+    lint = commands.add_parser("lint-paper", help="recompute the paper's own arithmetic and list what does not agree")
+    lint.add_argument("--json", action="store_true", help="print one JSON array")
+    lint.set_defaults(command=_lint_paper)
+
     report = commands.add_parser("report", help="make tables, figures and page from sealed results")
     report.add_argument("--tier", help=TIER_HELP)
     report.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
@@ -210,6 +214,17 @@ def _complexity(args: argparse.Namespace) -> None:
     from date.evaluation.complexity import print_complexity
 
     print_complexity(args.json)
+
+
+def _lint_paper(args: argparse.Namespace) -> None:
+    from date.analysis.lint import lint, to_json, to_text
+    from date.catalogue import load
+    from date.evaluation.complexity import complexity_table
+    from date.evaluation.complexity import to_json as counted_json
+    from date.results import complexity_figures
+
+    checks = lint(load(), complexity_figures(json.loads(counted_json(complexity_table()))))
+    print(to_json(checks) if args.json else to_text(checks))
 
 
 def _report(args: argparse.Namespace) -> None:

@@ -234,6 +234,8 @@ class Statement(Entry):
     """What the number is: an expression; see `date.analysis.expressions`."""
     holds: list[str] = Field(default_factory=list)
     """In place of a quantity: comparisons that the sentence implies, e.g. ``[table07.2 AP] > [table07.1 AP]``."""
+    says: dict[str, str] = Field(default_factory=dict)
+    """In place of a quantity: what the sentence says of things that must be the same wherever they are said."""
     cites: str | None = None
     """The table that the sentence names as its source."""
     instead: dict[str, str] = Field(default_factory=dict)
@@ -243,6 +245,8 @@ class Statement(Entry):
 
     @model_validator(mode="after")
     def _either(self) -> Statement:
-        if (self.printed is None) != (self.quantity is None) or (self.quantity is None) != bool(self.holds):
-            raise ValueError("a statement has either 'printed' and 'quantity', or 'holds'")
+        if (self.printed is None) != (self.quantity is None):
+            raise ValueError("'printed' and 'quantity' belong together")
+        if sum(map(bool, (self.quantity, self.holds, self.says))) != 1:
+            raise ValueError("a statement has either 'printed' and 'quantity', or 'holds', or 'says'")
         return self
