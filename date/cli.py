@@ -57,9 +57,17 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(command=_evaluate)
 
     listing = commands.add_parser("list", help="show the catalogue")
-    listing.add_argument("what", choices=["trainings", "evaluations", "rows", "claims"])
-    listing.add_argument("--json", action="store_true", help="print one JSON array")
+    listing.add_argument("what", choices=["experiments", "trainings", "evaluations", "rows", "claims"])
+    form = listing.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON array")
+    form.add_argument("--markdown", action="store_true", help="print docs/experiments.md (of experiments alone)")
     listing.set_defaults(command=_list)
+
+    schema = commands.add_parser("schema", help="write the JSON schemas of the YAML files below experiments/")
+    schema.add_argument(
+        "--output", type=Path, default=Path("experiments/schema"), metavar="DIR", help="[experiments/schema]"
+    )
+    schema.set_defaults(command=_schema)
 
     show = commands.add_parser("config", help="print the resolved MMEngine config of a run")
     show.add_argument("training")
@@ -159,30 +167,31 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _list(args: argparse.Namespace) -> None:
-    from date.catalogue import Entry, load
+    from date.catalogue import load
+    from date.catalogue.listing import experiments_markdown, listing
 
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that stops early, such as `head`, ends a listing quietly
-    catalogue = load()
-    listed: list[tuple[Entry, tuple[str, ...]]]
-    if args.what == "rows":
-        rows = [row for table in catalogue.tables.values() for row in table.rows]
-        numbers = [" ".join(f"{k} {v:g}" for k, v in row.paper.items()) for row in rows]
-        sources = [row.evaluation or row.annotations or f"{row.network}/{row.phase}" for row in rows]
-        listed = [(r, (r.id, r.label, s, n)) for r, s, n in zip(rows, sources, numbers, strict=True)]
-    elif args.what == "claims":
-        listed = [(c, (c.name, f"{c.higher} > {c.lower}", c.place, c.sentence)) for c in catalogue.claims.values()]
-    elif args.what == "evaluations":
-        evaluations = catalogue.evaluations.values()
-        listed = [(e, (e.name, catalogue.variants[e.variant].about)) for e in evaluations]
-    else:
-        trainings = catalogue.trainings.values()
-        listed = [(t, (t.id, t.name, t.source, f"{t.gpu_hours:g} GPU hours", t.why)) for t in trainings]
+    if args.markdown:
+        if args.what != "experiments":
+            raise UserError(
+                f"only experiments are listed as Markdown; leave --markdown out, or list {args.what} --json."
+            )
+        print(experiments_markdown(load()), end="")
+        return
+    listed = listing(load(), args.what)
     if args.json:
         print(json.dumps([entry.model_dump(mode="json") for entry, _ in listed], indent=1))
         return
     widths = [max(map(len, column)) for column in zip(*(cells for _, cells in listed), strict=True)]
     for _, cells in listed:
         print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+
+
+def _schema(args: argparse.Namespace) -> None:
+    from date.catalogue.schema import write_schemas
+
+    for path in write_schemas(args.output):
+        print(path)
 
 
 def _config(args: argparse.Namespace) -> None:

@@ -58,10 +58,15 @@ class Settings(Entry):
     """``experiments/config.yaml``; see there."""
 
     tier: str
+    """How large the work is: a file of ``experiments/tiers/``."""
     seeds: Seeds
+    """Of every training."""
     seeds_of: dict[str, Seeds]
+    """Of some trainings in place of those, by name or pattern; where several match, the last counts."""
     trainings: list[str] | None
+    """What ``all`` trains: names or patterns; null for the tier's own choice."""
     data_root: str
+    """Where datasets and pretrained weights lie."""
 
     def seeds_for(self, training: str) -> list[int]:
         """Return the seeds of a training: those of the last pattern of ``seeds_of`` that matches it, or ``seeds``."""

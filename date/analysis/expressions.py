@@ -49,6 +49,15 @@ class Value:
         center, half = cls.exact(number).center, Fraction(1, 2 * 10**digits)
         return cls(center, center - half, center + half)
 
+    @property
+    def spelled(self) -> str:
+        """The number as printed, or with three decimals where it has more than are printed."""
+        if self.low == self.high:
+            return f"{float(self.center):g}"
+        digits = len(str(round(1 / (self.high - self.low)))) - 1
+        exact = (self.center * 10**digits).denominator == 1
+        return f"{float(self.center):.{digits if exact else 3}f}"
+
     def overlaps(self, other: Value) -> bool:
         """Whether both can be the same number: touching at an end is not enough, except for exact numbers."""
         if self.low == self.high or other.low == other.high:
@@ -90,7 +99,7 @@ class Quantities:
         names = {f"_{i}": self.reference(text) for i, text in enumerate(references)}
         count = iter(range(len(references)))
         numbers = iter(names.values())
-        spelled = REFERENCE.sub(lambda _: f"{float(next(numbers).center):.10g}", expression)
+        spelled = REFERENCE.sub(lambda _: next(numbers).spelled, expression)
         try:
             tree = ast.parse(REFERENCE.sub(lambda _: f"_{next(count)}", expression), mode="eval").body
         except SyntaxError:

@@ -103,7 +103,8 @@ def repetition_checks(catalogue: Catalogue) -> Iterator[Check]:
         if len(places) < 2:
             continue
         numbers = list(dict.fromkeys(number for _, number in prints))
-        listed = "; ".join(f"{number:g} in {', '.join(p for p, n in prints if n == number)}" for number in numbers)
+        by_number = {number: [place for place, n in prints if n == number] for number in numbers}
+        listed = "; ".join(f"{number:g} in {', '.join(where)}" for number, where in by_number.items())
         agree = len(numbers) == 1
         yield Check(
             "printed twice", f"{subject} {column}", ", ".join(places), "", f"{numbers[0]:g}",
@@ -134,9 +135,10 @@ def network_checks(catalogue: Catalogue, complexity: dict[tuple[str, str], dict[
                 judgement = f"The network has {counted:.3f} {unit}" + (
                     "." if agrees else f", which would be printed as {metric.printed(counted):.{metric.digits}f}."
                 )
+                place = f"Table {table.number}, {_described(table, row)}, {metric.name}"
                 yield Check(
-                    "network", f"{row.id} {column}", f"Table {table.number}, {_described(table, row)}, {metric.name}", "",
-                    f"{number:.{metric.digits}f}", f"{counted:.3f}", "ok" if agrees else "does not agree", judgement,
+                    "network", f"{row.id} {column}", place, "", f"{number:.{metric.digits}f}", f"{counted:.3f}",
+                    "ok" if agrees else "does not agree", judgement,
                 )  # fmt: skip
 
 
@@ -212,7 +214,7 @@ def _citation_check(catalogue: Catalogue, statement: Statement) -> Check:
 def _judged(verdict: Verdict, outcome: Outcome, printed: str, digits: int) -> str:
     value, spelled = outcome.value, outcome.spelled
     shown = _shown(value.center, digits if verdict == "ok" else digits + 1)
-    equation = f"The tables have {shown}" if spelled.replace(".", "").isdigit() else f"{spelled} = {shown}"
+    equation = f"Recomputed: {shown}" if spelled.replace(".", "").isdigit() else f"{spelled} = {shown}"
     if verdict == "ok":
         return f"{equation}."
     low, high = _shown(value.low, digits + 1), _shown(value.high, digits + 1)

@@ -17,7 +17,7 @@ EXPERIMENTS = ROOT / "experiments"
 class Entry(BaseModel):
     """Base of all catalogue data: immutable, and an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 def read_yaml(path: Path) -> Any:
