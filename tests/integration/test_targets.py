@@ -83,7 +83,7 @@ def test_every_name_of_the_catalogue_is_a_target(clone: Path) -> None:
             "date_f-r50-coco-12e/o2o_nms",
             "unknown target 'date_f-r50-coco-12e/o2o_nms'; did you mean 'date_f-r50-coco-12e/o2o",
         ),
-        ("reprot", "unknown target 'reprot'; did you mean 'report'?"),
+        ("figure33", "unknown target 'figure33'; did you mean 'figure3'?"),
     ],
 )
 def test_an_unknown_target_gets_the_nearest(clone: Path, target: str, sentence: str) -> None:

@@ -44,8 +44,8 @@ def test_files_fit_their_schema(kind: str, path: Path) -> None:
 
 def test_a_schema_rejects_what_the_catalogue_rejects() -> None:
     data = yaml.safe_load((EXPERIMENTS / "paper" / "table01.yaml").read_text())
-    data["groups"][0][0]["lable"] = "x"
-    with pytest.raises(jsonschema.ValidationError, match="'lable' was unexpected"):
+    data["groups"][0][0]["papr"] = "x"
+    with pytest.raises(jsonschema.ValidationError, match="'papr' was unexpected"):
         jsonschema.validate(data, schemas()["table"])
 
 
