@@ -180,12 +180,13 @@ def write_drawing(drawing: Drawing, tier: Tier, results: Sequence[RunResult], st
         epoch, drops = steps_per_epoch(shown), learning_rate_drops(shown)
         for i, (panel, lines) in enumerate(zip(drawing.panels, panels, strict=True)):
             if lines:
-                _draw_curves(axes[i], lines, from_zero=panel.metric == "AP")
-            _draw_drops(axes[i], drops, labelled=i == 0)
+                _draw_curves(axes[i], lines, evaluations=panel.metric == "AP")
+            _draw_drops(axes[i], drops)
             axes[i].set_ylabel(panel.label)
             axes[i].yaxis.set_major_locator(MaxNLocator(6 if len(panels) == 1 else 4, steps=[1, 2, 5, 10]))
         longest = max(curve.steps[-1] for panel in panels for curve in panel)
         axes[-1].set_xlim(0, 1.012 * longest)
+        _label_drops(axes[0], drops, longest)
         _label_steps(axes[0], axes[-1], longest, epoch)
         for ax, lines in zip(axes, panels, strict=True):
             _label_ends(ax, lines, plot)
@@ -193,26 +194,30 @@ def write_drawing(drawing: Drawing, tier: Tier, results: Sequence[RunResult], st
     return panels
 
 
-def _draw_curves(axes: Axes, curves: Sequence[Curve], from_zero: bool) -> None:
+def _draw_curves(axes: Axes, curves: Sequence[Curve], evaluations: bool) -> None:
+    """Draw the curves of a panel: evaluations with markers, losses as lines."""
     for curve in curves:
         color = style.SERIES[curve.look % len(style.SERIES)]
         marker = style.MARKERS[curve.look % len(style.MARKERS)]
         if len(curve.seeds) > 1:
             axes.fill_between(curve.steps, curve.low, curve.high, color=color, alpha=0.16, linewidth=0)
-        axes.plot(
-            curve.steps, curve.mean, color=color, marker=marker if len(curve.steps) < WINDOWS else "", clip_on=False
-        )
+        axes.plot(curve.steps, curve.mean, color=color, marker=marker if evaluations else "", clip_on=False)
     bottom, top = min(min(c.low) for c in curves), max(max(c.high) for c in curves)
     margin = 0.06 * (top - bottom) or 0.5
-    axes.set_ylim(max(0.0, bottom - margin) if from_zero else bottom - margin, top + margin)
+    axes.set_ylim(max(0.0, bottom - margin), top + margin)
 
 
-def _draw_drops(axes: Axes, drops: Sequence[int], labelled: bool) -> None:
+def _draw_drops(axes: Axes, drops: Sequence[int]) -> None:
     for step in drops:
         axes.axvline(step, color=style.MUTED, linewidth=0.7, linestyle=(0, (1, 2.5)), zorder=0.5)
-    if drops and labelled:
+
+
+def _label_drops(axes: Axes, drops: Sequence[int], longest: float) -> None:
+    """Name the dotted lines, left of the first that has room there."""
+    with_room = [step for step in drops if step > 0.3 * longest]
+    if with_room:
         axes.annotate(
-            "learning rate drops", (drops[0], 0.03), xycoords=("data", "axes fraction"), xytext=(-4, 0),
+            "learning rate drops", (with_room[0], 0.03), xycoords=("data", "axes fraction"), xytext=(-4, 0),
             textcoords="offset points", ha="right", size=7, color=style.MUTED,
         )  # fmt: skip
 
@@ -235,13 +240,18 @@ def _label_steps(top_axes: Axes, bottom_axes: Axes, longest: float, epoch: float
 
 
 def _label_ends(axes: Axes, curves: Sequence[Curve], plot: float) -> None:
-    """Name each curve at its end, moved apart where ends are close, with a line from end to name."""
+    """Name each curve at its end, moved apart where ends are close, with a line from end to name.
+
+    The line is dotted where the curve ends early, so that it is not taken for the curve.
+    """
     ordered = sorted(curves, key=lambda curve: curve.mean[-1])
     low, high = axes.get_ylim()
     gap = (high - low) * 13 / (72 * plot)
     for curve, place in zip(ordered, style.spread([c.mean[-1] for c in ordered], gap), strict=True):
         color = style.SERIES[curve.look % len(style.SERIES)]
         line = {"arrowstyle": "-", "color": color, "linewidth": 0.9, "shrinkA": 1, "shrinkB": 4, "relpos": (0, 0.5)}
+        if curve.steps[-1] < 0.9 * axes.get_xlim()[1]:
+            line |= {"linestyle": (0, (1, 3))}
         axes.annotate(
             curve.end, (curve.steps[-1], curve.mean[-1]), xytext=(1.045, place), textcoords=axes.get_yaxis_transform(),
             va="center", annotation_clip=False, arrowprops=line,

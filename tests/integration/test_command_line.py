@@ -184,7 +184,7 @@ def test_bad_annotations_stop_before_training(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("what", ["trainings", "evaluations", "rows", "claims"])
+@pytest.mark.parametrize("what", ["experiments", "trainings", "evaluations", "rows", "claims"])
 def test_the_catalogue_is_listed(what: str, tmp_path: Path) -> None:
     plain = date("list", what, data=tmp_path).stdout.splitlines()
     entries = json.loads(date("list", what, "--json", data=tmp_path).stdout)

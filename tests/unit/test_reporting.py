@@ -214,6 +214,27 @@ def test_convergence_curves_and_learning_rate_drops(three_seeds: Path) -> None:
     assert steps_per_epoch(results) is None
 
 
+def test_losses_are_averaged_over_parts_of_the_training(tmp_path: Path) -> None:
+    folder = add_run(tmp_path, "mini", ONENET, 0, None)
+    records = [{"kind": "train", "step": step, "lr": 1.0, "o2o.loss_cls": float(step)} for step in range(1, 241)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    add_run(tmp_path, "mini", DATE_F, 0, None, losses={"o2o.loss_cls": 6.0})
+    figure = next(drawing for drawing in drawings(load()) if drawing.name == "figure4")
+    results = load_results(tmp_path, "mini")
+    onenet, date_f = curves(figure, figure.panels[0], results)
+    # 240 records in 60 parts of 4: steps 1 to 4 have mean 2.5, the last 238.5.
+    assert (len(onenet.mean), onenet.mean[0], onenet.mean[-1], onenet.steps[-1]) == (60, 2.5, 238.5, 238.5)
+    assert (date_f.label, date_f.mean) == ("DATE-F", [6.0, 6.0, 6.0, 3.0, 3.0, 3.0]), "fewer records than parts"
+    assert curves(figure, figure.panels[1], results) == [], "no L1 loss was recorded"
+
+
+def test_epochs_of_a_schedule_in_iterations_are_known_by_their_rounded_records(tmp_path: Path) -> None:
+    folder = add_run(tmp_path, "mini", FCOS, 0, None)
+    records = [{"kind": "eval", "step": 5000 * i, "epoch": round(5000 * i / 7330, 4), "AP": 1.0} for i in range(1, 7)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert steps_per_epoch(load_results(tmp_path, "mini")) == pytest.approx(7330, rel=1e-4)
+
+
 def test_warm_up_is_no_drop(tmp_path: Path) -> None:
     folder = add_run(tmp_path, "mini", FCOS, 0, None)
     rates = [0.001, 1.0, 0.9, 0.09]
