@@ -68,12 +68,15 @@ def load_complexity(results: Path) -> dict[tuple[str, str], dict[str, float]]:
     """Return ``params`` in millions and ``gflops`` of the paper's networks by training and phase; empty where absent.
 
     Raises:
-        UserError: the file is not valid JSON.
+        UserError: the file is not valid JSON, or lists something else.
     """
     path = results / COMPLEXITY
     if not path.exists():
         return {}
-    return complexity_figures(_read(path))
+    try:
+        return complexity_figures(_read(path))
+    except (KeyError, TypeError):
+        raise UserError(f"{path} does not list the counted networks; delete it and run the DAG again.") from None
 
 
 def complexity_figures(counted: dict[str, Any]) -> dict[tuple[str, str], dict[str, float]]:
@@ -90,13 +93,16 @@ def load_annotation_recalls(results: Path, tier: str) -> dict[str, dict[float, f
     """Return the recall in percent that NMS of the annotations leaves, by evaluation and threshold.
 
     Raises:
-        UserError: a file is not valid JSON.
+        UserError: a file is not valid JSON, or has something else.
     """
-    files = sorted((results / tier / ANNOTATIONS).glob("*.json"))
-    return {
-        path.stem: {float(iou): recall for iou, recall in _read(path)["recall"].items() if recall is not None}
-        for path in files
-    }
+    found = {}
+    for path in sorted((results / tier / ANNOTATIONS).glob("*.json")):
+        try:
+            recalls = {float(iou): recall for iou, recall in _read(path)["recall"].items()}
+        except (KeyError, TypeError, AttributeError, ValueError):
+            raise UserError(f"{path} has no recall by threshold; delete it and run the DAG again.") from None
+        found[path.stem] = {iou: recall for iou, recall in recalls.items() if recall is not None}
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:

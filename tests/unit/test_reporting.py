@@ -427,6 +427,27 @@ def test_crowd_numbers_come_from_their_own_protocol(tmp_path: Path) -> None:
     assert "area" not in text, "no sizes of objects in this protocol"
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("complexity.json", '{"networks": [{"label": "x"}]}', "complexity.json does not list the counted networks"),
+        ("complexity.json", '{"networks"', "complexity.json is not valid JSON"),
+        ("mini/annotations/crowdhuman_nms.json", "{}", "crowdhuman_nms.json has no recall by threshold"),
+        (
+            "mini/annotations/crowdhuman_nms.json",
+            '{"recall": {"x": 1}}',
+            "crowdhuman_nms.json has no recall by threshold",
+        ),
+    ],
+)
+def test_a_spoiled_result_is_named(tmp_path: Path, file: str, text: str, message: str) -> None:
+    add_run(tmp_path, "mini", FCOS, 0, {"head": coco(20.0)})
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text(text)
+    with pytest.raises(UserError, match=f"{message}.*; delete it and run the DAG again"):
+        write_report("mini", tmp_path, tmp_path / "reports", ["tables"])
+
+
 def test_brackets_with_a_second_evaluation(tmp_path: Path) -> None:
     for seed, with_nms in enumerate([37.0, 38.0]):
         add_run(tmp_path, "paper", DATE_F, seed, {"o2o": coco(37.5), "o2o_nms50": coco(with_nms)})
