@@ -1,0 +1,105 @@
+"""How many annotated objects greedy NMS would keep: the ceiling of any detector that ends in NMS (DATE Table 4, row 1).
+
+The annotated boxes themselves go through class-wise NMS image by image, all with score 1, in the file's order: a box
+survives unless an earlier survivor of its class overlaps it by an IoU over the threshold. Ignored regions take no part.
+Recall is the share of survivors, each of which finds its own object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from date.errors import UserError
+from date.evaluation.crowdhuman import clipped, intersections
+from date.evaluation.ground_truth import GroundTruth
+
+THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7)
+
+
+def nms_recall(
+    ground_truth: GroundTruth, thresholds: Sequence[float] = THRESHOLDS, clip: bool = False
+) -> dict[str, Any]:
+    """Return the recall in percent at each IoU threshold, of all objects and of each category.
+
+    Args:
+        ground_truth: the annotations.
+        thresholds: of the IoU, each over 0 and at most 1.
+        clip: clip the boxes to their images first, as CrowdHuman's protocol does; as annotated by default.
+
+    Returns:
+        ``{"clipped": bool, "objects": N, "recall": {"0.5": ...}, "classes": {name: {"objects": n, "recall": ...}}}``;
+        a recall is None where there are no objects.
+
+    Raises:
+        UserError: the boxes are to be clipped, but sizes of images are unknown.
+    """
+    valid = ~ground_truth.ignored
+    bboxes = _corners(ground_truth, clip)[valid]
+    categories = ground_truth.category_ids[valid]
+    kept = nms_survivors(bboxes, ground_truth.image[valid], categories, thresholds)
+    names = [f"{threshold:g}" for threshold in thresholds]
+
+    def part(chosen: NDArray[np.bool_]) -> dict[str, Any]:
+        number = int(chosen.sum())
+        recalls = [100 * float(k[chosen].mean()) if number else None for k in kept]
+        return {"objects": number, "recall": dict(zip(names, recalls, strict=True))}
+
+    classes = {name: part(categories == category) for category, name in ground_truth.categories.items()}
+    return {"clipped": clip, **part(np.ones(len(bboxes), dtype=bool)), "classes": classes}
+
+
+def _corners(ground_truth: GroundTruth, clip: bool) -> NDArray[np.float64]:
+    sizes = ground_truth.sizes
+    if not clip:
+        sizes = np.full_like(sizes, np.nan)
+    elif unknown := int(np.isnan(sizes[:, 0]).sum()):
+        raise UserError(
+            f"{ground_truth.path} lacks the size of {unknown} images, to which boxes are to be clipped; name the folder "
+            f"of the images by --images, or leave --clip out."
+        )
+    return clipped(ground_truth.bboxes, sizes[ground_truth.image])
+
+
+def nms_survivors(
+    bboxes: NDArray[np.float64],
+    images: NDArray[np.int64],
+    categories: NDArray[np.int64],
+    thresholds: Sequence[float],
+) -> list[NDArray[np.bool_]]:
+    """Return which boxes survive greedy NMS in the given order, (N,), for each threshold.
+
+    Args:
+        bboxes: (N, 4) x1, y1, x2, y2.
+        images: (N,) image of each box.
+        categories: (N,) category of each box; boxes of different ones do not compete.
+        thresholds: a box goes if its IoU with an earlier survivor is higher.
+    """
+    order = np.lexsort((categories, images))  # stable: the given order within image and category
+    keys = np.stack([images[order], categories[order]])
+    borders = np.nonzero((keys[:, 1:] != keys[:, :-1]).any(axis=0))[0] + 1
+    earlier, later, overlaps = [], [], []
+    for group in np.split(order, borders):
+        if len(group) < 2:
+            continue
+        shared, areas = intersections(bboxes[group], bboxes[group])
+        union = areas[:, None] + areas[None] - shared
+        iou = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+        first, second = np.nonzero(np.triu(iou > min(thresholds), 1))
+        earlier.append(group[first])
+        later.append(group[second])
+        overlaps.append(iou[first, second])
+    kept = []
+    for threshold in thresholds:
+        survives = [True] * len(bboxes)
+        # Pairs come by ascending first box within a group, so whether that one survives is settled when its turn comes.
+        for firsts, seconds, overlap in zip(earlier, later, overlaps, strict=True):
+            over = overlap > threshold
+            for first, second in zip(firsts[over].tolist(), seconds[over].tolist(), strict=True):
+                if survives[first]:
+                    survives[second] = False
+        kept.append(np.array(survives, dtype=bool))
+    return kept
