@@ -79,8 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     ceiling = data.add_parser(
         "nms-recall",
         help="which share of the annotated objects NMS would keep",
-        description="Greedy class-wise NMS on the annotated boxes in the file's order, all with score 1, without ignored "
-        "regions; prints the share of boxes that survive, in percent.",
+        description="Greedy class-wise NMS on the annotated boxes in the file's order, all with score 1, without "
+        "ignored regions; prints the share of boxes that survive, in percent.",
     )
     ceiling.add_argument("--gt", type=Path, required=True, metavar="FILE", help="COCO annotations or CrowdHuman odgt")
     ceiling.add_argument(
@@ -280,7 +280,8 @@ def _list(args: argparse.Namespace) -> None:
         listed = [(c, (c.name, f"{c.higher} > {c.lower}", c.place, c.sentence)) for c in catalogue.claims.values()]
     elif args.what == "evaluations":
         evaluations = catalogue.evaluations.values()
-        listed = [(e, (e.name, catalogue.variants[e.variant].about)) for e in evaluations]
+        mark = {True: "extra", False: "paper"}
+        listed = [(e, (e.name, mark[e.extra], catalogue.variants[e.variant].about)) for e in evaluations]
     else:
         trainings = catalogue.trainings.values()
         listed = [(t, (t.id, t.name, t.source, f"{t.gpu_hours:g} GPU hours", t.why)) for t in trainings]

@@ -87,9 +87,7 @@ def _from_npz(path: Path, variant: str | None) -> tuple[NDArray[np.float64], lis
         with np.load(path, allow_pickle=False) as archive:
             columns = archive["columns"] if "columns" in archive.files else None
             if not isinstance(columns, np.ndarray) or columns.tolist() != list(DETECTION_COLUMNS):
-                raise UserError(
-                    f"{path} is not a detections.npz of this project: it lacks the array 'columns' of ours."
-                )
+                raise UserError(f"{path} is not a detections.npz of this project: its array 'columns' is not ours.")
             names = [name for name in archive.files if name != "columns"]
             if not names:
                 raise UserError(f"{path} holds no variant; evaluate the run again.")
@@ -106,8 +104,8 @@ def _from_npz(path: Path, variant: str | None) -> tuple[NDArray[np.float64], lis
         raise UserError(f"{path}: {chosen!r} is not an array; make it again.")
     if rows.ndim != 2 or rows.shape[1] != len(DETECTION_COLUMNS) or rows.dtype.kind != "f":
         raise UserError(
-            f"{path}: {chosen!r} is an array {rows.shape} of {rows.dtype}, not (D, {len(DETECTION_COLUMNS)}) of floats; "
-            f"make it again."
+            f"{path}: {chosen!r} is an array {rows.shape} of {rows.dtype}, not (D, {len(DETECTION_COLUMNS)}) of "
+            f"floats; make it again."
         )
     others = [name for name in names if name != chosen]
     notes = []
@@ -117,7 +115,7 @@ def _from_npz(path: Path, variant: str | None) -> tuple[NDArray[np.float64], lis
 
 
 def _from_results(path: Path, data: list[Any], ground_truth: GroundTruth) -> NDArray[np.float64]:
-    by_name = {name: image_id for name, image_id in zip(ground_truth.image_names, ground_truth.image_ids, strict=True)}
+    by_name = {name: ground_truth.image_ids[i] for name, i in ground_truth.image_by_name().items()}
     defects = Defects(path)
     rows = []
     for i, record in enumerate(data):
@@ -138,13 +136,13 @@ def _from_results(path: Path, data: list[Any], ground_truth: GroundTruth) -> NDA
         elif not is_number(record.get("score")):
             defects.add("scores that are not finite numbers", f"entry {i} ({shown(record.get('score'))})")
         else:
-            rows.append((image_id, *box, record["score"], record["category_id"]))
+            rows.append([image_id, *box, record["score"], record["category_id"]])  # type: ignore[misc]
     defects.raise_if_any(REMEDY)
     return np.array(rows, dtype=np.float64).reshape(-1, len(DETECTION_COLUMNS))
 
 
 def _from_odgt(path: Path, records: list[Any], ground_truth: GroundTruth) -> Detections:
-    index = {name: i for i, name in enumerate(ground_truth.image_names)}
+    index = ground_truth.image_by_name()
     category = next(iter(ground_truth.categories), 1)
     defects = Defects(path)
     rows, sizes = [], {}
@@ -179,7 +177,7 @@ def _checked(path: Path, rows: NDArray[np.float64], notes: list[str], ground_tru
     """Refuse what can't be judged and count what is judged in a standard way."""
     defects: list[str] = []
 
-    def refuse(bad: NDArray[np.bool_], what: str, columns: slice) -> None:
+    def refuse(bad: Any, what: str, columns: slice) -> None:
         if bad.any():
             places = np.nonzero(bad)[0]
             listed = ", ".join(f"detection {i} ({_numbers(rows[i, columns])})" for i in places[:LISTED])
@@ -187,9 +185,10 @@ def _checked(path: Path, rows: NDArray[np.float64], notes: list[str], ground_tru
             defects.append(f"{len(places)} {what}: {listed}{more}")
 
     finite = np.isfinite(rows).all(axis=1)
+    negative, strange = (rows[:, 3:5] < 0).any(axis=1), ground_truth.image_of(rows[:, 0]) < 0
     refuse(~finite, "detections that are not finite numbers", slice(0, 7))
-    refuse(finite & (rows[:, 3:5] < 0).any(axis=1), "boxes of negative size", slice(1, 5))
-    refuse(finite & (ground_truth.image_of(rows[:, 0]) < 0), "detections of unknown images", slice(0, 1))
+    refuse(np.logical_and(finite, negative), "boxes of negative size", slice(1, 5))
+    refuse(np.logical_and(finite, strange), "detections of unknown images", slice(0, 1))
     if defects:
         raise UserError(f"{path} has {'; '.join(defects)}; {REMEDY}")
     known = np.isin(rows[:, 6], list(ground_truth.categories))

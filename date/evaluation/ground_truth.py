@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -50,6 +51,11 @@ class GroundTruth:
         order = np.argsort(ids)
         place = np.minimum(np.searchsorted(ids, image_ids, sorter=order), len(ids) - 1)
         return np.where(ids[order[place]] == image_ids, order[place], -1)
+
+    def image_by_name(self) -> dict[str, int]:
+        """Return the index of each image by its name, where no other image has the same."""
+        counts = Counter(self.image_names)
+        return {name: i for i, name in enumerate(self.image_names) if counts[name] == 1}
 
 
 def read_ground_truth(path: Path, images: Path | None = None) -> GroundTruth:
@@ -140,10 +146,8 @@ def _from_odgt(path: Path, records: list[Any]) -> GroundTruth:
         sizes.append(_size(record))
         for i, box in enumerate(record["gtboxes"]):
             if not isinstance(box, dict) or not is_box(box.get("fbox")):
-                found = shown(box.get("fbox")) if isinstance(box, dict) else shown(box)
-                defects.add(
-                    "full-body boxes ('fbox') that are not four finite numbers", f"line {number}, box {i} ({found})"
-                )
+                found = shown(box.get("fbox") if isinstance(box, dict) else box)
+                defects.add("boxes ('fbox') that are not four finite numbers", f"line {number}, box {i} ({found})")
                 continue
             x, y, width, height = box["fbox"]
             width, height = max(width, 0), max(height, 0)

@@ -7,6 +7,7 @@ Recall is the share of survivors, each of which finds its own object.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,7 +49,11 @@ def nms_recall(
         recalls = [100 * float(k[chosen].mean()) if number else None for k in kept]
         return {"objects": number, "recall": dict(zip(names, recalls, strict=True))}
 
-    classes = {name: part(categories == category) for category, name in ground_truth.categories.items()}
+    shared = [name for name, count in Counter(ground_truth.categories.values()).items() if count > 1]
+    classes = {
+        f"{name} ({category})" if name in shared else name: part(categories == category)
+        for category, name in ground_truth.categories.items()
+    }
     return {"clipped": clip, **part(np.ones(len(bboxes), dtype=bool)), "classes": classes}
 
 
@@ -58,8 +63,8 @@ def _corners(ground_truth: GroundTruth, clip: bool) -> NDArray[np.float64]:
         sizes = np.full_like(sizes, np.nan)
     elif unknown := int(np.isnan(sizes[:, 0]).sum()):
         raise UserError(
-            f"{ground_truth.path} lacks the size of {unknown} images, to which boxes are to be clipped; name the folder "
-            f"of the images by --images, or leave --clip out."
+            f"{ground_truth.path} lacks the size of {unknown} images, to which boxes are to be clipped; name the "
+            f"folder of the images by --images, or leave --clip out."
         )
     return clipped(ground_truth.bboxes, sizes[ground_truth.image])
 

@@ -53,11 +53,12 @@ class Scores:
         for result in results:
             if result.evaluation is None:
                 continue
-            small, medium = result.evaluation["area_thresholds"]
+            areas = result.evaluation["area_thresholds"]  # None where the protocol parts no areas
             for variant, record in result.evaluation["variants"].items():
                 name = f"{result.training}/{variant}"
                 self._metrics.setdefault(name, {})[result.seed] = record["metrics"]
-                self._areas.setdefault(name, set()).add((small, medium))
+                if areas is not None:
+                    self._areas.setdefault(name, set()).add((areas[0], areas[1]))
 
     def seeds(self, evaluation: str) -> tuple[int, ...]:
         """Return the seeds that the evaluation has results of."""
