@@ -1,10 +1,12 @@
 """COCO's twelve numbers from arrays of detections.
 
-Judged as by pycocotools, which `date` tests its default engine against. Where the two engines, or releases of one of
-them, could differ, the input leaves no room for it: annotations and detections are handed over in the same plain form,
-numbered from 1 (an annotation with the id 0 would count as not found), with ``iscrowd`` as the only reason to ignore an
-annotation and the box's area where the file has none. Detections of categories that are not annotated count nowhere.
-Equal scores keep their order: images by ascending id, then the order of the input.
+Judged as by pycocotools, which the default engine, faster-coco-eval, is tested against. Both get annotations and
+detections in the same plain form, which leaves no room for what is known to differ or to go wrong in them: numbers from
+1 in place of the file's annotation ids (an annotation with the id 0 counts as not found in both, and of two with one id
+the first is lost), ``iscrowd`` always there (pycocotools fails without it) and the only reason to ignore an annotation,
+the box's area where the file has none, and finite numbers only (the two treat NaN differently). Detections of
+categories that are not annotated count nowhere. Equal scores keep their order: images by ascending id, then the order
+of the input.
 """
 
 from __future__ import annotations
@@ -93,13 +95,10 @@ def _annotation_records(ground_truth: GroundTruth) -> list[dict[str, Any]]:
 
 
 def _detection_records(detections: NDArray[np.float64]) -> list[dict[str, Any]]:
-    columns = (
-        detections[:, 0].astype(np.int64),
-        detections[:, 6].astype(np.int64),
-        detections[:, 1:5],
-        detections[:, 3] * detections[:, 4],
-        detections[:, 5],
-    )
+    with np.errstate(over="ignore"):
+        areas = detections[:, 3] * detections[:, 4]
+    image_ids, category_ids = (detections[:, column].astype(np.int64) for column in (0, 6))
+    columns = (image_ids, category_ids, detections[:, 1:5], areas, detections[:, 5])
     return [
         {"id": i, "image_id": image, "category_id": category, "bbox": box, "area": area, "score": score, "iscrowd": 0}
         for i, (image, category, box, area, score) in enumerate(zip(*(c.tolist() for c in columns), strict=True), 1)

@@ -63,7 +63,8 @@ def crowdhuman_metrics(ground_truth: GroundTruth | Path, detections: NDArray[np.
     valid = int((~ground_truth.ignored).sum())
     if valid == 0:
         return dict.fromkeys(METRICS)
-    found, absorbed, scores = judge(ground_truth, detections)
+    with np.errstate(over="ignore", invalid="ignore"):  # boxes of absurd sizes overlap nothing
+        found, absorbed, scores = judge(ground_truth, detections)
     order = np.argsort(-scores[~absorbed], kind="stable")
     return curve_metrics(found[~absorbed][order], valid, len(ground_truth.image_ids))
 
