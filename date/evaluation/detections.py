@@ -84,7 +84,7 @@ def _is_zip(path: Path) -> bool:
 
 def _from_npz(path: Path, variant: str | None) -> tuple[NDArray[np.float64], list[str]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             columns = archive["columns"] if "columns" in archive.files else None
             if not isinstance(columns, np.ndarray) or columns.tolist() != list(DETECTION_COLUMNS):
                 raise UserError(f"{path} is not a detections.npz of this project: its array 'columns' is not ours.")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from date.errors import UserError
-from date.evaluation.reading import Defects, is_box, is_integer, is_number, read_json_or_lines, shown
+from date.evaluation.reading import LISTED, Defects, is_box, is_integer, is_number, read_json_or_lines, shown
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -214,18 +214,24 @@ def with_sizes_of(ground_truth: GroundTruth, images: Path) -> GroundTruth:
     """
     from PIL import Image
 
-    defects = Defects(images)
+    defects, absent = Defects(images), []
     sizes = ground_truth.sizes.copy()
     for i in np.nonzero(np.isnan(sizes[:, 0]))[0]:
         name = ground_truth.image_names[i]
         found = [file for suffix in IMAGE_SUFFIXES if (file := images / f"{name}{suffix}").is_file()]
         if not found:
-            defects.add("no image of", shown(name))
+            absent.append(shown(name))
             continue
         try:
             with Image.open(found[0]) as image:
                 sizes[i] = image.size
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             defects.add("images that can't be read", found[0].name)
-    defects.raise_if_any("give the folder of the annotated images.")
+    if absent:
+        more = f" and {len(absent) - LISTED} more" if len(absent) > LISTED else ""
+        raise UserError(
+            f"{images} lacks {len(absent)} annotated images: {', '.join(absent[:LISTED])}{more}; give the folder of the "
+            f"annotated images."
+        )
+    defects.raise_if_any("restore them from their source.")
     return replace(ground_truth, sizes=sizes)

@@ -39,9 +39,10 @@ def nms_recall(
         UserError: the boxes are to be clipped, but sizes of images are unknown.
     """
     valid = ~ground_truth.ignored
-    bboxes = _corners(ground_truth, clip)[valid]
     categories = ground_truth.category_ids[valid]
-    kept = nms_survivors(bboxes, ground_truth.image[valid], categories, thresholds)
+    with np.errstate(over="ignore", invalid="ignore"):  # boxes of absurd sizes overlap nothing
+        bboxes = _corners(ground_truth, clip)[valid]
+        kept = nms_survivors(bboxes, ground_truth.image[valid], categories, thresholds)
     names = [f"{threshold:g}" for threshold in thresholds]
 
     def part(chosen: NDArray[np.bool_]) -> dict[str, Any]:
