@@ -51,6 +51,27 @@ def _parser() -> argparse.ArgumentParser:
     importing.add_argument("--results", type=Path, metavar="DIR", help="also copy the run's small files there")
     importing.set_defaults(command=_import)
 
+    found = commands.add_parser(
+        "import-detections",
+        help="score detections made elsewhere, or take a training log, as the results of a training",
+        description="Score detections made elsewhere against the tier's validation annotations, take a training log's "
+        "curve, or both, as results of a training, marked as imported. Importing the same again changes nothing.",
+    )
+    found.add_argument("file", type=Path, nargs="?", help="COCO results, odgt or detections.npz, see `score`")
+    found.add_argument("--training", required=True, metavar="NAME", help="the training that they are a result of")
+    found.add_argument(
+        "--variant", metavar="V", help="how they were selected, see evaluations.yaml [the training's first]"
+    )
+    found.add_argument("--log", type=Path, metavar="FILE", help="MMDetection 2's *.log.json or MMEngine's scalars.json")
+    found.add_argument("--source", metavar="TEXT", help="where the files come from, for the provenance")
+    found.add_argument("--tier", default="paper", help=f"{TIER_HELP} [paper]")
+    found.add_argument("--seed", type=_seed, default=0, help="the place among the training's seeds [0]")
+    found.add_argument(
+        "--results", type=Path, default=Path("results"), metavar="DIR", help="the folder of all results [results]"
+    )
+    found.add_argument("--replace", action="store_true", help="replace results that are there already")
+    found.set_defaults(command=_import_detections)
+
     evaluate = commands.add_parser("evaluate", help="evaluate a sealed run, every variant in one forward pass")
     _add_run_options(evaluate, "training name, or the folder of a sealed run")
     evaluate.add_argument("--variant", action="append", metavar="V", help="only this variant (repeatable)")
@@ -207,6 +228,31 @@ def _import(args: argparse.Namespace) -> None:
     if args.results is not None:
         export_run(run, args.results)
     print(run)
+
+
+def _import_detections(args: argparse.Namespace) -> None:
+    from date.catalogue import load, load_tier
+    from date.imported_detections import import_detections
+
+    folder = import_detections(
+        load().training(args.training),
+        load_tier(args.tier),
+        args.results,
+        file=args.file,
+        log=args.log,
+        variant=args.variant,
+        seed=args.seed,
+        source=args.source,
+        replace=args.replace,
+    )
+    imported = json.loads((folder / "provenance.json").read_text())["imported"]
+    for entry in [*imported["detections"].values(), *filter(None, [imported["log"]])]:
+        _print_notes([f"{entry['file']}: {note}" for note in entry["notes"]])
+    for name, variant in json.loads((folder / "evaluation.json").read_text())["variants"].items():
+        numbers = "  ".join(f"{k} {'-' if v is None else f'{v:.1f}'}" for k, v in variant["metrics"].items())
+        mark = "  (as reported by the log, not scored by us)" if variant.get("reported_by_log") else ""
+        print(f"{args.training}/{name}: {numbers}{mark}")
+    print(folder)
 
 
 def _evaluate(args: argparse.Namespace) -> None:

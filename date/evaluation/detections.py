@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from date.errors import UserError, unknown_name
 from date.evaluation.coco import DETECTION_COLUMNS
 from date.evaluation.ground_truth import GroundTruth, odgt_images
-from date.evaluation.reading import LISTED, Defects, is_box, is_integer, is_number, read_json_or_lines, shown
+from date.evaluation.reading import Defects, is_box, is_integer, is_number, listing, read_json_or_lines, shown
 
 REMEDY = "mend the file of detections."
 
@@ -54,7 +54,7 @@ def read_detections(path: Path, ground_truth: GroundTruth, variant: str | None =
     Raises:
         UserError: the file is none of the known kinds, or has defects; all are listed.
     """
-    if _is_zip(path):
+    if is_archive(path):
         rows, notes = _from_npz(path, variant)
         return _checked(path, rows, notes, ground_truth)
     if variant is not None:
@@ -74,7 +74,8 @@ def _kind(value: Any) -> str:
     return {dict: "object", str: "string", bool: "boolean", type(None): "null"}.get(type(value), "number")
 
 
-def _is_zip(path: Path) -> bool:
+def is_archive(path: Path) -> bool:
+    """Return whether a file is a zip archive, as npz files are; False also where it can't be read."""
     try:
         with path.open("rb") as stream:
             return stream.read(2) == b"PK"
@@ -180,9 +181,8 @@ def _checked(path: Path, rows: NDArray[np.float64], notes: list[str], ground_tru
     def refuse(bad: Any, what: str, columns: slice) -> None:
         if bad.any():
             places = np.nonzero(bad)[0]
-            listed = ", ".join(f"detection {i} ({_numbers(rows[i, columns])})" for i in places[:LISTED])
-            more = f" and {len(places) - LISTED} more" if len(places) > LISTED else ""
-            defects.append(f"{len(places)} {what}: {listed}{more}")
+            listed = listing([f"detection {i} ({_numbers(rows[i, columns])})" for i in places])
+            defects.append(f"{len(places)} {what}: {listed}")
 
     finite = np.isfinite(rows).all(axis=1)
     negative, strange = (rows[:, 3:5] < 0).any(axis=1), ground_truth.image_of(rows[:, 0]) < 0
@@ -194,11 +194,8 @@ def _checked(path: Path, rows: NDArray[np.float64], notes: list[str], ground_tru
     known = np.isin(rows[:, 6], list(ground_truth.categories))
     if not known.all():
         strangers, counts = np.unique(rows[~known, 6], return_counts=True)
-        listed = ", ".join(
-            f"{category:g} ({count})" for category, count in zip(strangers[:LISTED], counts, strict=False)
-        )
-        more = f" and {len(strangers) - LISTED} more" if len(strangers) > LISTED else ""
-        notes = [*notes, f"{(~known).sum()} detections are of unknown categories and count nowhere: {listed}{more}."]
+        listed = listing([f"{c:.12g} ({n})" for c, n in zip(strangers, counts, strict=True)])
+        notes = [*notes, f"{(~known).sum()} detections are of unknown categories and count nowhere: {listed}."]
         rows = rows[known]
     flat = int((rows[:, 3:5] == 0).any(axis=1).sum())
     if flat:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from date.errors import UserError
-from date.evaluation.reading import LISTED, Defects, is_box, is_integer, is_number, read_json_or_lines, shown
+from date.evaluation.reading import Defects, is_box, is_integer, is_number, listing, read_json_or_lines, shown
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -228,10 +228,8 @@ def with_sizes_of(ground_truth: GroundTruth, images: Path) -> GroundTruth:
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             defects.add("images that can't be read", found[0].name)
     if absent:
-        more = f" and {len(absent) - LISTED} more" if len(absent) > LISTED else ""
         raise UserError(
-            f"{images} lacks {len(absent)} annotated images: {', '.join(absent[:LISTED])}{more}; give the folder of the "
-            f"annotated images."
+            f"{images} lacks {len(absent)} annotated images: {listing(absent)}; give the folder that has them."
         )
     defects.raise_if_any("restore them from their source.")
     return replace(ground_truth, sizes=sizes)

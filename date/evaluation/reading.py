@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,12 @@ def is_box(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
 
 
+def listing(items: Sequence[str]) -> str:
+    """Return the first `LISTED` items, and how many more there are."""
+    more = f" and {len(items) - LISTED} more" if len(items) > LISTED else ""
+    return ", ".join(items[:LISTED]) + more
+
+
 class Defects:
     """Collects the defects of a file by kind, to be told all at once.
 
@@ -88,29 +95,16 @@ class Defects:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._places: dict[str, list[str]] = {}
-        self._counts: dict[str, int] = {}
 
     def add(self, kind: str, place: str) -> None:
         """Note a defect: ``kind`` is a phrase such as "boxes that are not four finite numbers"."""
-        self._counts[kind] = self._counts.get(kind, 0) + 1
-        if self._counts[kind] <= LISTED:
-            self._places.setdefault(kind, []).append(place)
-
-    def __bool__(self) -> bool:
-        return bool(self._counts)
+        self._places.setdefault(kind, []).append(place)
 
     def raise_if_any(self, remedy: str) -> None:
         """Raise a `UserError` that lists what was added and ends with the remedy."""
-        if self._counts:
-            raise UserError(f"{self.path} has {'; '.join(self.listed())}; {remedy}")
-
-    def listed(self) -> list[str]:
-        """Return ``"3 boxes ...: annotation 1, ..."`` for each kind."""
-        texts = []
-        for kind, count in self._counts.items():
-            more = f" and {count - LISTED} more" if count > LISTED else ""
-            texts.append(f"{count} {kind}: {', '.join(self._places[kind])}{more}")
-        return texts
+        if self._places:
+            texts = [f"{len(places)} {kind}: {listing(places)}" for kind, places in self._places.items()]
+            raise UserError(f"{self.path} has {'; '.join(texts)}; {remedy}")
 
 
 def shown(value: Any) -> str:

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from date.reporting.imports import variant_mark
 from date.results import RunResult
 
 MISSING = "\N{EM DASH}"
@@ -50,6 +51,7 @@ class Scores:
     def __init__(self, results: Sequence[RunResult]) -> None:
         self._metrics: dict[str, dict[int, dict[str, float | None]]] = {}
         self._areas: dict[str, set[tuple[float, float]]] = {}
+        self._marks: dict[str, set[str]] = {}
         for result in results:
             if result.evaluation is None:
                 continue
@@ -57,6 +59,8 @@ class Scores:
             for variant, record in result.evaluation["variants"].items():
                 name = f"{result.training}/{variant}"
                 self._metrics.setdefault(name, {})[result.seed] = record["metrics"]
+                if mark := variant_mark(result, record):
+                    self._marks.setdefault(name, set()).add(mark)
                 if areas is not None:
                     self._areas.setdefault(name, set()).add((areas[0], areas[1]))
 
@@ -68,6 +72,10 @@ class Scores:
         """Return the metric of an evaluation by seed; a metric that is not defined (no such object) has no value."""
         by_seed = {seed: metrics.get(metric) for seed, metrics in sorted(self._metrics.get(evaluation, {}).items())}
         return Sample({seed: value for seed, value in by_seed.items() if value is not None})
+
+    def marks(self, evaluation: str) -> list[str]:
+        """Return what has to be said of results that are not of our own trainings, see `variant_mark`."""
+        return sorted(self._marks.get(evaluation, ()))
 
     def area_thresholds(self, evaluations: Iterable[str]) -> list[tuple[float, float]]:
         """Return the distinct pairs of square roots of areas by which evaluations part small, medium and large."""

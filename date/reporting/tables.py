@@ -106,6 +106,10 @@ def _notes(filled: FilledTable, scores: Scores) -> list[str]:
     if any(not line.seeds for line in filled.lines):
         notes.append(f"{MISSING}: no result.")
     notes.append("Bold is decided at one decimal, among the paper's numbers and among ours.")
+    marks = sorted({mark for line in filled.lines for mark in scores.marks(line.row.evaluation)})
+    for mark in marks:
+        marked = [line.row for line in filled.lines if mark in scores.marks(line.row.evaluation)]
+        notes.append(f"{mark}: {', '.join(f'{row.label} ({row.evaluation})' for row in marked)}.")
     if {"APs", "APm", "APl"} & set(filled.table.metrics):
         notes += _area_notes(scores.area_thresholds(line.row.evaluation for line in filled.lines))
     if filled.compared:

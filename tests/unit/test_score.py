@@ -364,7 +364,7 @@ def test_files_that_are_no_json(crowd: Crowd, capsys: pytest.CaptureFixture[str]
 def test_images_that_are_missing_or_damaged(crowd: Crowd) -> None:
     odgt, images = Path(crowd.lines("gt.odgt", crowd.odgt)), Path(crowd.images())
     (images / "b,2.jpg").unlink()
-    with pytest.raises(UserError, match="lacks 1 annotated images: 'b,2'; give the folder of the annotated images"):
+    with pytest.raises(UserError, match="lacks 1 annotated images: 'b,2'; give the folder that has them"):
         read_ground_truth(odgt, images)
     (images / "b,2.jpg").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"has 1 images that can't be read: b,2\.jpg"):
