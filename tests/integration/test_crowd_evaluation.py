@@ -20,8 +20,9 @@ import date.models  # noqa: F401 - registers the heads
 from date.catalogue import Training, load, load_dataset, load_tier
 from date.cli import main
 from date.config import data_files, data_root, resolve
+from date.data.coco import prepare
 from date.evaluation.crowdhuman import METRICS
-from date.evaluation.evaluate import evaluate, write_evaluation
+from date.evaluation.evaluate import Selection, batch_detections, evaluate, write_evaluation
 from date.importing import import_checkpoint
 from date.reporting.report import write_report
 from date.results import export_run
@@ -38,6 +39,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("data")
         patch.setenv("DATE_DATA_ROOT", str(folder))
+        prepare(load_dataset(SMOKE.datasets["crowdhuman"]), folder)
         yield folder
 
 
@@ -114,6 +116,32 @@ def test_every_variant_equals_mmdetections_own_inference(judged: SimpleNamespace
         np.testing.assert_allclose(rows[:, 1:3], xyxy[:, :2], atol=1e-3)
         np.testing.assert_allclose(rows[:, 1:3] + rows[:, 3:5], xyxy[:, 2:], atol=1e-3)
         np.testing.assert_allclose(rows[:, 5], torch.cat([f.scores for _, f in found]).numpy(), rtol=1e-5)
+
+
+def test_variants_of_a_dual_head_differ_as_their_settings_say(data: Path) -> None:
+    """Several thresholds, limits and branches in one pass: each as alone, and the higher threshold a part of the lower."""
+    training = load().training("date_f-r50-crowdhuman-30k")
+    model = random_model(training)
+    loader = resolve(training, SMOKE, 0, data_root())["test_dataloader"]
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        batch = next(iter(Runner.build_dataloader(loader)))
+    selections = {
+        "low": Selection("o2o", 0.01, 1000, None, 10_000),
+        "high": Selection("o2o", 0.3, 1000, None, 10_000),
+        "few": Selection("o2o", 0.3, 1000, None, 4),
+        "nms": Selection("o2o", 0.01, 1000, 0.6, 500),
+        "o2m": Selection("o2m", 0.05, 1000, 0.5, 100),
+    }
+    with torch.inference_mode():
+        together = batch_detections(model, batch, selections, [1])
+        for name, selection in selections.items():
+            (alone,) = batch_detections(model, batch, {name: selection}, [1]).values()
+            for mine, theirs in zip(together[name], alone, strict=True):
+                np.testing.assert_array_equal(mine, theirs)
+    for low, high, few, nms in zip(*(together[n] for n in ("low", "high", "few", "nms")), strict=True):
+        np.testing.assert_array_equal(high, low[low[:, 5] > 0.3])
+        np.testing.assert_array_equal(few, high[:4])
+        assert 4 < len(high) < len(low) and len(nms) <= len(low)
 
 
 def test_scored_again_offline_the_numbers_are_the_same(

@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from date.catalogue import load_dataset, load_tier
 from date.cli import main
 from date.config import data_files, data_root
 from date.data.coco import prepare
+from date.errors import UserError
 from date.evaluation.coco import METRICS, coco_metrics
 from date.reporting.report import write_report
 from date.results import load_results
@@ -275,3 +278,26 @@ def test_a_log_gives_curve_and_last_ap_until_detections_are_there(
     other = mmdet2_log(tmp_path / "other.log.json", 6, 1, 3)
     run(results, "--log", other, code=2)
     assert "already holds a training log from scalars.json" in capsys.readouterr().err
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_fuzzed_logs(tmp_path: Path, data: st.DataObject) -> None:
+    """Values exchanged for junk, lines cut off: a log is read or refused, and lines left out are counted."""
+    write = data.draw(st.sampled_from([mmdet2_log, mmengine_log]))
+    records = [json.loads(line) for line in write(tmp_path / "log.json", 7, 2, 3).read_text().splitlines()]
+    junk = st.sampled_from([None, True, "x", -1, 0, 2.5, 10**400, float("nan"), [1], {"a": 1}])
+    for _ in range(data.draw(st.integers(0, 4))):
+        record = data.draw(st.sampled_from(records))
+        record[data.draw(st.sampled_from(sorted(record)))] = data.draw(junk)
+    text = write_lines(tmp_path / "log.json", records).read_text()
+    (tmp_path / "log.json").write_text(text[: len(text) - data.draw(st.integers(0, 200))])
+    try:
+        log = read_training_log(tmp_path / "log.json", 7)
+    except UserError:
+        return
+    told = (re.match(r"(\d+) (?:lines|records)|the last line", note) for note in log.notes)
+    left_out = sum(int(match[1] or 1) for match in told if match is not None)
+    lines = [line for line in (tmp_path / "log.json").read_text().split("\n") if line]
+    assert len(log.records) + left_out == len(lines)
+    assert all(record["step"] >= 0 and record["epoch"] >= 0 for record in log.records)
