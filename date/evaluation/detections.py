@@ -8,8 +8,9 @@ Three kinds of file, told apart by their content:
   score}``; a ``tag`` is not looked at, as in the official tool.
 
 Refused, with all places listed: values that are no finite numbers, negative sizes, images that are not among the
-annotated ones, an odgt ID twice. Counted in `Detections.notes`: detections of categories that are not annotated, which
-no metric counts (COCO's own tool does the same), and boxes without extent, which can find nothing.
+annotated ones, an odgt ID twice; and a file without any detection of an annotated category. Counted in
+`Detections.notes`: single detections of other categories, which no metric counts (COCO's own tool does the same), and
+boxes without extent, which can find nothing.
 """
 
 from __future__ import annotations
@@ -195,6 +196,12 @@ def _checked(path: Path, rows: NDArray[np.float64], notes: list[str], ground_tru
     if not known.all():
         strangers, counts = np.unique(rows[~known, 6], return_counts=True)
         listed = listing([f"{c:.12g} ({n})" for c, n in zip(strangers, counts, strict=True)])
+        if not known.any():
+            annotated = listing([str(category) for category in ground_truth.categories]) or "none"
+            raise UserError(
+                f"no detection in {path} is of an annotated category: it has the ids {listed}, {ground_truth.path} has "
+                f"{annotated}; give the detections the annotations' category ids."
+            )
         notes = [*notes, f"{(~known).sum()} detections are of unknown categories and count nowhere: {listed}."]
         rows = rows[known]
     flat = int((rows[:, 3:5] == 0).any(axis=1).sum())

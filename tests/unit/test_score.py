@@ -249,6 +249,10 @@ DETECTION_DEFECTS: list[tuple[Any, str]] = [
     ([ENTRY | {"image_id": 1.5}], "without an integer 'image_id'"),
     ([ENTRY | {"image_id": BIG}], "without an integer 'image_id'"),
     ([ENTRY | {"category_id": "person"}], r"without an integer 'category_id': entry 0 \('person'\)"),
+    (
+        [ENTRY | {"category_id": 5}],
+        r"no detection in .*bad\.json is of an annotated category: it has the ids 5 \(1\), .*gt\.json has 1; ",
+    ),
     ([ENTRY | {"image_id": None}, ENTRY | {"score": None}], "1 entries without .*; 1 scores that"),
 ]
 
