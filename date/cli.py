@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     ceiling.add_argument("--gt", type=Path, required=True, metavar="FILE", help="COCO annotations or CrowdHuman odgt")
     ceiling.add_argument(
-        "--iou", type=_share, action="append", metavar="T", help="a box goes over this IoU (repeatable) [0.5 to 0.7]"
+        "--iou", type=_share, action="extend", nargs="+", metavar="T", help="a box goes over this IoU [0.5 to 0.7]"
     )
     ceiling.add_argument("--clip", action="store_true", help="clip boxes to their images first [as annotated]")
     ceiling.add_argument("--images", type=Path, metavar="DIR", help="images whose sizes an odgt file lacks, for --clip")

@@ -119,7 +119,7 @@ def judge(
         if ignored.any():
             covered[boxes] = (shared[:, ignored] / (areas[:, None] + EPS) > THRESHOLD).any(axis=1)
         mine, shared = mine[~ignored], shared[:, ~ignored]
-        own = _areas(objects[mine])
+        own = box_areas(objects[mine])
         iou = shared / (areas[:, None] + own[None] - shared + EPS)
         detection, candidate = np.nonzero(iou > THRESHOLD)
         pairs.append((detection + first_box[i], mine[candidate], iou[detection, candidate]))
@@ -193,8 +193,9 @@ def intersections(
     np.maximum(shared, 0, out=shared)
     np.maximum(height, 0, out=height)
     shared *= height
-    return shared, _areas(bboxes)
+    return shared, box_areas(bboxes)
 
 
-def _areas(bboxes: NDArray[np.float64]) -> NDArray[np.float64]:
+def box_areas(bboxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the areas of x1, y1, x2, y2 boxes (K, 4), (K,)."""
     return (bboxes[:, 2] - bboxes[:, 0]) * (bboxes[:, 3] - bboxes[:, 1])

@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from date.errors import UserError
-from date.evaluation.crowdhuman import clipped, intersections
+from date.evaluation.crowdhuman import box_areas, clipped, intersections
 from date.evaluation.ground_truth import GroundTruth
 
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7)
+ROWS = 256
+"""Boxes that are compared with others at once, which bounds the memory."""
 
 
 def nms_recall(
@@ -87,25 +89,45 @@ def nms_survivors(
     order = np.lexsort((categories, images))  # stable: the given order within image and category
     keys = np.stack([images[order], categories[order]])
     borders = np.nonzero((keys[:, 1:] != keys[:, :-1]).any(axis=0))[0] + 1
-    earlier, later, overlaps = [], [], []
-    for group in np.split(order, borders):
-        if len(group) < 2:
-            continue
-        shared, areas = intersections(bboxes[group], bboxes[group])
-        union = areas[:, None] + areas[None] - shared
-        iou = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-        first, second = np.nonzero(np.triu(iou > min(thresholds), 1))
-        earlier.append(group[first])
-        later.append(group[second])
-        overlaps.append(iou[first, second])
+    groups = [group for group in np.split(order, borders) if len(group) > 1]
+    pairs = [(group, overlapping_pairs(bboxes[group], min(thresholds))) for group in groups]
     kept = []
     for threshold in thresholds:
         survives = [True] * len(bboxes)
-        # Pairs come by ascending first box within a group, so whether that one survives is settled when its turn comes.
-        for firsts, seconds, overlap in zip(earlier, later, overlaps, strict=True):
-            over = overlap > threshold
-            for first, second in zip(firsts[over].tolist(), seconds[over].tolist(), strict=True):
-                if survives[first]:
-                    survives[second] = False
+        # Pairs come by ascending first box, so whether that one survives is settled when its turn comes.
+        for group, (first, second, iou) in pairs:
+            over = iou > threshold
+            for earlier, later in zip(group[first[over]].tolist(), group[second[over]].tolist(), strict=True):
+                if survives[earlier]:
+                    survives[later] = False
         kept.append(np.array(survives, dtype=bool))
     return kept
+
+
+def overlapping_pairs(
+    bboxes: NDArray[np.float64], threshold: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Return the pairs of boxes with an IoU over the threshold: (P,) indices i < j by ascending i, and the IoUs.
+
+    Boxes are compared from left to right, each only with those that begin before it ends.
+
+    Args:
+        bboxes: (N, 4) x1, y1, x2, y2.
+        threshold: not negative.
+    """
+    order = np.argsort(bboxes[:, 0], kind="stable")
+    ordered = bboxes[order]
+    found = []
+    for start in range(0, len(ordered), ROWS):
+        rows = ordered[start : start + ROWS]
+        end = np.searchsorted(ordered[:, 0], rows[:, 2].max())
+        others = ordered[start : max(end, start + len(rows))]
+        shared, areas = intersections(rows, others)
+        union = areas[:, None] + box_areas(others)[None] - shared
+        iou = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+        one, other = np.nonzero(np.triu(iou > threshold, 1))
+        found.append((order[start + one], order[start + other], iou[one, other]))
+    one, other, iou = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    first, second = np.minimum(one, other), np.maximum(one, other)
+    by_first = np.lexsort((second, first))
+    return first[by_first], second[by_first], iou[by_first]

@@ -50,8 +50,8 @@ def test_equal_to_a_plain_loop(boxes: list[Any], thresholds: list[float]) -> Non
 def test_equal_to_torchvision(seed: int) -> None:
     """Scores that fall by a trifle from box to box give torchvision the annotations' order."""
     rng = np.random.default_rng(seed)
-    n = 800
-    corners = rng.uniform(0, 150, (n, 2)).repeat(2, axis=0).reshape(n, 4)
+    n = 3000  # several blocks of rows in each group
+    corners = rng.uniform(0, 300, (n, 2)).repeat(2, axis=0).reshape(n, 4)
     corners[:, 2:] += rng.uniform(10, 60, (n, 2))
     images, categories = rng.integers(0, 3, n), rng.integers(0, 2, n)
     for threshold, kept in zip(THRESHOLDS, nms_survivors(corners, images, categories, THRESHOLDS), strict=True):
@@ -86,7 +86,7 @@ def test_by_hand_from_both_formats(tmp_path: Path, capsys: pytest.CaptureFixture
         assert main(["data", "nms-recall", *options, "--json"]) == 0
         return json.loads(capsys.readouterr().out)
 
-    one = run("--gt", str(tmp_path / "crowd.odgt"), "--iou", "0.5", "--iou", "0.6")
+    one = run("--gt", str(tmp_path / "crowd.odgt"), "--iou", "0.5", "0.6")
     assert one["recall"] == {"0.5": 75.0, "0.6": 100.0} and one["objects"] == 4 and one["clipped"] is False
     several = run("--gt", str(tmp_path / "coco.json"))
     assert list(several["recall"]) == ["0.5", "0.55", "0.6", "0.65", "0.7"]
