@@ -36,24 +36,19 @@ def import_mark(result: RunResult) -> str:
 
 def import_warnings(results: Sequence[RunResult]) -> list[str]:
     """Return the sentences that stand above the page, one for each kind of import."""
-    marked: dict[str, list[str]] = {}
+    named: dict[str, list[str]] = {}
     for result in results:
         if "imported" not in result.provenance:
             continue
-        variants = (result.evaluation or {"variants": {}})["variants"]
-        by_mark: dict[str, list[str]] = {}
-        for name, record in variants.items():
-            mark = variant_mark(result, record)
-            assert mark is not None
-            by_mark.setdefault(mark, []).append(name)
         if result.provenance["imported"].get("kind") != "detections":
-            by_mark = {CHECKPOINT: []}
-        for mark, names in by_mark.items():
-            what = f"{result.training}/{', '.join(names)}" if names else result.training
-            marked.setdefault(mark, []).append(f"{what} (seed {result.seed})")
+            named.setdefault(CHECKPOINT, []).append(f"{result.training} (seed {result.seed})")
+            continue
+        for name, record in (result.evaluation or {"variants": {}})["variants"].items():
+            mark = LOG if record.get("reported_by_log") else DETECTIONS
+            named.setdefault(mark, []).append(f"{result.training}/{name} (seed {result.seed})")
     sentences = {
         CHECKPOINT: "Imported checkpoints, trained elsewhere with unknown code and seeds",
         DETECTIONS: "Imported detections, made elsewhere and scored here",
         LOG: LOG,
     }
-    return [f"{sentence}: {', '.join(marked[mark])}." for mark, sentence in sentences.items() if mark in marked]
+    return [f"{sentence}: {', '.join(named[mark])}." for mark, sentence in sentences.items() if mark in named]
