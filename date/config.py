@@ -216,9 +216,9 @@ def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dic
             dataset=source,
         )
 
-    evaluator = dict(
-        type="CocoDetectionMetric", ann_file=str(files.val_annotations), area_thresholds=list(dataset.area_thresholds)
-    )
+    evaluator: dict[str, Any] = dict(type="CrowdHumanDetectionMetric", ann_file=str(files.val_annotations))
+    if dataset.protocol == "coco":
+        evaluator |= dict(type="CocoDetectionMetric", area_thresholds=list(dataset.area_thresholds))
     val_loader = loader(
         files.val_annotations, files.val_images, schedule.get("test_pipeline", base["test_pipeline"]), train=False
     )

@@ -23,10 +23,11 @@ def listing(catalogue: Catalogue, what: str) -> Listed:
         return [(c, (c.name, f"{c.higher} > {c.lower}", c.place, c.sentence)) for c in catalogue.claims.values()]
     if what == "evaluations":
         evaluations: Listed = [
-            (e, (e.name, catalogue.variants[e.variant].about)) for e in catalogue.evaluations.values()
+            (e, (e.name, "extra" if e.extra else "paper", catalogue.variants[e.variant].about))
+            for e in catalogue.evaluations.values()
         ]
         return evaluations + [
-            (a, (a.name, f"NMS at IoU {a.iou:g} on annotations.")) for a in catalogue.annotations.values()
+            (a, (a.name, "paper", f"NMS at IoU {a.iou:g} on annotations.")) for a in catalogue.annotations.values()
         ]
     if what == "experiments":
         return [(t, _experiment(catalogue, t)) for t in catalogue.trainings.values()]
@@ -91,7 +92,7 @@ def experiments_markdown(catalogue: Catalogue) -> str:
         for name, phase in networks
     ]
     hours = sum(t.gpu_hours for t in catalogue.trainings.values())
-    total = len(catalogue.evaluations) + len(annotations)
+    total = sum(not e.extra for e in catalogue.evaluations.values()) + len(annotations)
     blocks = [
         "# Experiments",
         "<!-- Generated from experiments/ by `python -m date list experiments --markdown`; edit the YAML files. -->",

@@ -43,7 +43,8 @@ def load(experiments: Path = EXPERIMENTS) -> Catalogue:
     data = read_yaml(path)
     variants = {name: parse(Variant, v, f"{shown(path)}, {name}") for name, v in data["variants"].items()}
     evaluations = {}
-    for training, names in data["evaluations"].items():
+    listed = [(False, data["evaluations"]), (True, data.get("extra") or {})]
+    for extra, training, names in [(extra, *item) for extra, part in listed for item in part.items()]:
         if training not in trainings:
             raise unknown_name("training", training, trainings, shown(path))
         for variant in names:
@@ -51,7 +52,9 @@ def load(experiments: Path = EXPERIMENTS) -> Catalogue:
                 raise unknown_name("variant", variant, variants, f"{shown(path)}, {training}")
             if variants[variant].branch not in trainings[training].branches:
                 raise no_such_branch(trainings[training], variant, variants, f"{shown(path)}: ")
-            evaluation = Evaluation(training=training, variant=variant)
+            evaluation = Evaluation(training=training, variant=variant, extra=extra)
+            if evaluation.name in evaluations:
+                raise UserError(f"{shown(path)}: {evaluation.name} is listed twice; list it once.")
             evaluations[evaluation.name] = evaluation
 
     annotations = {

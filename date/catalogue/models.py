@@ -90,6 +90,10 @@ class Variant(Entry):
     """The branch that is kept; ``head`` for the single head of RetinaNet and FCOS."""
     nms: Annotated[float, Field(gt=0, lt=1)] | None = None
     """IoU of class-wise NMS; null for none."""
+    score_thr: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Class probability that a candidate must exceed; null for the network's own (its config's ``test_cfg``)."""
+    max_per_img: Annotated[int, Field(gt=0)] | None = None
+    """Detections of an image that are kept; null for the network's own."""
     about: str
 
 
@@ -98,6 +102,8 @@ class Evaluation(Entry):
 
     training: str
     variant: str
+    extra: bool = False
+    """Whether it is ours, beside those that the paper reports."""
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -132,6 +138,8 @@ class Dataset(Entry):
     name: str
     classes: list[str]
     """Category names in the order of the network's outputs."""
+    protocol: Literal["coco", "crowdhuman"] = "coco"
+    """How detections are judged: COCO's twelve numbers, or CrowdHuman's AP, mMR and Recall of its one category."""
     root: str | None = None
     """Folder, absolute or relative to the data root; generated datasets have none."""
     train: DatasetSplit | None = None
@@ -150,6 +158,8 @@ class Dataset(Entry):
         stored = (self.root, self.train, self.val)
         if (self.scenes is None) != all(stored) or (self.scenes and any(stored)):
             raise ValueError("a dataset has either 'scenes', or 'root', 'train' and 'val'")
+        if self.protocol == "crowdhuman" and len(self.classes) != 1:
+            raise ValueError("the protocol 'crowdhuman' judges one class; list one, or use 'coco'")
         return self
 
 
@@ -235,7 +245,7 @@ class Catalogue(Entry):
         return self.evaluations[name]
 
     def evaluations_of(self, training: str) -> list[Evaluation]:
-        """Return the evaluations of a training, in the catalogue's order."""
+        """Return the evaluations of a training, in the catalogue's order; extra ones come last."""
         return [e for e in self.evaluations.values() if e.training == training]
 
     def basis(self, row: Row) -> Training | AnnotationEvaluation:

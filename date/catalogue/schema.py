@@ -20,13 +20,15 @@ def schemas() -> dict[str, dict[str, Any]]:
     """Return the schema of each kind of file, by the name that its file has without ``.json``."""
     from date.config import Settings
 
+    judged = {
+        "type": "object",
+        "additionalProperties": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+    }
+    first = "The variants that each training is judged by; the first is that of its convergence curve."
     evaluations = {
         "variants": _by_name(Variant),
-        "evaluations": {
-            "description": "The variants that each training is judged by; the first is that of its convergence curve.",
-            "type": "object",
-            "additionalProperties": {"type": "array", "items": {"type": "string"}, "minItems": 1},
-        },
+        "evaluations": {"description": first, **judged},
+        "extra": {"description": "Evaluations of ours beside the paper's.", **judged},
         "annotations": _by_name(AnnotationEvaluation),
     }
     found = {

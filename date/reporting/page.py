@@ -14,6 +14,7 @@ from date.catalogue import METRICS, SETTING_LABELS, Catalogue, Tier
 from date.reporting import style
 from date.reporting.claims import Outcome
 from date.reporting.figures import Curve, Drawing
+from date.reporting.imports import import_mark, import_warnings
 from date.reporting.scores import MISSING, number, signed
 from date.reporting.tables import FilledTable
 from date.results import PROVENANCE, RunResult
@@ -125,15 +126,13 @@ def _summary(catalogue: Catalogue, tier: Tier, results: Sequence[RunResult]) -> 
 def _warnings(results: Sequence[RunResult]) -> list[str]:
     """Say where results of different code or data stand together."""
     codes = {run.provenance["code_sha256"] for run in results if "imported" not in run.provenance}
-    imported = [f"{run.training} (seed {run.seed})" for run in results if "imported" in run.provenance]
-    warnings = []
-    if imported:
-        warnings.append(f"Imported checkpoints, trained elsewhere with unknown code and seeds: {', '.join(imported)}.")
+    warnings = import_warnings(results)
     if len(codes) > 1:
         warnings.append(f"These runs were trained with {len(codes)} different versions of the training code; see Runs.")
     by_dataset: dict[str, set[str]] = {}
     for run in results:
-        by_dataset.setdefault(run.provenance["data"]["dataset"], set()).add(run.provenance["data"]["digest"])
+        if run.provenance["data"]["digest"] is not None:  # None where a network was trained on unknown data
+            by_dataset.setdefault(run.provenance["data"]["dataset"], set()).add(run.provenance["data"]["digest"])
     for name, digests in sorted(by_dataset.items()):
         if len(digests) > 1:
             warnings.append(f"These runs were trained on {len(digests)} different versions of the dataset {name}.")
@@ -146,7 +145,7 @@ def _run_lines(results: Sequence[RunResult], results_dir: Path) -> list[RunLine]
     for run in results:
         place = Path(results_dir.name, run.provenance["tier"], run.training, f"seed{run.seed}", PROVENANCE)
         if "imported" in run.provenance:
-            lines.append(RunLine(run, "imported", MISSING, MISSING, place.as_posix()))
+            lines.append(RunLine(run, import_mark(run), MISSING, MISSING, place.as_posix()))
             continue
         resumed = len(run.provenance["segments"]) - 1
         time = duration(_seconds(run.provenance)) + (f", resumed {resumed}x" if resumed else "")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from date.reporting.imports import variant_mark
 from date.results import RunResult
 
 MISSING = "\N{EM DASH}"
@@ -62,16 +63,19 @@ class Scores:
     ) -> None:
         self._metrics: dict[str, dict[int, dict[str, float | None]]] = {}
         self._areas: dict[str, set[tuple[float, float]]] = {}
+        self._marks: dict[str, set[str]] = {}
         self._complexity, self._recalls = complexity or {}, recalls or {}
         for result in results:
             if result.evaluation is None:
                 continue
+            areas = result.evaluation["area_thresholds"]  # None where the protocol parts no areas
             for variant, record in result.evaluation["variants"].items():
                 name = f"{result.training}/{variant}"
                 self._metrics.setdefault(name, {})[result.seed] = _as_printed(record["metrics"])
-                if "APs" in record["metrics"]:
-                    small, medium = result.evaluation["area_thresholds"]
-                    self._areas.setdefault(name, set()).add((small, medium))
+                if mark := variant_mark(result, record):
+                    self._marks.setdefault(name, set()).add(mark)
+                if areas is not None:
+                    self._areas.setdefault(name, set()).add((areas[0], areas[1]))
 
     def complexity(self, training: str, phase: str, figure: Literal["params", "gflops"]) -> Sample:
         """Return a figure of a network: exact, hence one value, or none where nothing has been counted."""
@@ -91,6 +95,10 @@ class Scores:
         """Return the metric of an evaluation by seed; a metric that is not defined (no such object) has no value."""
         by_seed = {seed: metrics.get(metric) for seed, metrics in sorted(self._metrics.get(evaluation, {}).items())}
         return Sample({seed: value for seed, value in by_seed.items() if value is not None})
+
+    def marks(self, evaluation: str) -> list[str]:
+        """Return what has to be said of results that are not of our own trainings, see `variant_mark`."""
+        return sorted(self._marks.get(evaluation, ()))
 
     def area_thresholds(self, evaluations: Iterable[str]) -> list[tuple[float, float]]:
         """Return the distinct pairs of square roots of areas by which evaluations part small, medium and large."""

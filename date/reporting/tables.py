@@ -221,6 +221,7 @@ def _notes(filled: FilledTable, scores: Scores, catalogue: Catalogue) -> list[st
             f"{line.row.label} {'/'.join(line.settings(table.settings))}" for line in filled.lines if line.default
         )
         notes.append(f"With the loss weights of the main results: {', '.join(defaults)}.")
+    notes += _import_notes(table, scores)
     if {"APs", "APm", "APl"} & set(table.metrics):
         notes += _area_notes(scores.area_thresholds(table.evaluations))
     notes += _source_notes(filled, catalogue)
@@ -229,6 +230,16 @@ def _notes(filled: FilledTable, scores: Scores, catalogue: Catalogue) -> list[st
     else:
         notes.append("The paper's numbers are for reference only: no difference from them would mean anything here.")
     return notes
+
+
+def _import_notes(table: Table, scores: Scores) -> list[str]:
+    """Say which rows are not of our own trainings."""
+    marked: dict[str, list[str]] = {}
+    for row in table.rows:
+        for name in row.evaluations:
+            for mark in scores.marks(name):
+                marked.setdefault(mark, []).append(f"{row.label} ({name})")
+    return [f"{mark}: {', '.join(rows)}." for mark, rows in sorted(marked.items())]
 
 
 def _source_notes(filled: FilledTable, catalogue: Catalogue) -> list[str]:

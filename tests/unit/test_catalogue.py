@@ -35,6 +35,18 @@ def test_the_papers_forty_trainings() -> None:
     assert {t.id for t in load().trainings.values()} == {f"T{i}" for i in range(1, 41)}
 
 
+def test_crowd_datasets_name_the_protocol_of_their_evaluation(tmp_path: Path) -> None:
+    for tier in map(load_tier, ("smoke", "mini", "paper")):
+        assert {part: load_dataset(name).protocol for part, name in tier.datasets.items()} == {
+            "coco": "coco",
+            "crowdhuman": "crowdhuman",
+        }
+    two = tmp_path / "two.yaml"
+    two.write_text("classes: [a, b]\nprotocol: crowdhuman\nscenes: {kind: crowd}\n")
+    with pytest.raises(UserError, match="the protocol 'crowdhuman' judges one class"):
+        load_dataset(str(two))
+
+
 def test_every_training_has_an_evaluation() -> None:
     catalogue = load()
     assert all(catalogue.evaluations_of(name) for name in catalogue.trainings)
@@ -69,6 +81,9 @@ def test_unknown_names_get_the_nearest_valid_one() -> None:
         ("evaluations.yaml", {"evaluations": {"onenet-r50-coco": ["o2o"]}}, "unknown training 'onenet-r50-coco'; did you mean"),
         ("evaluations.yaml", {"evaluations": {"onenet-r50-coco-12e": ["o2o_nms5"]}}, "unknown variant 'o2o_nms5'; did you mean 'o2o_nms50'"),
         ("evaluations.yaml", {"evaluations": {"onenet-r50-coco-12e": ["o2m"]}}, "has no branch 'o2m' for variant 'o2m'; variants that it has: o2o, "),
+        ("evaluations.yaml", {"extra": {"onenet-r50-coco-12e": ["o2o"]}}, "onenet-r50-coco-12e/o2o is listed twice"),
+        ("evaluations.yaml", {"extra": {"onenet-r50-coco-12e": ["head"]}}, "has no branch 'head'"),
+        ("evaluations.yaml", {"variants": {"o2o": {"branch": "o2o", "max_per_img": 0, "about": ""}}}, "max_per_img: "),
         ("claims.yaml", {"x": {"sentence": "", "place": "", "higher": "onenet-r50-coco-12e/o2m", "lower": "", "paper_difference": 1}}, "unknown evaluation"),
         ("paper/table01.yaml", {"metrics": ["AP"]}, "unknown column"),
         ("paper/table01.yaml", {"metrics": ["AP", "AP500"]}, "table01.yaml: unknown column 'AP500'; did you mean 'AP50'"),
