@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from date import __version__
 from date.errors import NO_SPACE, UserError
@@ -78,16 +79,47 @@ def _parser() -> argparse.ArgumentParser:
     importing.add_argument("--results", type=Path, metavar="DIR", help="also copy the run's small files there")
     importing.set_defaults(command=_import)
 
+    found = commands.add_parser(
+        "import-detections",
+        help="score detections made elsewhere, or take a training log, as the results of a training",
+        description="Score detections made elsewhere against the tier's validation annotations, take a training log's "
+        "curve, or both, as results of a training, marked as imported. Importing the same again changes nothing.",
+    )
+    found.add_argument("file", type=Path, nargs="?", help="COCO results, odgt or detections.npz, see `score`")
+    found.add_argument("--training", required=True, metavar="NAME", help="the training that they are a result of")
+    found.add_argument(
+        "--variant", metavar="V", help="how they were selected, see evaluations.yaml [the training's first]"
+    )
+    found.add_argument("--log", type=Path, metavar="FILE", help="MMDetection 2's *.log.json or MMEngine's scalars.json")
+    found.add_argument("--source", metavar="TEXT", help="where the files come from, for the provenance")
+    found.add_argument("--tier", default="paper", help=f"{TIER_HELP} [paper]")
+    found.add_argument("--seed", type=_seed, default=0, help="the place among the training's seeds [0]")
+    found.add_argument(
+        "--results", type=Path, default=Path("results"), metavar="DIR", help="the folder of all results [results]"
+    )
+    found.add_argument("--replace", action="store_true", help="replace results that are there already")
+    found.set_defaults(command=_import_detections)
+
     evaluate = commands.add_parser("evaluate", help="evaluate a sealed run, every variant in one forward pass")
     _add_run_options(evaluate, "training name, or the folder of a sealed run")
     evaluate.add_argument("--variant", action="append", metavar="V", help="only this variant (repeatable)")
     evaluate.add_argument("--results", type=Path, metavar="DIR", help="write evaluation.json and detections.npz there")
     evaluate.set_defaults(command=_evaluate)
 
+    _add_score(commands)
+
     listing = commands.add_parser("list", help="show the catalogue")
-    listing.add_argument("what", choices=["trainings", "evaluations", "rows", "claims"])
-    listing.add_argument("--json", action="store_true", help="print one JSON array")
+    listing.add_argument("what", choices=["experiments", "trainings", "evaluations", "rows", "claims"])
+    form = listing.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON array")
+    form.add_argument("--markdown", action="store_true", help="print docs/experiments.md (of experiments alone)")
     listing.set_defaults(command=_list)
+
+    schema = commands.add_parser("schema", help="write the JSON schemas of the YAML files below experiments/")
+    schema.add_argument(
+        "--output", type=Path, default=Path("experiments/schema"), metavar="DIR", help="[experiments/schema]"
+    )
+    schema.set_defaults(command=_schema)
 
     show = commands.add_parser("config", help="print the resolved MMEngine config of a run")
     show.add_argument("training")
@@ -117,17 +149,84 @@ def _parser() -> argparse.ArgumentParser:
     samples.add_argument("--count", type=int, default=8, help="images of each dataset [8]")
     samples.set_defaults(command=_data_samples)
 
+    ceiling = data.add_parser(
+        "nms-recall",
+        help="which share of the annotated objects NMS would keep",
+        description="Greedy class-wise NMS on the annotated boxes in the file's order, all with score 1, without "
+        "ignored regions; prints the share of boxes that survive, in percent.",
+    )
+    ceiling.add_argument("--gt", type=Path, required=True, metavar="FILE", help="COCO annotations or CrowdHuman odgt")
+    ceiling.add_argument(
+        "--iou", type=_share, action="extend", nargs="+", metavar="T", help="a box goes over this IoU [0.5 to 0.7]"
+    )
+    ceiling.add_argument("--clip", action="store_true", help="clip boxes to their images first [as annotated]")
+    ceiling.add_argument("--images", type=Path, metavar="DIR", help="images whose sizes an odgt file lacks, for --clip")
+    ceiling.add_argument("--json", action="store_true", help="print one JSON object")
+    ceiling.set_defaults(command=_nms_recall)
+
     complexity = commands.add_parser("complexity", help="count parameters and operations of the paper's networks")
     complexity.add_argument("--json", action="store_true", help="print JSON")
     complexity.set_defaults(command=_complexity)
+
+    lint = commands.add_parser("lint-paper", help="recompute the paper's own arithmetic and list what does not agree")
+    lint.add_argument("--json", action="store_true", help="print one JSON array")
+    lint.set_defaults(command=_lint_paper)
 
     report = commands.add_parser("report", help="make tables, figures and page from sealed results")
     report.add_argument("--tier", help=TIER_HELP)
     report.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
     report.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR")
+    report.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a table or figure, e.g. table05, or all: tables, figures",
+    )
     report.add_argument("--where", action="store_true", help="only print the path of the page that was made")
     report.set_defaults(command=_report)
     return parser
+
+
+SCORE_HELP = """\
+All metrics are in percent; null where undefined (no object in the range).
+coco: AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl. crowdhuman: AP (at IoU 0.5), mMR (lower is better), Recall.
+Detections: a detections.npz of `evaluate`; COCO results, a JSON list of {image_id, category_id, bbox: [x, y, width,
+height], score}; or CrowdHuman odgt, a JSON object per line with ID and dtboxes, a list of {box: [x, y, width, height],
+score}. What was treated in some standard way is counted on standard error."""
+
+
+def _add_score(commands: Any) -> None:
+    score = commands.add_parser(
+        "score",
+        help="score a file of detections, ours or anybody's, against annotations",
+        description="Score a file of detections against annotations, without network, GPU or PyTorch.",
+        epilog=SCORE_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    score.add_argument("--protocol", choices=["coco", "crowdhuman"], required=True)
+    score.add_argument("--gt", type=Path, required=True, metavar="FILE", help="COCO annotations or CrowdHuman odgt")
+    score.add_argument("--detections", type=Path, required=True, metavar="FILE", help="npz, COCO results or odgt")
+    score.add_argument("--variant", metavar="V", help="which array of a detections.npz [the first]")
+    score.add_argument("--json", action="store_true", help="print one JSON object, in percent, null where undefined")
+    score.add_argument(
+        "--engine",
+        choices=["faster-coco-eval", "pycocotools"],
+        default="faster-coco-eval",
+        help="of COCO's metrics; both give the same numbers [faster-coco-eval]",
+    )
+    score.add_argument(
+        "--area-thresholds",
+        type=_side,
+        nargs=2,
+        metavar=("S", "M"),
+        default=(32.0, 96.0),
+        help="square roots of the areas in pixels that part small, medium and large, of COCO's metrics [32 96]",
+    )
+    score.add_argument(
+        "--images", type=Path, metavar="DIR", help="images whose sizes an odgt file lacks, to clip boxes (crowdhuman)"
+    )
+    score.set_defaults(command=_score)
 
 
 def _add_run_options(parser: argparse.ArgumentParser, name_help: str = "training name") -> None:
@@ -165,6 +264,26 @@ def _duration(text: str) -> float:
     for number in numbers:
         seconds = 60 * seconds + number
     return 86400 * whole + seconds
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an IoU; give a number over 0 and at most 1")
+    return value
+
+
+def _side(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1e5:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a length in pixels; give a number from 0 to 100000")
+    return value
 
 
 def _tier_name(args: argparse.Namespace) -> str:
@@ -206,6 +325,31 @@ def _import(args: argparse.Namespace) -> None:
     print(run)
 
 
+def _import_detections(args: argparse.Namespace) -> None:
+    from date.catalogue import load, load_tier
+    from date.imported_detections import import_detections
+
+    folder = import_detections(
+        load().training(args.training),
+        load_tier(args.tier),
+        args.results,
+        file=args.file,
+        log=args.log,
+        variant=args.variant,
+        seed=args.seed,
+        source=args.source,
+        replace=args.replace,
+    )
+    imported = json.loads((folder / "provenance.json").read_text())["imported"]
+    for entry in [*imported["detections"].values(), *filter(None, [imported["log"]])]:
+        _print_notes([f"{entry['file']}: {note}" for note in entry["notes"]])
+    for name, variant in json.loads((folder / "evaluation.json").read_text())["variants"].items():
+        numbers = "  ".join(f"{k} {'-' if v is None else f'{v:.1f}'}" for k, v in variant["metrics"].items())
+        mark = "  (as reported by the log, not scored by us)" if variant.get("reported_by_log") else ""
+        print(f"{args.training}/{name}: {numbers}{mark}")
+    print(folder)
+
+
 def _evaluate(args: argparse.Namespace) -> None:
     from date.catalogue import load, load_tier
     from date.evaluation.evaluate import evaluate, write_evaluation
@@ -223,30 +367,72 @@ def _evaluate(args: argparse.Namespace) -> None:
         print(f"{record['training']}/{name}: {numbers}")
 
 
+def _score(args: argparse.Namespace) -> None:
+    from date.evaluation.score import score
+
+    if args.area_thresholds[0] > args.area_thresholds[1]:
+        raise UserError("--area-thresholds: the first is larger than the second; give small before medium.")
+    scored = score(
+        args.protocol, args.gt, args.detections, args.variant, args.area_thresholds, args.engine, args.images
+    )
+    _print_notes(scored.notes)
+    if args.json:
+        print(json.dumps(scored.metrics))
+        return
+    for name, value in scored.metrics.items():
+        print(f"{name:<6}  {'-' if value is None else f'{value:.2f}':>6}")
+
+
+def _nms_recall(args: argparse.Namespace) -> None:
+    from date.evaluation.ground_truth import read_ground_truth
+    from date.evaluation.nms_recall import THRESHOLDS, nms_recall
+
+    ground_truth = read_ground_truth(args.gt, args.images)
+    found = nms_recall(ground_truth, args.iou or THRESHOLDS, args.clip)
+    _print_notes(ground_truth.notes)
+    if args.json:
+        print(json.dumps(found))
+        return
+    lines = [("all", found), *(found["classes"].items() if len(found["classes"]) > 1 else ())]
+    width = max(len(name) for name, _ in lines)
+    print("boxes clipped to the image" if found["clipped"] else "boxes as annotated, not clipped")
+    print(f"{'':{width}}  objects" + "".join(f"  {f'IoU {iou}':>8}" for iou in found["recall"]))
+    for name, part in lines:
+        cells = ["-" if value is None else f"{value:.2f}" for value in part["recall"].values()]
+        print(f"{name:{width}}  {part['objects']:>7}" + "".join(f"  {cell:>8}" for cell in cells))
+
+
+def _print_notes(notes: list[str]) -> None:
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+
+
 def _list(args: argparse.Namespace) -> None:
-    from date.catalogue import Entry, load
+    from date.catalogue import load
+    from date.catalogue.listing import experiments_markdown, listing
 
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that stops early, such as `head`, ends a listing quietly
-    catalogue = load()
-    listed: list[tuple[Entry, tuple[str, ...]]]
-    if args.what == "rows":
-        rows = [row for table in catalogue.tables.values() for row in table.rows]
-        numbers = [" ".join(f"{k} {v:g}" for k, v in row.paper.items()) for row in rows]
-        listed = [(r, (r.id, r.label, r.evaluation, n)) for r, n in zip(rows, numbers, strict=True)]
-    elif args.what == "claims":
-        listed = [(c, (c.name, f"{c.higher} > {c.lower}", c.place, c.sentence)) for c in catalogue.claims.values()]
-    elif args.what == "evaluations":
-        evaluations = catalogue.evaluations.values()
-        listed = [(e, (e.name, catalogue.variants[e.variant].about)) for e in evaluations]
-    else:
-        trainings = catalogue.trainings.values()
-        listed = [(t, (t.id, t.name, t.source, f"{t.gpu_hours:g} GPU hours", t.why)) for t in trainings]
+    if args.markdown:
+        if args.what != "experiments":
+            raise UserError(
+                f"only experiments are listed as Markdown; leave --markdown out, or list {args.what} --json."
+            )
+        print(experiments_markdown(load()), end="")
+        return
+    listed = listing(load(), args.what)
     if args.json:
         print(json.dumps([entry.model_dump(mode="json") for entry, _ in listed], indent=1))
         return
     widths = [max(map(len, column)) for column in zip(*(cells for _, cells in listed), strict=True)]
     for _, cells in listed:
         print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+
+
+def _schema(args: argparse.Namespace) -> None:
+    from date.catalogue.schema import write_schemas
+
+    for path in write_schemas(args.output):
+        print(path)
 
 
 def _config(args: argparse.Namespace) -> None:
@@ -296,8 +482,20 @@ def _complexity(args: argparse.Namespace) -> None:
     print_complexity(args.json)
 
 
+def _lint_paper(args: argparse.Namespace) -> None:
+    from date.analysis.lint import lint, to_json, to_text
+    from date.catalogue import load
+    from date.evaluation.complexity import complexity_table
+    from date.evaluation.complexity import to_json as counted_json
+    from date.results import complexity_figures
+
+    checks = lint(load(), complexity_figures(json.loads(counted_json(complexity_table()))))
+    print(to_json(checks) if args.json else to_text(checks))
+
+
 def _report(args: argparse.Namespace) -> None:
     from date.reporting.report import report_page, write_report
 
     tier = _tier_name(args)
-    print(report_page(args.reports, tier) if args.where else write_report(tier, args.results, args.reports))
+    made = report_page(args.reports, tier) if args.where else write_report(tier, args.results, args.reports, args.only)
+    print(made)

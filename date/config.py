@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import fnmatch
 import functools
 import hashlib
 import json
@@ -16,11 +17,23 @@ import os
 import runpy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from date.catalogue import EXPERIMENTS, ROOT, Dataset, Entry, Tier, Training, load, load_dataset, parse, read_yaml
+from date.catalogue import (
+    EXPERIMENTS,
+    ROOT,
+    Dataset,
+    Entry,
+    Tier,
+    Training,
+    load,
+    load_dataset,
+    load_tier,
+    parse,
+    read_yaml,
+)
 from date.data.crowdhuman import converted_path
 from date.data.synthetic import scene_fingerprint
 from date.errors import UserError
@@ -51,13 +64,30 @@ CHANNELS_PER_GROUP = 8
 """Of GroupNorm: 32 groups of the paper's 256 channels."""
 
 
+Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+
+
 class Settings(Entry):
     """``experiments/config.yaml``; see there."""
 
     tier: str
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    """How large the work is: a file of ``experiments/tiers/``."""
+    seeds: Seeds
+    """Of every training."""
+    seeds_of: dict[str, Seeds]
+    """Of some trainings in place of those, by name or pattern; where several match, the last counts."""
     trainings: list[str] | None
+    """What ``all`` trains: names or patterns; null for the tier's own choice."""
     data_root: str
+    """Where datasets and pretrained weights lie."""
+
+    def seeds_for(self, training: str) -> list[int]:
+        """Return the seeds of a training: those of the last pattern of ``seeds_of`` that matches it, or ``seeds``."""
+        chosen = self.seeds
+        for pattern, seeds in self.seeds_of.items():
+            if fnmatch.fnmatchcase(training, pattern):
+                chosen = seeds
+        return chosen
 
 
 def load_settings(overrides: dict[str, Any] | None = None) -> Settings:
@@ -68,8 +98,10 @@ def load_settings(overrides: dict[str, Any] | None = None) -> Settings:
     """
     data = read_yaml(EXPERIMENTS / "config.yaml") | (overrides or {})
     settings = parse(Settings, data, "experiments/config.yaml")
-    if len(set(settings.seeds)) != len(settings.seeds):
-        raise UserError(f"seeds: {settings.seeds} names a seed twice; name each once, since equal seeds are one run.")
+    for key, seeds in {"seeds": settings.seeds, **{f"seeds_of, {k}": v for k, v in settings.seeds_of.items()}}.items():
+        if len(set(seeds)) != len(seeds):
+            raise UserError(f"{key}: {seeds} names a seed twice; name each once, since equal seeds are one run.")
+    load().select(list(settings.seeds_of))  # a pattern that matches nothing is a mistake
     return settings
 
 
@@ -97,12 +129,31 @@ NAMES_ONLY = DataFiles(Path(), Path("train.json"), Path("train"), Path("val.json
 
 def dataset_name(training: Training, tier: Tier) -> str:
     """Return the dataset that plays the part of the training's at a tier, or raise a `UserError`."""
-    if training.data not in tier.datasets:
+    return dataset_for(training.data, tier, training.name)
+
+
+def dataset_for(part: Literal["coco", "crowdhuman"], tier: Tier, user: str) -> str:
+    """Return the dataset that plays a part at a tier, or raise a `UserError` that says who needs it."""
+    if part not in tier.datasets:
         raise UserError(
-            f"tier {tier.name!r} has no dataset in the part of {training.data!r}, which {training.name} needs; "
+            f"tier {tier.name!r} has no dataset in the part of {part!r}, which {user} needs; "
             f"add it to 'datasets' of the tier."
         )
-    return tier.datasets[training.data]
+    return tier.datasets[part]
+
+
+def annotation_file(name: str, tier: Tier, settings: Settings) -> str:
+    """Return the file that an evaluation of annotations reads; relative, if it lies below the project."""
+    dataset = load_dataset(dataset_for(load().annotations[name].data, tier, name))
+    path = data_files(dataset, data_root(settings)).val_annotations
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+def networks_digest() -> str:
+    """Return the SHA-256 of the configs of the networks that the paper's tables count, and of the code."""
+    names = sorted({name for table in load().tables.values() for name, _ in table.networks})
+    tier = load_tier("paper")
+    return config_digest({"code": code_fingerprint()} | {n: resolve(load().training(n), tier, 0, None) for n in names})
 
 
 def data_files(dataset: Dataset, root: Path) -> DataFiles:
@@ -179,9 +230,9 @@ def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dic
             dataset=dict(type="SeededDataset", dataset=source, seed=seed),
         )
 
-    evaluator = dict(
-        type="CocoDetectionMetric", ann_file=str(files.val_annotations), area_thresholds=list(dataset.area_thresholds)
-    )
+    evaluator: dict[str, Any] = dict(type="CrowdHumanDetectionMetric", ann_file=str(files.val_annotations))
+    if dataset.protocol == "coco":
+        evaluator |= dict(type="CocoDetectionMetric", area_thresholds=list(dataset.area_thresholds))
     val_loader = loader(
         files.val_annotations, files.val_images, schedule.get("test_pipeline", base["test_pipeline"]), train=False
     )

@@ -56,29 +56,40 @@ def import_checkpoint(file: Path, training: Training, tier: Tier, runs: Path, se
     state = _fitted_state(file, config["model"], f"{training.name} at tier {tier.name!r}")
     with sealing(sealed, f"importing {sealed.name}") as (folder, _):
         _write(folder, config, state)
-        provenance = {
-            "schema_version": PROVENANCE_SCHEMA,
-            "training": training.name,
-            "tier": tier.name,
-            "seed": seed,
-            "run": sealed.name,
-            "run_digest": digest,
+        provenance = imported_provenance(training, tier, seed, digest, manifest, source) | {
             "config_sha256": config_digest,
-            "code_sha256": None,
-            "commit": None,
-            "data": manifest,
             "weights_sha256": file_digest(folder / WEIGHTS),
             "metrics_sha256": file_digest(folder / METRICS),
-            "versions": None,
-            "hardware": None,
-            "precision": None,
-            "steps": 0,
-            "batch_size": None,
-            "segments": [],
-            "imported": source,
         }
         (folder / PROVENANCE).write_text(json.dumps(provenance, indent=1) + "\n")
     return sealed
+
+
+def imported_provenance(
+    training: Training, tier: Tier, seed: int, digest: str, data: dict[str, Any], imported: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the provenance of what was made elsewhere: the keys of a trained run's, None where nothing is known."""
+    return {
+        "schema_version": PROVENANCE_SCHEMA,
+        "training": training.name,
+        "tier": tier.name,
+        "seed": seed,
+        "run": configs.run_name(training, tier, seed, digest),
+        "run_digest": digest,
+        "config_sha256": None,
+        "code_sha256": None,
+        "commit": None,
+        "data": data,
+        "weights_sha256": None,
+        "metrics_sha256": None,
+        "versions": None,
+        "hardware": None,
+        "precision": None,
+        "steps": 0,
+        "batch_size": None,
+        "segments": [],
+        "imported": imported,
+    }
 
 
 def _fitted_state(file: Path, model_config: dict[str, Any], name: str) -> dict[str, Tensor]:

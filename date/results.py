@@ -1,7 +1,8 @@
 """The results folder: the small sealed files from which tables, figures and claims are made without data or GPU.
 
 ``<results>/<tier>/<training>/seed<N>/`` holds ``provenance.json`` and ``metrics.jsonl`` of a run, and
-``evaluation.json`` and ``detections.npz`` of its evaluation.
+``evaluation.json`` and ``detections.npz`` of its evaluation. ``<results>/<tier>/annotations/<name>.json`` is an
+evaluation of annotations alone; ``<results>/complexity.json`` counts the paper's networks, the same at every tier.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 from date.errors import UserError
 from date.files import replace_text
 
+COMPLEXITY = "complexity.json"
+ANNOTATIONS = "annotations"
 PROVENANCE, METRICS, EVALUATION, DETECTIONS = "provenance.json", "metrics.jsonl", "evaluation.json", "detections.npz"
 
 METRICS_SCHEMA = 2
@@ -96,6 +99,47 @@ def load_results(results: Path, tier: str) -> list[RunResult]:
             raise UserError(f"{evaluation_path} judges another run than {path}; delete it and run the DAG again.")
         records = read_metrics(path.parent / METRICS)
         found.append(RunResult(provenance["training"], provenance["seed"], provenance, records, evaluation))
+    return found
+
+
+def load_complexity(results: Path) -> dict[tuple[str, str], dict[str, float]]:
+    """Return ``params`` in millions and ``gflops`` of the paper's networks by training and phase; empty where absent.
+
+    Raises:
+        UserError: the file is not valid JSON, or lists something else.
+    """
+    path = results / COMPLEXITY
+    if not path.exists():
+        return {}
+    try:
+        return complexity_figures(_read(path))
+    except (KeyError, TypeError):
+        raise UserError(f"{path} does not list the counted networks; delete it and run the DAG again.") from None
+
+
+def complexity_figures(counted: dict[str, Any]) -> dict[tuple[str, str], dict[str, float]]:
+    """Return the same from what ``python -m date complexity --json`` prints."""
+    return {
+        (training, phase): {"params": network["params_m"], "gflops": network["gflops"]}
+        for network in counted["networks"]
+        for training in network["trainings"]
+        for phase in (("train", "infer") if network["phase"] == "both" else (network["phase"],))
+    }
+
+
+def load_annotation_recalls(results: Path, tier: str) -> dict[str, dict[float, float]]:
+    """Return the recall in percent that NMS of the annotations leaves, by evaluation and threshold.
+
+    Raises:
+        UserError: a file is not valid JSON, or has something else.
+    """
+    found = {}
+    for path in sorted((results / tier / ANNOTATIONS).glob("*.json")):
+        try:
+            recalls = {float(iou): recall for iou, recall in _read(path)["recall"].items()}
+        except (KeyError, TypeError, AttributeError, ValueError):
+            raise UserError(f"{path} has no recall by threshold; delete it and run the DAG again.") from None
+        found[path.stem] = {iou: recall for iou, recall in recalls.items() if recall is not None}
     return found
 
 

@@ -10,9 +10,8 @@ import copy
 import json
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -24,7 +23,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import date.models  # noqa: F401  registers the head and its branches
-from date.catalogue import Training, load, load_tier
+from date.catalogue import METRICS, Catalogue, Table, Training, load, load_tier
+from date.catalogue import Row as TableRow
 from date.config import merge, resolve
 
 INPUT_SHAPE = (3, 800, 1280)
@@ -50,6 +50,16 @@ class Counts:
     """Multiply-accumulates of convolutions."""
     operations: int
     """``macs`` and the cheaper operations of `CONVENTION`: what MMDetection 2 calls FLOPs."""
+
+    @property
+    def params_m(self) -> float:
+        """Trainable parameters in millions, the paper's "Params"."""
+        return self.trainable_params / 1e6
+
+    @property
+    def gflops(self) -> float:
+        """Operations in thousand millions, the paper's "GFLOPs"."""
+        return self.operations / 1e9
 
 
 @dataclass(frozen=True)
@@ -135,12 +145,14 @@ class Network:
     label: str
     phase: Literal["train", "infer", "both"]
     """``both`` where training and inference run the same network."""
+    trainings: tuple[str, ...]
+    """The catalogue's trainings of this network."""
     tables: tuple[int, ...]
     """The paper's tables that report it; none for a network that only explains a number."""
     model: dict[str, Any] = field(repr=False)
     """MMEngine config of the detector."""
-    paper_params_m: float | None
-    paper_gops: float | None
+    paper_params_m: float | None = None
+    paper_gops: float | None = None
     text_gops: float | None = None
     """The number in the paper's text, where the table's contradicts it."""
 
@@ -151,38 +163,62 @@ class Network:
 
 
 def networks() -> list[Network]:
-    """Return the networks of Tables 1, 8 and 9 in the paper's order.
+    """Return the distinct networks that the paper's tables count, in the order in which they appear there.
 
     At inference DATE is its head without the one-to-many branch, OneNet's network.
     """
-    trainings = load().trainings
-    date_f = trainings["date_f-r50-coco-12e"]
-    shared = paper_model(trainings["date_r-r50-coco-12e"])
-    unshared = paper_model(trainings["date_r_unshared-r50-coco-12e"])
-    retinanet = paper_model(trainings["retinanet-r50-coco-12e"])
-    fcos, onenet = paper_model(trainings["fcos-r50-coco-12e"]), paper_model(trainings["onenet-r50-coco-12e"])
-    return [
-        Network("RetinaNet", "both", (1, 9), retinanet, 33.6, 233),
-        Network("FCOS", "both", (1,), fcos, 32.0, 201),
-        Network("OneNet", "both", (1, 8), onenet, 32.0, 201),
-        Network("DATE-F", "infer", (1, 8), without_o2m(paper_model(date_f)), 32.0, 201),
-        Network("DATE-F", "train", (8,), paper_model(date_f), 32.2, 205),
-        Network("DATE-R", "train", (9,), shared, 33.8, 238),
-        Network("DATE-R", "infer", (9,), without_o2m(shared), 32.0, 201),
-        Network("DATE-R, own towers", "train", (9,), unshared, 38.5, 388, text_gops=338),
-        Network("DATE-R, own towers", "infer", (9,), without_o2m(unshared), 32.0, 201),
-    ]
+    catalogue = load()
+    found: dict[str, Network] = {}
+    for table in catalogue.tables.values():
+        for row, metric, phase in counted_columns(table):
+            assert row.network is not None
+            training = catalogue.training(row.network)
+            model = paper_model(training)
+            if phase == "infer" and training.o2m is not None:
+                model = without_o2m(model)
+            key = json.dumps(model, sort_keys=True)
+            known = found.get(key) or Network(
+                label=row.label.removesuffix(" (Ours)") + ("" if training.share_towers else ", own towers"),
+                phase=phase if training.o2m is not None else "both",
+                trainings=(),
+                tables=(),
+                model=model,
+            )
+            numbers = {"params": "paper_params_m", "gflops": "paper_gops"}
+            paper = {numbers[metric.split("_")[0]]: row.paper[metric]}
+            if (text := _text_number(catalogue, row, metric)) is not None:
+                paper["text_gops"] = text
+            found[key] = replace(
+                known,
+                trainings=tuple(dict.fromkeys([*known.trainings, training.name])),
+                tables=tuple(dict.fromkeys([*known.tables, table.number])),
+                **paper,  # type: ignore[arg-type]
+            )
+    return list(found.values())
+
+
+def counted_columns(table: Table) -> Iterator[tuple[TableRow, str, Literal["train", "infer"]]]:
+    """Yield row, column and phase of each number of a table that is a network's and no checkpoint's."""
+    for row in table.rows:
+        for name in table.metrics:
+            if METRICS[name].kind == "complexity":
+                yield row, name, METRICS[name].phase or row.phase
+
+
+def _text_number(catalogue: Catalogue, row: TableRow, metric: str) -> float | None:
+    """Return the operations that the paper's text gives for a cell, where they differ from the cell's."""
+    for statement in catalogue.statements.values():
+        if metric.startswith("gflops") and statement.printed and statement.quantity == f"[{row.id} {metric}]":
+            return float(statement.printed) if float(statement.printed) != row.paper[metric] else None
+    return None
 
 
 def alternatives() -> list[Network]:
     """Return networks that the paper does not report, but that a reader could take for one of its own."""
     training = load().training("retinanet-r50-coco-12e")
     group_norm = dict(type="GN", num_groups=32, requires_grad=True)
-    return [
-        Network(
-            "RetinaNet, GroupNorm", "both", (), paper_model(training, bbox_head=dict(norm_cfg=group_norm)), None, None
-        )
-    ]
+    model = paper_model(training, bbox_head=dict(norm_cfg=group_norm))
+    return [Network("RetinaNet, GroupNorm", "both", (), (), model)]
 
 
 def paper_model(training: Training, **changes: Any) -> dict[str, Any]:
@@ -208,23 +244,14 @@ class Row:
 
     @property
     def printed(self) -> tuple[float, float]:
-        """Trainable parameters in M and operations in G at the paper's digits; see `printed_digits`."""
+        """Trainable parameters in M and operations in G at the paper's digits; see `Metric.printed`."""
         counts = self.complexity
-        return printed_digits(counts.trainable_params, 6, 1), printed_digits(counts.operations, 9, 0)
+        return METRICS["params"].printed(counts.params_m), METRICS["gflops"].printed(counts.gflops)
 
     @property
     def reproduced(self) -> bool:
         """Whether the paper's numbers come out, the text's where the table's contradicts it."""
         return self.printed == (self.network.paper_params_m, self.network.text_gops or self.network.paper_gops)
-
-
-def printed_digits(count: int, power: int, digits: int) -> float:
-    """Return ``count / 10**power`` at two decimals, as MMDetection 2's tool prints it, then rounded half up.
-
-    The two steps matter once: OneNet's 200.497 G, which the tool prints as 200.5, are 201 in the paper.
-    """
-    tool = Decimal(count).scaleb(-power).quantize(Decimal("0.01"), ROUND_HALF_EVEN)
-    return float(tool.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
 
 
 def complexity_table() -> list[Row]:
@@ -308,7 +335,8 @@ def to_json(rows: Sequence[Row]) -> str:
     for row in rows:
         network = {k: v for k, v in vars(row.network).items() if k != "model"}
         reproduced = row.reproduced if row.network.tables else None
-        entries.append(network | asdict(row.complexity) | {"reproduced": reproduced})
+        counts = asdict(row.complexity) | {"params_m": row.complexity.params_m, "gflops": row.complexity.gflops}
+        entries.append(network | counts | {"reproduced": reproduced})
     return json.dumps({"input_shape": INPUT_SHAPE, "convention": CONVENTION, "networks": entries}, indent=1)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,31 @@ from date import config as configs
 from date.catalogue import Training, Variant, load, load_dataset, load_tier, no_such_branch
 from date.data.coco import prepare
 from date.errors import UserError, unknown_name
-from date.evaluation.coco import DETECTION_COLUMNS, coco_metrics
-from date.files import replace_bytes, replace_text
+from date.evaluation.coco import DETECTION_COLUMNS
+from date.evaluation.ground_truth import read_ground_truth
+from date.evaluation.score import protocol_metrics
+from date.files import file_digest, replace_bytes, replace_text
 from date.results import DETECTIONS, EVALUATION
 from date.training.run import CONFIG, WEIGHTS, read_provenance
 
-EVALUATION_SCHEMA = 1
+EVALUATION_SCHEMA = 2
+BRANCHES = ("o2o", "o2m")
+"""Of the dual-assignment head, in its order."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How a variant chooses its detections from the candidates of a branch, of which a level gives at most so many."""
+
+    branch: str
+    score_thr: float
+    """Class probability that a candidate exceeds (before FCOS's centre-ness)."""
+    nms_pre: int
+    """Candidates of a level of the feature pyramid, the best ones."""
+    nms: float | None
+    """IoU of class-wise NMS, or none."""
+    max_per_img: int
+    """Detections of an image, the best ones."""
 
 
 def evaluate(
@@ -37,8 +58,8 @@ def evaluate(
         tier_name: name or file of the run's tier; by default the name that the run recorded.
 
     Returns:
-        The record of the evaluation (per variant COCO's metrics in percent, and what was judged), and per variant the
-        detections as (D, 7) arrays of `date.evaluation.coco.DETECTION_COLUMNS`.
+        The record of the evaluation (per variant the metrics of the dataset's protocol in percent, and what was
+        judged how), and per variant the detections as (D, 7) arrays of `date.evaluation.coco.DETECTION_COLUMNS`.
 
     Raises:
         UserError: not a sealed run, a variant that the network does not have, or data that differ from the training's.
@@ -54,8 +75,9 @@ def evaluate(
     if manifest["digest"] != provenance["data"]["digest"]:
         raise UserError(f"the data of {dataset.name!r} are not those that {run.name} was trained on; train it again.")
     files = configs.data_files(dataset, root)
+    ground_truth = read_ground_truth(files.val_annotations)
     loader = configs.resolve(training, tier, provenance["seed"], root)["test_dataloader"]
-    detections = _detect(run, loader, chosen, threads)
+    detections, selections = _detect(run, loader, chosen, threads)
     record = {
         "schema_version": EVALUATION_SCHEMA,
         "training": training.name,
@@ -65,11 +87,14 @@ def evaluate(
         "weights_sha256": provenance["weights_sha256"],
         "data_digest": manifest["digest"],
         "images": manifest["splits"]["val"]["images"],
-        "area_thresholds": dataset.area_thresholds,
+        "annotations_sha256": file_digest(files.val_annotations),
+        "protocol": dataset.protocol,
+        "area_thresholds": dataset.area_thresholds if dataset.protocol == "coco" else None,
         "variants": {
             name: {
-                "metrics": coco_metrics(files.val_annotations, found, dataset.area_thresholds),
+                "metrics": protocol_metrics(dataset.protocol, ground_truth, found, dataset.area_thresholds),
                 "detections": len(found),
+                "selection": asdict(selections[name]),
             }
             for name, found in detections.items()
         },
@@ -88,7 +113,7 @@ def _variant(training: Training, name: str) -> Variant:
 
 def _detect(
     run: Path, loader_config: dict[str, Any], variants: dict[str, Variant], threads: int | None
-) -> dict[str, NDArray[np.float64]]:
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, Selection]]:
     import torch
     from mmengine.config import Config
     from mmengine.registry import init_default_scope
@@ -114,53 +139,92 @@ def _detect(
     from date.training.metric import category_ids
 
     ids = category_ids(Path(loader.dataset.ann_file))
+    selections = {name: _selection(model.bbox_head, variant) for name, variant in variants.items()}
     parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in variants}
     done = 0
     with torch.inference_mode():
         for batch in loader:
-            for name, rows in _batch_detections(model, batch, variants, ids).items():
+            for name, rows in batch_detections(model, batch, selections, ids).items():
                 parts[name] += rows
             done += len(batch["data_samples"])
             if done % (10 * loader.batch_size) == 0 or done == len(loader.dataset):
                 print(f"{run.name}: {done}/{len(loader.dataset)} images", file=sys.stderr, flush=True)
-    return {name: np.concatenate(rows) for name, rows in parts.items()}
+    return {name: np.concatenate(rows) for name, rows in parts.items()}, selections
 
 
-def _batch_detections(
-    model: Any, batch: Any, variants: dict[str, Variant], ids: list[int]
+def _selection(head: Any, variant: Variant) -> Selection:
+    """Return a variant's settings, the network's own where it has none."""
+    from date.models.head import DualAssignmentHead
+
+    dual = isinstance(head, DualAssignmentHead)
+    own = head.branch(BRANCHES.index(variant.branch)).test_cfg if dual else head.test_cfg
+    return Selection(
+        branch=variant.branch,
+        score_thr=own["score_thr"] if variant.score_thr is None else variant.score_thr,
+        nms_pre=own["nms_pre"],
+        nms=variant.nms,
+        max_per_img=variant.max_per_img or own["max_per_img"],
+    )
+
+
+def batch_detections(
+    model: Any, batch: Any, selections: dict[str, Selection], ids: list[int]
 ) -> dict[str, list[NDArray[np.float64]]]:
     """Run the network once on a batch and return each variant's rows per image."""
-    from date.models.head import DualAssignmentHead, final_selection
+    from date.models.head import final_selection
     from date.training.metric import detection_rows
 
     data = model.data_preprocessor(batch, training=False)
     samples = data["data_samples"]
-    feats = model.extract_feat(data["inputs"])
-    head = model.bbox_head
-    if isinstance(head, DualAssignmentHead):
-        wanted = sorted({("o2o", "o2m").index(v.branch) for v in variants.values()})
-        found = head.candidates(feats, samples, wanted)
-        limits = {head.branch_name(i): head.branch(i).test_cfg["max_per_img"] for i in wanted}
-    else:
-        metas = [sample.metainfo for sample in samples]
-        found = {"head": head.predict_by_feat(*head(feats), batch_img_metas=metas, rescale=False, with_nms=False)}
-        limits = {"head": head.test_cfg["max_per_img"]}
-    rows: dict[str, list[NDArray[np.float64]]] = {name: [] for name in variants}
-    for name, variant in variants.items():
-        for candidates, sample in zip(found[variant.branch], samples, strict=True):
+    found = _candidates(model.bbox_head, model.extract_feat(data["inputs"]), samples, selections)
+    rows: dict[str, list[NDArray[np.float64]]] = {name: [] for name in selections}
+    for name, chosen in selections.items():
+        for candidates, sample in zip(found[chosen.branch, chosen.score_thr], samples, strict=True):
             scale = candidates.bboxes.new_tensor(sample.metainfo["scale_factor"]).repeat(2)
             bboxes = candidates.bboxes / scale
-            keep = final_selection(bboxes, candidates.scores, candidates.labels, variant.nms, limits[variant.branch])
+            keep = final_selection(bboxes, candidates.scores, candidates.labels, chosen.nms, chosen.max_per_img)
             boxes, scores, labels = (t[keep].cpu().numpy() for t in (bboxes, candidates.scores, candidates.labels))
             rows[name].append(detection_rows(sample.metainfo["img_id"], boxes, scores, labels, ids))
     return rows
 
 
+def _candidates(
+    head: Any, feats: Sequence[Any], samples: Sequence[Any], selections: dict[str, Selection]
+) -> dict[tuple[str, float], Any]:
+    """Return the candidates per image by branch and threshold; the head runs once, the selection for each threshold."""
+    from date.models.head import DualAssignmentHead
+
+    wanted = sorted({(chosen.branch, chosen.score_thr) for chosen in selections.values()})
+    if isinstance(head, DualAssignmentHead):
+        shapes = [tuple(sample.metainfo["img_shape"][:2]) for sample in samples]
+        outputs = head(feats, sorted({BRANCHES.index(branch) for branch, _ in wanted}))
+        indices = {branch: BRANCHES.index(branch) for branch, _ in wanted}
+        return {
+            (branch, threshold): head.branch(indices[branch]).candidates(outputs[indices[branch]], shapes, threshold)
+            for branch, threshold in wanted
+        }
+    metas = [sample.metainfo for sample in samples]
+    maps = head(feats)
+
+    def select(threshold: float) -> Any:
+        cfg = copy.deepcopy(head.test_cfg)
+        cfg["score_thr"] = threshold
+        return head.predict_by_feat(*maps, batch_img_metas=metas, cfg=cfg, rescale=False, with_nms=False)
+
+    return {(branch, threshold): select(threshold) for branch, threshold in wanted}
+
+
 def write_evaluation(record: dict[str, Any], detections: dict[str, NDArray[np.float64]], folder: Path) -> None:
     """Write ``evaluation.json`` and the compressed ``detections.npz``, each complete or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = {name: rows.astype(np.float32) for name, rows in detections.items()}
+    arrays = {name: _compact(rows) for name, rows in detections.items()}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, columns=np.array(DETECTION_COLUMNS), **arrays)  # type: ignore[arg-type]
     replace_bytes(folder / DETECTIONS, buffer.getvalue())
     replace_text(folder / EVALUATION, json.dumps(record, indent=1) + "\n")
+
+
+def _compact(rows: NDArray[np.float64]) -> NDArray[np.floating]:
+    """Return the rows in single precision where nothing is lost, which is so for ids below 2**24."""
+    single = rows.astype(np.float32)
+    return single if np.array_equal(single, rows) else rows

@@ -182,18 +182,22 @@ class Branch(BaseModule):
         """Return (B, P) factors of the final score, applied after the threshold, or None."""
         return None
 
-    def candidates(self, output: BranchOutput, img_shapes: Sequence[tuple[int, int]]) -> list[Candidates]:
+    def candidates(
+        self, output: BranchOutput, img_shapes: Sequence[tuple[int, int]], score_thr: float | None = None
+    ) -> list[Candidates]:
         """Select each image's (prior, class) pairs above the score threshold, at most ``nms_pre`` a level.
 
         Args:
             output: of this branch.
             img_shapes: height and width of each image before padding, to which boxes are clipped.
+            score_thr: the threshold, where it is not ``test_cfg``'s.
         """
+        threshold = self.test_cfg["score_thr"] if score_thr is None else score_thr
         probs = self.class_probs(output).detach()
         factors = self.score_factors(output)
         result = []
         for image, (height, width) in enumerate(img_shapes):
-            scores, labels, priors = self._select(probs[image], output.level_sizes)
+            scores, labels, priors = self._select(probs[image], output.level_sizes, threshold)
             if factors is not None:
                 scores = scores * factors[image].detach()[priors]
             bboxes = self.bboxes(output, image, priors).detach()
@@ -201,12 +205,12 @@ class Branch(BaseModule):
             result.append(Candidates(bboxes.clamp(min=0).minimum(limit), scores, labels))
         return result
 
-    def _select(self, probs: Tensor, level_sizes: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    def _select(self, probs: Tensor, level_sizes: Sequence[int], threshold: float) -> tuple[Tensor, Tensor, Tensor]:
         """Threshold and top-k per level on (C, P) probabilities; return scores, labels and prior indices, each (K,)."""
         picked, start = [], 0
         for size in level_sizes:
             level = probs[:, start : start + size].t()
-            prior, label = (level > self.test_cfg["score_thr"]).nonzero(as_tuple=True)
+            prior, label = (level > threshold).nonzero(as_tuple=True)
             scores, order = level[prior, label].sort(descending=True, stable=True)
             keep = order[: self.test_cfg["nms_pre"]]
             picked.append((scores[: self.test_cfg["nms_pre"]], label[keep], prior[keep] + start))

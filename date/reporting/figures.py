@@ -1,10 +1,10 @@
-"""The paper's convergence figure from the records of the trainings."""
+"""Curves over the trainings: the paper's figures 3 and 4, and the convergence of Table 1's short trainings."""
 
 from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from date.catalogue import Catalogue, Tier
+from date.catalogue import Catalogue, Panel, Tier
+from date.catalogue import Curve as CurveEntry
 from date.reporting import style
 from date.reporting.scores import number
 from date.results import RunResult
@@ -21,50 +22,99 @@ SCHEDULE, TABLE = "12e", "table01"
 """The convergence figure shows the trainings of this schedule in this table."""
 DROP = 2.0
 """A learning rate that falls at least by this factor between two records is marked."""
-WIDTH, LEFT, TOP, PLOT, BOTTOM, MARK = 6.8, 0.50, 0.76, 2.45, 0.48, 0.22
-"""Inches: of the plot's height, the space around it, and what a watermark takes at the bottom."""
+WINDOWS = 60
+"""Losses are averaged over so many equal parts of a training; single steps are noise."""
+WIDTH, LEFT, TOP, PLOT, SMALL_PLOT, GAP, BOTTOM, MARK = 6.8, 0.50, 0.76, 2.45, 1.35, 0.18, 0.48, 0.22
+"""Inches: of a panel's height (where there is one, and where there are several), the space around, and what a watermark
+takes at the bottom."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure to be drawn: which metrics of which trainings."""
+
+    name: str
+    title: str
+    caption: str
+    panels: tuple[Panel, ...]
+    curves: tuple[CurveEntry, ...]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """AP of the validation images over a training, with its spread over seeds."""
+    """A metric over a training, with its spread over seeds."""
 
     label: str
     look: int
     """Index of colour and marker: the training's, whichever others have results."""
     seeds: tuple[int, ...]
-    steps: list[int]
+    steps: list[float]
     mean: list[float]
     low: list[float]
     high: list[float]
+    digits: int = 1
 
     @property
     def end(self) -> str:
-        """The label at the curve's end, with the final AP."""
-        return f"{self.label}\N{EN SPACE}{number(self.mean[-1])}"
+        """The label at the curve's end, with the final value."""
+        return f"{self.label}\N{EN SPACE}{number(self.mean[-1], self.digits)}"
 
 
-def convergence_curves(catalogue: Catalogue, results: Sequence[RunResult]) -> list[Curve]:
-    """Return one curve per 12-epoch training of Table 1 that has results, in the table's order."""
-    curves = []
-    for look, training in enumerate(shown_trainings(catalogue)):
-        by_step: dict[int, list[float]] = {}
-        runs = [run for run in results if run.training == training and run.curve("AP")]
-        for run in runs:
-            for step, value in run.curve("AP"):
-                by_step.setdefault(step, []).append(value)
-        if runs:
+def drawings(catalogue: Catalogue) -> list[Drawing]:
+    """Return what is drawn: the convergence of Table 1's trainings, then the paper's figures in order."""
+    entries = (CurveEntry(label=training_label(catalogue, t), training=t) for t in shown_trainings(catalogue))
+    convergence = Drawing(
+        "convergence",
+        f"Convergence, {SCHEDULE.removesuffix('e')}-epoch schedule",
+        "AP of the validation images after each epoch of the 12-epoch trainings of Table 1.",
+        (Panel(metric="AP", label="AP of the validation images (%)"),),
+        tuple(entries),
+    )
+    figures = [
+        Drawing(f.name, f"Figure {f.number}. {f.title}", f.caption, tuple(f.panels), tuple(f.curves))
+        for f in catalogue.figures.values()
+    ]
+    return [convergence, *figures]
+
+
+def curves(drawing: Drawing, panel: Panel, results: Sequence[RunResult]) -> list[Curve]:
+    """Return one curve per training of a drawing that has results, in the drawing's order."""
+    found = []
+    for look, entry in enumerate(drawing.curves):
+        by_step: dict[float, list[float]] = {}
+        runs = [run for run in results if run.training == entry.training]
+        points = {run.seed: _points(run, panel.metric) for run in runs}
+        for step, value in itertools.chain.from_iterable(points.values()):
+            by_step.setdefault(step, []).append(value)
+        if by_step:
             steps = sorted(by_step)
             values = [by_step[step] for step in steps]
             mean, low, high = ([f(v) for v in values] for f in (statistics.fmean, min, max))
-            seeds = tuple(run.seed for run in runs)
-            curves.append(Curve(training_label(catalogue, training), look, seeds, steps, mean, low, high))
-    return curves
+            seeds = tuple(seed for seed, pairs in points.items() if pairs)
+            digits = 1 if panel.metric == "AP" else 3
+            found.append(Curve(entry.label, look, seeds, steps, mean, low, high, digits))
+    return found
+
+
+def _points(run: RunResult, metric: str) -> list[tuple[float, float]]:
+    """Return the (step, value) pairs of a metric: each evaluation, or means of a loss over parts of the training."""
+    if pairs := run.curve(metric):
+        return list(pairs)
+    records = [(r["step"], r[metric]) for r in run.records if r["kind"] == "train" and r.get(metric) is not None]
+    return list(_window_means(records, WINDOWS))
+
+
+def _window_means(records: Sequence[tuple[int, float]], windows: int) -> Iterator[tuple[float, float]]:
+    """Yield the mean step and value of up to ``windows`` equal parts of a sequence."""
+    count = min(windows, len(records))
+    for i in range(count):
+        part = records[i * len(records) // count : (i + 1) * len(records) // count]
+        yield statistics.fmean(step for step, _ in part), statistics.fmean(value for _, value in part)
 
 
 def shown_trainings(catalogue: Catalogue) -> list[str]:
     """Return the trainings of the convergence figure."""
-    named = [catalogue.evaluation(row.evaluation).training for row in catalogue.tables[TABLE].rows]
+    named = [catalogue.evaluation(name).training for name in catalogue.tables[TABLE].evaluations]
     return [name for name in dict.fromkeys(named) if catalogue.training(name).schedule == SCHEDULE]
 
 
@@ -74,7 +124,8 @@ def training_label(catalogue: Catalogue, training: str) -> str:
     for table in catalogue.tables.values():
         for row in table.rows:
             if row.evaluation == judged:
-                return f"{row.label} (NMS)" if row.setting.get("NMS") is True else row.label
+                label = row.label.removesuffix(" (Ours)")
+                return f"{label} (NMS)" if row.setting.get("NMS") is True else label
     return training
 
 
@@ -92,87 +143,115 @@ def learning_rate_drops(results: Sequence[RunResult]) -> list[int]:
 
 
 def steps_per_epoch(results: Sequence[RunResult]) -> float | None:
-    """Return the iterations of an epoch, or None where trainings differ in it."""
-    ratios = {r["step"] / r["epoch"] for run in results for r in run.records if r["kind"] == "eval"}
-    return ratios.pop() if len(ratios) == 1 else None
+    """Return the iterations of an epoch, or None where trainings differ in it.
+
+    Records have epochs at four decimals, so the ratio of step and epoch is nearly equal within one training.
+    """
+    evaluations = [
+        (r["step"], r["epoch"]) for run in results for r in run.records if r["kind"] == "eval" and r["epoch"]
+    ]
+    ratios = [step / epoch for step, epoch in sorted(evaluations)]
+    if not ratios or max(ratios) > 1.001 * min(ratios):
+        return None
+    return ratios[-1]
 
 
-def write_convergence(catalogue: Catalogue, tier: Tier, results: Sequence[RunResult], stem: Path) -> list[Curve]:
-    """Draw AP against iterations as ``<stem>.svg``, ``.png`` and ``.pdf``.
+def write_drawing(drawing: Drawing, tier: Tier, results: Sequence[RunResult], stem: Path) -> list[list[Curve]]:
+    """Draw a figure as ``<stem>.svg``, ``.png`` and ``.pdf``.
 
     Returns:
-        The curves drawn; without any, no file is written and earlier ones are removed.
+        The curves of each panel; without any, no file is written and earlier ones are removed.
     """
-    curves = convergence_curves(catalogue, results)
-    if not curves:
+    panels = [curves(drawing, panel, results) for panel in drawing.panels]
+    if not any(panels):
         for kind in style.FORMATS:
             stem.with_name(f"{stem.name}.{kind}").unlink(missing_ok=True)
         return []
-    names = shown_trainings(catalogue)
+    names = {entry.training for entry in drawing.curves}
     shown = [run for run in results if run.training in names]
     with style.style_context():
-        right = 0.40 + 0.066 * max(len(curve.end) for curve in curves)
+        right = 0.40 + 0.066 * max(len(curve.end) for panel in panels for curve in panel)
         bottom = BOTTOM if tier.watermark is None else BOTTOM + MARK
-        figure, axes = style.new_figure(WIDTH, TOP + PLOT + bottom, (LEFT, right, bottom, TOP))
-        style.add_heading(figure, f"Convergence, {SCHEDULE.removesuffix('e')}-epoch schedule", tier.watermark)
-        _draw_curves(axes, curves)
-        _draw_drops(axes, learning_rate_drops(shown))
-        _label_axes(axes, curves, steps_per_epoch(shown))
-        _label_ends(axes, curves)
+        plot = PLOT if len(panels) == 1 else SMALL_PLOT
+        height = TOP + len(panels) * plot + (len(panels) - 1) * GAP + bottom
+        figure, axes = style.new_figure(WIDTH, height, (LEFT, right, bottom, TOP), len(panels))
+        figure.subplots_adjust(hspace=GAP / plot)
+        style.add_heading(figure, drawing.title, tier.watermark)
+        epoch, drops = steps_per_epoch(shown), learning_rate_drops(shown)
+        for i, (panel, lines) in enumerate(zip(drawing.panels, panels, strict=True)):
+            if lines:
+                _draw_curves(axes[i], lines, evaluations=panel.metric == "AP")
+            _draw_drops(axes[i], drops)
+            axes[i].set_ylabel(panel.label)
+            axes[i].yaxis.set_major_locator(MaxNLocator(6 if len(panels) == 1 else 4, steps=[1, 2, 5, 10]))
+        longest = max(curve.steps[-1] for panel in panels for curve in panel)
+        axes[-1].set_xlim(0, 1.012 * longest)
+        _label_drops(axes[0], drops, longest)
+        _label_steps(axes[0], axes[-1], longest, epoch)
+        for ax, lines in zip(axes, panels, strict=True):
+            _label_ends(ax, lines, plot)
         style.write_figure(figure, stem)
-    return curves
+    return panels
 
 
-def _draw_curves(axes: Axes, curves: Sequence[Curve]) -> None:
+def _draw_curves(axes: Axes, curves: Sequence[Curve], evaluations: bool) -> None:
+    """Draw the curves of a panel: evaluations with markers, losses as lines."""
     for curve in curves:
         color = style.SERIES[curve.look % len(style.SERIES)]
         marker = style.MARKERS[curve.look % len(style.MARKERS)]
         if len(curve.seeds) > 1:
             axes.fill_between(curve.steps, curve.low, curve.high, color=color, alpha=0.16, linewidth=0)
-        axes.plot(curve.steps, curve.mean, color=color, marker=marker, clip_on=False)
+        axes.plot(curve.steps, curve.mean, color=color, marker=marker if evaluations else "", clip_on=False)
     bottom, top = min(min(c.low) for c in curves), max(max(c.high) for c in curves)
     margin = 0.06 * (top - bottom) or 0.5
     axes.set_ylim(max(0.0, bottom - margin), top + margin)
-    axes.set_xlim(0, 1.012 * max(c.steps[-1] for c in curves))
 
 
 def _draw_drops(axes: Axes, drops: Sequence[int]) -> None:
     for step in drops:
         axes.axvline(step, color=style.MUTED, linewidth=0.7, linestyle=(0, (1, 2.5)), zorder=0.5)
-    if drops:
+
+
+def _label_drops(axes: Axes, drops: Sequence[int], longest: float) -> None:
+    """Name the dotted lines, left of the first that has room there."""
+    with_room = [step for step in drops if step > 0.3 * longest]
+    if with_room:
         axes.annotate(
-            "learning rate drops", (drops[0], 0.03), xycoords=("data", "axes fraction"), xytext=(-4, 0),
+            "learning rate drops", (with_room[0], 0.03), xycoords=("data", "axes fraction"), xytext=(-4, 0),
             textcoords="offset points", ha="right", size=7, color=style.MUTED,
         )  # fmt: skip
 
 
-def _label_axes(axes: Axes, curves: Sequence[Curve], epoch: float | None) -> None:
-    thousands = max(curve.steps[-1] for curve in curves) >= 10_000
-    axes.set_xlabel("training iterations")
-    axes.set_ylabel("AP of the validation images (%)")
-    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    if thousands:
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step / 1000:g}k" if step else "0"))
+def _label_steps(top_axes: Axes, bottom_axes: Axes, longest: float, epoch: float | None) -> None:
+    """Label the common horizontal axis: iterations below, epochs above."""
+    bottom_axes.set_xlabel("training iterations")
+    bottom_axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=True))
+    if longest >= 10_000:
+        bottom_axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step / 1000:g}k" if step else "0"))
     if epoch is not None:
 
         def scale(factor: float) -> Callable[[Any], Any]:
             return lambda value: value * factor
 
-        top = axes.secondary_xaxis("top", functions=(scale(1 / epoch), scale(epoch)))
+        top = top_axes.secondary_xaxis("top", functions=(scale(1 / epoch), scale(epoch)))
         top.set_xlabel("epochs")
         top.xaxis.set_major_locator(MaxNLocator(12, integer=True))
         top.spines["top"].set_visible(False)
 
 
-def _label_ends(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Name each curve at its end, moved apart where ends are close, with a line from end to name."""
+def _label_ends(axes: Axes, curves: Sequence[Curve], plot: float) -> None:
+    """Name each curve at its end, moved apart where ends are close, with a line from end to name.
+
+    The line is dotted where the curve ends early, so that it is not taken for the curve.
+    """
     ordered = sorted(curves, key=lambda curve: curve.mean[-1])
     low, high = axes.get_ylim()
-    gap = (high - low) * 13 / (72 * PLOT)
+    gap = (high - low) * 13 / (72 * plot)
     for curve, place in zip(ordered, style.spread([c.mean[-1] for c in ordered], gap), strict=True):
         color = style.SERIES[curve.look % len(style.SERIES)]
         line = {"arrowstyle": "-", "color": color, "linewidth": 0.9, "shrinkA": 1, "shrinkB": 4, "relpos": (0, 0.5)}
+        if curve.steps[-1] < 0.9 * axes.get_xlim()[1]:
+            line |= {"linestyle": (0, (1, 3))}
         axes.annotate(
             curve.end, (curve.steps[-1], curve.mean[-1]), xytext=(1.045, place), textcoords=axes.get_yaxis_transform(),
             va="center", annotation_clip=False, arrowprops=line,

@@ -1,95 +1,144 @@
 """The report of a tier: tables, figures and one page, made again from sealed results alone, byte for byte.
 
-``<reports>/<tier>/`` gets ``tables/table01.md`` and ``.csv`` and so on, ``figures/convergence.svg``, ``.png`` and
-``.pdf``, and ``index.html``, a page that needs neither network nor other files.
+``<reports>/<tier>/`` gets ``tables/table01.md``, ``.csv`` and ``.tex`` and so on, ``figures/figure3.svg``, ``.png`` and
+``.pdf`` and so on, ``tables.md`` and ``figures.md`` with all of them, and ``index.html``, a page that needs neither
+network nor other files.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import jinja2
 
 from date.catalogue import Catalogue, Tier, load, load_tier
-from date.errors import UserError
+from date.errors import UserError, unknown_name
 from date.files import replace_text
-from date.reporting import style
-from date.reporting.claims import Outcome, judge
-from date.reporting.figures import Curve, write_convergence
-from date.reporting.scores import MISSING, Scores, number, signed
-from date.reporting.tables import comma_separated, fill, markdown
-from date.results import PROVENANCE, RunResult, load_results
+from date.reporting.claims import judge
+from date.reporting.figures import Curve, Drawing, drawings, write_drawing
+from date.reporting.formats import comma_separated, latex, markdown
+from date.reporting.page import page, page_figure
+from date.reporting.scores import Scores, number
+from date.reporting.tables import FilledTable, fill
+from date.results import RunResult, load_annotation_recalls, load_complexity, load_results
 
-METRIC_LABELS = {"AP50": ("AP", "50"), "AP75": ("AP", "75"), "APs": ("AP", "s"), "APm": ("AP", "m"), "APl": ("AP", "l")}
-"""Metric and index, as the paper sets them."""
+TABLE_FORMATS: dict[str, Callable[[FilledTable], str]] = {"md": markdown, "csv": comma_separated, "tex": latex}
 
 
 @dataclass(frozen=True)
-class RunLine:
-    """A run in the page's list."""
+class Report:
+    """What a tier's report is made from, and where it goes."""
 
-    result: RunResult
-    time: str
-    device: str
-    environment: str
-    """Letter of the library versions."""
-    provenance: str
-    """Path of the provenance from the folder that holds the results folder."""
+    catalogue: Catalogue
+    tier: Tier
+    results: list[RunResult]
+    scores: Scores
+    folder: Path
 
-    @property
-    def evaluated(self) -> str:
-        """The variants that the run was judged by."""
-        return ", ".join((self.result.evaluation or {}).get("variants", ())) or MISSING
+    def tables(self, names: Sequence[str]) -> list[FilledTable]:
+        """Write tables in every format and return them."""
+        filled = [fill(self.catalogue.tables[name], self.tier, self.scores, self.catalogue) for name in names]
+        for table in filled:
+            for suffix, write in TABLE_FORMATS.items():
+                replace_text(self.folder / "tables" / f"{table.table.name}.{suffix}", write(table))
+        return filled
+
+    def all_tables(self) -> list[FilledTable]:
+        """Write all tables, and ``tables.md`` with all of them."""
+        filled = self.tables(list(self.catalogue.tables))
+        replace_text(self.folder / "tables.md", "\n".join(map(markdown, filled)))
+        return filled
+
+    def figure(self, drawing: Drawing) -> list[list[Curve]]:
+        """Write a figure in every format and return the curves of its panels, none where nothing has results."""
+        return write_drawing(drawing, self.tier, self.results, self.folder / "figures" / drawing.name)
+
+    def all_figures(self) -> list[tuple[Drawing, list[list[Curve]]]]:
+        """Write all figures, and ``figures.md`` with all of them."""
+        drawn = [(drawing, self.figure(drawing)) for drawing in drawings(self.catalogue)]
+        replace_text(self.folder / "figures.md", _figures_markdown(drawn, self.tier))
+        return drawn
 
 
-def write_report(tier_name: str, results_dir: Path, reports_dir: Path) -> Path:
+def write_report(tier_name: str, results_dir: Path, reports_dir: Path, only: Sequence[str] = ()) -> Path:
     """Make tables, figures and page of a tier from its sealed results.
 
     Args:
         tier_name: a tier's name, or the path of its YAML file.
-        results_dir: the folder that holds ``<tier>/<training>/seed<N>/``.
+        results_dir: the folder that holds ``<tier>/<training>/seed<N>/`` and ``complexity.json``.
         reports_dir: the folder that gets ``<tier>/``.
+        only: names of tables or figures, or ``tables`` or ``figures`` for all of them, to make nothing else.
 
     Returns:
-        The path of the page.
+        The path of the page, or of the last file of ``only``.
 
     Raises:
-        UserError: the tier has no results.
+        UserError: an unknown name, or a tier without results.
     """
     catalogue, tier = load(), load_tier(tier_name)
+    makers = {"tables": Report.all_tables, "figures": Report.all_figures}
+    drawn_names = {drawing.name: drawing for drawing in drawings(catalogue)}
+    valid = [*makers, *catalogue.tables, *drawn_names]
+    for name in only:
+        if name not in valid:
+            raise unknown_name("table or figure", name, valid)
     results = load_results(results_dir, tier.name)
-    if not results:
+    networks_alone = only and all(name in catalogue.tables and not catalogue.tables[name].evaluations for name in only)
+    if not results and not networks_alone:
         raise UserError(
             f"tier {tier.name!r} has no results in {results_dir / tier.name}; make them with "
             f"`snakemake --profile workflow/profiles/local all --config tier={tier_name}`."
         )
-    folder, scores = reports_dir / tier.name, Scores(results)
-    tables = [fill(table, tier, scores) for table in catalogue.tables.values()]
-    for filled in tables:
-        replace_text(folder / "tables" / f"{filled.table.name}.md", markdown(filled))
-        replace_text(folder / "tables" / f"{filled.table.name}.csv", comma_separated(filled))
-    stem = folder / "figures" / "convergence"
-    curves = write_convergence(catalogue, tier, results, stem)
-    outcomes = [judge(claim, scores) for claim in catalogue.claims.values()]
-    page = _template().render(
-        tier=tier,
-        tables=tables,
-        outcomes=outcomes,
-        reach=_reach(outcomes),
-        curves=curves,
-        figure=_figure(stem.with_suffix(".svg"), curves, tier),
-        colors=style.color_variables(),
-        summary=_summary(catalogue, tier, results),
-        warnings=_warnings(results),
-        runs=_run_lines(results, results_dir),
-        environments={letter: versions for versions, letter in _environments(results).items()},
-    )
-    replace_text(folder / "index.html", page)
-    return folder / "index.html"
+    scores = Scores(results, load_complexity(results_dir), load_annotation_recalls(results_dir, tier.name))
+    report = Report(catalogue, tier, results, scores, reports_dir / tier.name)
+    if not only:
+        return _whole(report, results_dir)
+    for name in only:
+        if name in makers:
+            makers[name](report)
+            made = report.folder / f"{name}.md"
+        elif name in catalogue.tables:
+            report.tables([name])
+            made = report.folder / "tables" / f"{name}.md"
+        else:
+            made = report.folder / "figures" / f"{name}.svg"
+            if not report.figure(drawn_names[name]):
+                raise UserError(f"none of the trainings of {name} has results at tier {tier.name!r}; train them first.")
+    return made
+
+
+def _whole(report: Report, results_dir: Path) -> Path:
+    tables, drawn = report.all_tables(), report.all_figures()
+    figures = [
+        page_figure(drawing, panels, report.folder / "figures" / f"{drawing.name}.svg", report.tier)
+        for drawing, panels in drawn
+    ]
+    outcomes = [judge(claim, report.scores) for claim in report.catalogue.claims.values()]
+    text = page(report.catalogue, report.tier, report.results, results_dir, tables, figures, outcomes)
+    replace_text(report.folder / "index.html", text)
+    return report.folder / "index.html"
+
+
+def _figures_markdown(drawn: Sequence[tuple[Drawing, list[list[Curve]]]], tier: Tier) -> str:
+    """Return a page with all figures, their final values, and the paper's where it gives them."""
+    blocks = [f"> **{text}**" for text in (tier.watermark or "").splitlines()]
+    for drawing, panels in drawn:
+        blocks += [f"# {drawing.title}", drawing.caption]
+        if not panels:
+            blocks.append("No result yet.")
+            continue
+        blocks.append(f"![{drawing.title}](figures/{drawing.name}.svg)")
+        paper = {curve.label: curve for curve in drawing.curves}
+        ends = []
+        for panel, curves in zip(drawing.panels, panels, strict=True):
+            for curve in curves:
+                printed = paper[curve.label].end if panel.metric == "AP" else None
+                beside = f" (the paper: {number(printed)}, {paper[curve.label].place})" if printed is not None else ""
+                ends.append(
+                    f"- {panel.label}, {curve.label}: {number(curve.mean[-1], curve.digits)} at the end{beside}"
+                )
+        blocks.append("\n".join(ends))
+    return "\n\n".join(blocks) + "\n"
 
 
 def report_page(reports_dir: Path, tier_name: str) -> Path:
@@ -102,113 +151,3 @@ def report_page(reports_dir: Path, tier_name: str) -> Path:
     if not page.exists():
         raise UserError(f"{page} has not been made yet; run: python -m date report --tier {tier_name}")
     return page
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"number": number, "signed": signed}
-    environment.globals["metric_labels"] = METRIC_LABELS
-    return environment.get_template("page.html.j2")
-
-
-def _figure(path: Path, curves: Sequence[Curve], tier: Tier) -> str | None:
-    if not curves:
-        return None
-    ends = ", ".join(f"{curve.label} {number(curve.mean[-1])}" for curve in curves)
-    description = f"AP of the validation images against training iterations. Final AP: {ends}."
-    if tier.watermark is not None:
-        description += f" {tier.watermark}."
-    return style.inline_svg(path.read_text(encoding="utf-8"), "Convergence", description)
-
-
-def _reach(outcomes: Sequence[Outcome]) -> float:
-    """Return the largest difference, the common scale of the claims' strips."""
-    ours = [abs(value) for outcome in outcomes for value in outcome.difference.values.values()]
-    return 1.1 * max([*ours, *(abs(outcome.claim.paper_difference) for outcome in outcomes)], default=1.0) or 1.0
-
-
-def _summary(catalogue: Catalogue, tier: Tier, results: Sequence[RunResult]) -> dict[str, str]:
-    wanted = [training.name for training in catalogue.select(tier.trainings)]
-    judged = {run.training for run in results if run.evaluation is not None}
-    datasets = sorted({run.provenance["data"]["dataset"] for run in results})
-    seeds = sorted({run.seed for run in results})
-    seconds = sum(_seconds(run.provenance) for run in results)
-    trained = sum("imported" not in run.provenance for run in results)
-    return {
-        "Data": ", ".join(datasets),
-        "Trainings": f"{len(judged & set(wanted))} of {len(wanted)} trained and evaluated",
-        "Seeds": ", ".join(map(str, seeds)),
-        "Training time": f"{duration(seconds)} in {trained} run{'s' * (trained != 1)}",
-    }
-
-
-def _warnings(results: Sequence[RunResult]) -> list[str]:
-    """Say where results of different code or data stand together."""
-    codes = {run.provenance["code_sha256"] for run in results if "imported" not in run.provenance}
-    imported = [f"{run.training} (seed {run.seed})" for run in results if "imported" in run.provenance]
-    warnings = []
-    if imported:
-        warnings.append(f"Imported checkpoints, trained elsewhere with unknown code and seeds: {', '.join(imported)}.")
-    if len(codes) > 1:
-        warnings.append(f"These runs were trained with {len(codes)} different versions of the training code; see Runs.")
-    by_dataset: dict[str, set[str]] = {}
-    for run in results:
-        by_dataset.setdefault(run.provenance["data"]["dataset"], set()).add(run.provenance["data"]["digest"])
-    for name, digests in sorted(by_dataset.items()):
-        if len(digests) > 1:
-            warnings.append(f"These runs were trained on {len(digests)} different versions of the dataset {name}.")
-    return warnings
-
-
-def _run_lines(results: Sequence[RunResult], results_dir: Path) -> list[RunLine]:
-    environments = _environments(results)
-    lines = []
-    for run in results:
-        place = Path(results_dir.name, run.provenance["tier"], run.training, f"seed{run.seed}", PROVENANCE)
-        if "imported" in run.provenance:
-            lines.append(RunLine(run, "imported", MISSING, MISSING, place.as_posix()))
-            continue
-        resumed = len(run.provenance["segments"]) - 1
-        time = duration(_seconds(run.provenance)) + (f", resumed {resumed}x" if resumed else "")
-        letter = environments[_versions(run.provenance)]
-        lines.append(RunLine(run, time, _device(run.provenance["hardware"]), letter, place.as_posix()))
-    return lines
-
-
-def _environments(results: Sequence[RunResult]) -> dict[str, str]:
-    """Return a letter (or later a number) for each set of library versions, in order of appearance."""
-    found = dict.fromkeys(_versions(run.provenance) for run in results if "imported" not in run.provenance)
-    return {versions: chr(ord("A") + i) if i < 26 else str(i + 1) for i, versions in enumerate(found)}
-
-
-def _versions(provenance: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in provenance["versions"].items())
-
-
-def _device(hardware: dict[str, Any]) -> str:
-    counts = Counter(hardware["devices"])
-    names = ", ".join(name if count == 1 else f"{count} x {name}" for name, count in counts.items())
-    if set(counts) == {"cpu"}:
-        threads = hardware["threads"]
-        return f"CPU {hardware['processor']}, {threads} thread{'s' * (threads > 1)}"
-    return names
-
-
-def _seconds(provenance: dict[str, Any]) -> float:
-    return sum(segment["seconds"] for segment in provenance["segments"])
-
-
-def duration(seconds: float) -> str:
-    """Return a time in its two largest units, e.g. ``3 h 20 min``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

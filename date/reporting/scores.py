@@ -5,7 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from date.reporting.imports import variant_mark
 from date.results import RunResult
 
 MISSING = "\N{EM DASH}"
@@ -45,19 +47,45 @@ class Sample:
 
 
 class Scores:
-    """Looks metrics up by the name of an evaluation, ``<training>/<variant>``."""
+    """Looks numbers up by the name of what they are of.
 
-    def __init__(self, results: Sequence[RunResult]) -> None:
+    Args:
+        results: of trainings, whose evaluations are named ``<training>/<variant>``.
+        complexity: see `date.results.load_complexity`.
+        recalls: see `date.results.load_annotation_recalls`.
+    """
+
+    def __init__(
+        self,
+        results: Sequence[RunResult],
+        complexity: dict[tuple[str, str], dict[str, float]] | None = None,
+        recalls: dict[str, dict[float, float]] | None = None,
+    ) -> None:
         self._metrics: dict[str, dict[int, dict[str, float | None]]] = {}
         self._areas: dict[str, set[tuple[float, float]]] = {}
+        self._marks: dict[str, set[str]] = {}
+        self._complexity, self._recalls = complexity or {}, recalls or {}
         for result in results:
             if result.evaluation is None:
                 continue
-            small, medium = result.evaluation["area_thresholds"]
+            areas = result.evaluation["area_thresholds"]  # None where the protocol parts no areas
             for variant, record in result.evaluation["variants"].items():
                 name = f"{result.training}/{variant}"
-                self._metrics.setdefault(name, {})[result.seed] = record["metrics"]
-                self._areas.setdefault(name, set()).add((small, medium))
+                self._metrics.setdefault(name, {})[result.seed] = _as_printed(record["metrics"])
+                if mark := variant_mark(result, record):
+                    self._marks.setdefault(name, set()).add(mark)
+                if areas is not None:
+                    self._areas.setdefault(name, set()).add((areas[0], areas[1]))
+
+    def complexity(self, training: str, phase: str, figure: Literal["params", "gflops"]) -> Sample:
+        """Return a figure of a network: exact, hence one value, or none where nothing has been counted."""
+        counted = self._complexity.get((training, phase))
+        return Sample({} if counted is None else {0: counted[figure]})
+
+    def recall(self, annotations: str, iou: float) -> Sample:
+        """Return the recall that NMS of annotations leaves: exact, hence one value, or none."""
+        recalls = self._recalls.get(annotations, {})
+        return Sample({0: recalls[iou]} if iou in recalls else {})
 
     def seeds(self, evaluation: str) -> tuple[int, ...]:
         """Return the seeds that the evaluation has results of."""
@@ -68,17 +96,29 @@ class Scores:
         by_seed = {seed: metrics.get(metric) for seed, metrics in sorted(self._metrics.get(evaluation, {}).items())}
         return Sample({seed: value for seed, value in by_seed.items() if value is not None})
 
+    def marks(self, evaluation: str) -> list[str]:
+        """Return what has to be said of results that are not of our own trainings, see `variant_mark`."""
+        return sorted(self._marks.get(evaluation, ()))
+
     def area_thresholds(self, evaluations: Iterable[str]) -> list[tuple[float, float]]:
         """Return the distinct pairs of square roots of areas by which evaluations part small, medium and large."""
         return sorted(set().union(*(self._areas.get(name, set()) for name in evaluations)))
 
 
-def number(value: float | None) -> str:
-    """Return a number as the paper prints it, with one decimal; an em dash for None."""
-    return MISSING if value is None else f"{value:.1f}".replace("-0.0", "0.0").replace("-", MINUS)
+def _as_printed(metrics: dict[str, float | None]) -> dict[str, float | None]:
+    """Return metrics under the names of the paper's columns: CrowdHuman's AP, at IoU 0.5, is its AP50 (Table 4)."""
+    return {"AP50" if name == "AP" else name: v for name, v in metrics.items()} if "mMR" in metrics else metrics
 
 
-def signed(value: float | None) -> str:
-    """Return a difference with one decimal and its sign; an em dash for None."""
-    text = number(value)
-    return text if text in (MISSING, "0.0") or text.startswith(MINUS) else f"+{text}"
+def number(value: float | None, digits: int = 1) -> str:
+    """Return a number as the paper prints it, by default with one decimal; an em dash for None."""
+    if value is None:
+        return MISSING
+    text = f"{value:.{digits}f}"
+    return f"{0:.{digits}f}" if float(text) == 0 else text.replace("-", MINUS)
+
+
+def signed(value: float | None, digits: int = 1) -> str:
+    """Return a difference with its sign, by default with one decimal; an em dash for None."""
+    text = number(value, digits)
+    return text if text in (MISSING, f"{0:.{digits}f}") or text.startswith(MINUS) else f"+{text}"

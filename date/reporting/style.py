@@ -76,13 +76,22 @@ METADATA: dict[str, dict[str, str | None]] = {
 """Neither time nor version of the library enters a file."""
 
 
-def new_figure(width: float, height: float, margins: tuple[float, float, float, float]) -> tuple[Figure, Axes]:
-    """Return a figure of a size in inches and its axes, with margins left, right, bottom and top in inches."""
+def new_figure(
+    width: float, height: float, margins: tuple[float, float, float, float], panels: int = 1
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure of a size in inches and its panels, one above the other on the same horizontal axis.
+
+    Args:
+        width: in inches.
+        height: in inches.
+        margins: left, right, bottom and top in inches.
+        panels: number of pairs of axes.
+    """
     left, right, bottom, top = margins
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
-    return figure, figure.add_subplot()
+    return figure, list(figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0])
 
 
 def style_context() -> AbstractContextManager[None]:
@@ -129,19 +138,21 @@ def color_variables() -> list[tuple[str, str, str]]:
     return [(f"--figure-{color[1:]}", color, DARK.get(color, color)) for color in colors]
 
 
-def inline_svg(svg: str, title: str, description: str) -> str:
+def inline_svg(svg: str, name: str, title: str, description: str) -> str:
     """Return an SVG file's content for a page, which sets its width and colours, with a text for screen readers.
 
     Args:
         svg: the file's text.
+        name: goes before every id, which are unique in a file but not on a page with several.
         title: short name, plain text.
         description: what the figure shows, plain text.
     """
     head, body = svg[svg.index("<svg") :].rstrip().split(">", 1)
     head = re.sub(r' (width|height)="[^"]*"', "", head)
     body = body.replace("*{stroke-linejoin", "svg *{stroke-linejoin")
-    name, text = html.escape(title), html.escape(description)
-    body = f'{head} role="img" aria-label="{name}: {text}"><title>{name}</title><desc>{text}</desc>{body}'
+    body = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{name}-", body)
+    heading, text = html.escape(title), html.escape(description)
+    body = f'{head} role="img" aria-label="{heading}: {text}"><title>{heading}</title><desc>{text}</desc>{body}'
     for variable, color, _ in color_variables():
         body = body.replace(color, f"var({variable})")
     return body

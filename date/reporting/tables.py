@@ -1,37 +1,76 @@
-"""The paper's tables with our numbers beside the paper's, as Markdown and CSV.
-
-A CSV file has one line per row of the paper's table, at full precision: ``row``, ``label`` and ``evaluation``, the
-table's descriptive columns, ``seeds`` (separated by spaces), then for each metric ``paper_<metric>``,
-``ours_<metric>`` (the mean over the seeds), ``ours_<metric>_sd`` (sample standard deviation, empty with fewer than two
-seeds) and, at the paper's tier only, ``difference_<metric>``. What is missing is empty. Lines that begin with ``#`` are
-comments (``pandas.read_csv(path, comment="#")``).
-"""
+"""The paper's tables with our numbers beside the paper's: what stands in each cell, whatever the format."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from date.catalogue import COCO_AREA_THRESHOLDS, Row, Table, Tier
+from date.catalogue import COCO_AREA_THRESHOLDS, METRICS, Catalogue, Metric, Row, Table, Tier, Training
 from date.reporting.scores import MISSING, Sample, Scores, number, signed
+
+
+@dataclass(frozen=True)
+class Brackets:
+    """What a cell has in brackets: the row's difference from another one, or a second evaluation."""
+
+    is_difference: bool
+    paper: float | None
+    ours: Sample
 
 
 @dataclass(frozen=True)
 class Cell:
     """A metric of a row."""
 
+    metric: Metric
     paper: float | None
     ours: Sample
-    paper_best: bool
-    """Whether the paper's number is the best of its group, at one decimal."""
-    ours_best: bool
+    """Over the seeds; a single value where the number is exact."""
+    paper_best: bool = False
+    """Whether the paper's number is the best of its group, at the paper's digits."""
+    ours_best: bool = False
+    paper_near: bool = False
+    """Whether the paper's number is near enough to the best to be underlined."""
+    ours_near: bool = False
+    brackets: Brackets | None = None
 
     @property
     def difference(self) -> float | None:
-        """Our mean minus the paper's number."""
-        return None if self.paper is None or self.ours.mean is None else self.ours.mean - self.paper
+        """Our mean minus the paper's number; of an exact figure, which has no spread, ours at the paper's digits."""
+        if self.paper is None or self.ours.mean is None:
+            return None
+        ours = self.ours.mean if self.metric.kind == "score" else self.metric.printed(self.ours.mean)
+        return ours - self.paper
+
+    @property
+    def paper_parts(self) -> list[str]:
+        """The paper's number, and what follows in brackets, e.g. ``37.3`` and ``(+1.9)``."""
+        return self._parts(self.paper, self.brackets.paper if self.brackets else None)
+
+    @property
+    def ours_parts(self) -> list[str]:
+        """Our number or an em dash, the spread over the seeds, the brackets, e.g. ``37.5``, ``± 0.2``, ``(+2.1)``."""
+        mean = self.ours.mean
+        shown = self.metric.printed(mean) if mean is not None else None
+        return self._parts(shown, self.brackets.ours.mean if self.brackets else None, self.ours.sd)
+
+    @property
+    def difference_parts(self) -> list[str]:
+        """Ours minus the paper's, and that of a second evaluation in brackets, e.g. ``+0.2`` and ``(−0.1)``."""
+        text = signed(self.difference, self.metric.digits)
+        inner = self.brackets
+        if inner is None or inner.is_difference or inner.paper is None or inner.ours.mean is None:
+            return [text]
+        return [text, f"({signed(inner.ours.mean - inner.paper, self.metric.digits)})"]
+
+    def _parts(self, value: float | None, inner: float | None, sd: float | None = None) -> list[str]:
+        parts = [number(value, self.metric.digits)]
+        if sd is not None:
+            parts.append(f"± {number(sd, self.metric.digits)}")
+        if inner is not None and self.brackets is not None:
+            parts.append(f"({(signed if self.brackets.is_difference else number)(inner, self.metric.digits)})")
+        return parts
 
 
 @dataclass(frozen=True)
@@ -42,6 +81,12 @@ class Line:
     seeds: tuple[int, ...]
     cells: dict[str, Cell]
     """By metric, in the table's order."""
+    source: str
+    """``official`` where a released configuration states the row's settings, ``inferred`` where the paper does."""
+    why: str
+    """What the settings rest on."""
+    default: bool = False
+    """Whether the row is marked as having the loss weights of the main results."""
 
     def settings(self, names: Sequence[str]) -> list[str]:
         """Return the descriptive columns as text, booleans as yes and no."""
@@ -70,48 +115,145 @@ class FilledTable:
         return self.watermark is None
 
     @property
+    def parts(self) -> list[str]:
+        """What each metric has: the paper's number, ours and, where they compare, the difference."""
+        return ["paper", "ours", "difference"][: 3 if self.compared else 2]
+
+    @property
+    def has_seeds(self) -> bool:
+        """Whether any row depends on a training, so that it has seeds."""
+        return bool(self.table.evaluations)
+
+    @property
     def lines(self) -> list[Line]:
         """All rows in order."""
         return [line for group in self.groups for line in group]
 
 
-def fill(table: Table, tier: Tier, scores: Scores) -> FilledTable:
+def fill(table: Table, tier: Tier, scores: Scores, catalogue: Catalogue) -> FilledTable:
     """Put the results of a tier beside the paper's numbers."""
-    groups = [_fill_group(group, table.metrics, scores) for group in table.groups]
+    rows = {row.id: row for row in table.rows}
+    groups = [_fill_group(table, group, rows, scores, catalogue) for group in table.groups]
     filled = FilledTable(table, tier.watermark, groups, [])
-    filled.notes.extend(_notes(filled, scores))
+    filled.notes.extend(_notes(filled, scores, catalogue))
     return filled
 
 
-def _fill_group(rows: Sequence[Row], metrics: Sequence[str], scores: Scores) -> list[Line]:
-    cells: list[dict[str, Cell]] = [{} for _ in rows]
-    for metric in metrics:
-        paper = [row.paper.get(metric) for row in rows]
-        ours = [scores.sample(row.evaluation, metric) for row in rows]
-        paper_best, ours_best = _best(paper), _best([sample.mean for sample in ours])
-        for i, cell in enumerate(cells):
-            cell[metric] = Cell(paper[i], ours[i], paper_best[i], ours_best[i])
-    return [Line(row, scores.seeds(row.evaluation), cell) for row, cell in zip(rows, cells, strict=True)]
+def _fill_group(
+    table: Table, group: Sequence[Row], rows: dict[str, Row], scores: Scores, catalogue: Catalogue
+) -> list[Line]:
+    cells: list[dict[str, Cell]] = [{} for _ in group]
+    for name in table.metrics:
+        metric = METRICS[name]
+        paper = [row.paper.get(name) for row in group]
+        ours = [sample(row, name, scores, catalogue) for row in group]
+        near = table.near_best if name == "AP" else None
+        paper_marks = mark_best(paper, metric, near)
+        ours_marks = mark_best([s.mean for s in ours], metric, near)
+        for i, row in enumerate(group):
+            brackets = _brackets(row, name, rows, scores, catalogue)
+            (p_best, p_near), (o_best, o_near) = paper_marks[i], ours_marks[i]
+            cells[i][name] = Cell(metric, paper[i], ours[i], p_best, o_best, p_near, o_near, brackets)
+    lines = []
+    for row, cell in zip(group, cells, strict=True):
+        basis = catalogue.basis(row)
+        default = table.mark_defaults and isinstance(basis, Training) and basis.default_weights
+        seeds = scores.seeds(row.evaluation) if row.evaluation else ()
+        lines.append(Line(row, seeds, cell, basis.source, basis.why, default))
+    return lines
 
 
-def _best(values: Sequence[float | None]) -> list[bool]:
-    """Mark the largest of a column as printed, one decimal; equal ones share the mark."""
-    printed = [None if value is None else float(f"{value:.1f}") for value in values]
-    best = max((value for value in printed if value is not None), default=None)
-    return [value is not None and value == best for value in printed]
+def sample(row: Row, name: str, scores: Scores, catalogue: Catalogue) -> Sample:
+    """Return our number of a row in a column, from whichever of the row's sources has it."""
+    metric = METRICS[name]
+    if metric.kind == "complexity":
+        figure: Literal["params", "gflops"] = "params" if name.startswith("params") else "gflops"
+        return scores.complexity(row.network, metric.phase or row.phase, figure) if row.network else Sample({})
+    if row.annotations is not None:
+        iou = catalogue.annotations[row.annotations].iou
+        return scores.recall(row.annotations, iou) if name == "Recall" else Sample({})
+    return scores.sample(row.evaluation, name) if row.evaluation else Sample({})
 
 
-def _notes(filled: FilledTable, scores: Scores) -> list[str]:
-    notes = [_seed_note(filled.lines)]
-    if any(not line.seeds for line in filled.lines):
+def _brackets(row: Row, name: str, rows: dict[str, Row], scores: Scores, catalogue: Catalogue) -> Brackets | None:
+    if row.bracket is None or name not in row.bracket.paper:
+        return None
+    paper = row.bracket.paper[name]
+    if row.bracket.evaluation is not None:
+        return Brackets(False, paper, scores.sample(row.bracket.evaluation, name))
+    assert row.bracket.difference_from is not None
+    base = rows[row.bracket.difference_from]
+    return Brackets(True, paper, sample(row, name, scores, catalogue).minus(sample(base, name, scores, catalogue)))
+
+
+def mark_best(values: Sequence[float | None], metric: Metric, near: float | None = None) -> list[tuple[bool, bool]]:
+    """Mark the best of a group's column as printed, and what is nearly as good; equal ones share the mark.
+
+    Args:
+        values: of the group's rows; a group of one row has no best.
+        metric: says which numbers are better.
+        near: what is worse by this much or less is nearly as good.
+    """
+    printed = [None if value is None else metric.printed(value) for value in values]
+    known = [value for value in printed if value is not None]
+    if metric.better is None or len(values) < 2 or not known:
+        return [(False, False)] * len(values)
+    best = max(known) if metric.better == "higher" else min(known)
+    behind = [None if value is None else round(abs(best - value), metric.digits) for value in printed]
+    return [(b == 0, near is not None and b is not None and 0 < b <= near) for b in behind]
+
+
+def _notes(filled: FilledTable, scores: Scores, catalogue: Catalogue) -> list[str]:
+    table, notes = filled.table, []
+    metrics = [METRICS[name] for name in table.metrics]
+    if filled.has_seeds:
+        notes.append(_seed_note([line for line in filled.lines if line.row.evaluation]))
+    if any(
+        cell.ours.mean is None for line in filled.lines for name, cell in line.cells.items() if name in line.row.paper
+    ):
         notes.append(f"{MISSING}: no result.")
-    notes.append("Bold is decided at one decimal, among the paper's numbers and among ours.")
-    if {"APs", "APm", "APl"} & set(filled.table.metrics):
-        notes += _area_notes(scores.area_thresholds(line.row.evaluation for line in filled.lines))
+    if any(metric.better for metric in metrics) and any(len(group) > 1 for group in table.groups):
+        notes.append("Bold is decided at the paper's digits, among the paper's numbers and among ours.")
+    if table.near_best is not None:
+        notes.append(f"Underlined: APs within {table.near_best:g} of the best of their group.")
+    if table.mark_defaults:
+        defaults = (
+            f"{line.row.label} {'/'.join(line.settings(table.settings))}" for line in filled.lines if line.default
+        )
+        notes.append(f"With the loss weights of the main results: {', '.join(defaults)}.")
+    notes += _import_notes(table, scores)
+    if {"APs", "APm", "APl"} & set(table.metrics):
+        notes += _area_notes(scores.area_thresholds(table.evaluations))
+    notes += _source_notes(filled, catalogue)
     if filled.compared:
         notes.append("The difference is ours minus the paper's, from unrounded numbers.")
     else:
         notes.append("The paper's numbers are for reference only: no difference from them would mean anything here.")
+    return notes
+
+
+def _import_notes(table: Table, scores: Scores) -> list[str]:
+    """Say which rows are not of our own trainings."""
+    marked: dict[str, list[str]] = {}
+    for row in table.rows:
+        for name in row.evaluations:
+            for mark in scores.marks(name):
+                marked.setdefault(mark, []).append(f"{row.label} ({name})")
+    return [f"{mark}: {', '.join(rows)}." for mark, rows in sorted(marked.items())]
+
+
+def _source_notes(filled: FilledTable, catalogue: Catalogue) -> list[str]:
+    """Say what numbers that are of no checkpoint rest on."""
+    notes = []
+    if filled.table.networks:
+        notes.append(
+            "Params are trainable parameters and GFLOPs multiply-accumulates by MMDetection 2's convention on one "
+            "1280x800 image, counted on the paper's networks, whatever the tier; ours are rounded as its tool rounds."
+        )
+    for row in filled.table.rows:
+        if row.annotations is not None:
+            entry = catalogue.annotations[row.annotations]
+            notes.append(f"{row.label}: NMS at IoU {entry.iou:g}. {entry.why}")
     return notes
 
 
@@ -137,64 +279,3 @@ def _seed_note(lines: Sequence[Line]) -> str:
         listed = ", ".join(map(str, seeds))
         return f"Ours: mean ± sample standard deviation over {len(seeds)} seeds ({listed})."
     return "Ours: mean ± sample standard deviation over the seeds; their number stands in the row."
-
-
-def ours_text(sample: Sample) -> str:
-    """Return ``37.3``, or ``37.3 ± 0.2`` where there are several seeds, or an em dash."""
-    return number(sample.mean) if sample.sd is None else f"{number(sample.mean)} ± {number(sample.sd)}"
-
-
-def markdown(filled: FilledTable) -> str:
-    """Return the table as GitHub Markdown, aligned to be read as plain text too."""
-    table = filled.table
-    parts = ["paper", "ours", "difference"][: 3 if filled.compared else 2]
-    header = ["", *table.settings, "seeds", *(f"{metric} {part}" for metric in table.metrics for part in parts)]
-    body = []
-    for line in filled.lines:
-        texts = [line.row.label, *line.settings(table.settings), str(len(line.seeds) or MISSING)]
-        for cell in line.cells.values():
-            paper = _bold(number(cell.paper), cell.paper_best)
-            ours = _bold(ours_text(cell.ours), cell.ours_best)
-            texts += [paper, ours, signed(cell.difference)][: len(parts)]
-        body.append([text.replace("|", r"\|") for text in texts])
-    widths = [max(3, *(len(line[i]) for line in [header, *body])) for i in range(len(header))]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines = [
-        "| "
-        + " | ".join([line[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(line[1:], widths[1:], strict=True))])
-        + " |"
-        for line in [header, rule, *body]
-    ]
-    top = [f"> **{text}**" for text in (filled.watermark or "").splitlines()]
-    notes = [f"- {note}" for note in filled.notes]
-    blocks = ["\n".join(top), f"# {filled.title}", table.caption, "\n".join(lines), "\n".join(notes)]
-    return "\n\n".join(block for block in blocks if block) + "\n"
-
-
-def _bold(text: str, best: bool) -> str:
-    return f"**{text}**" if best else text
-
-
-def comma_separated(filled: FilledTable) -> str:
-    """Return the table as CSV; the module's docstring tells the columns."""
-    table = filled.table
-    stream = io.StringIO()
-    for text in (filled.watermark or "").splitlines():
-        stream.write(f"# {text}\n")
-    writer = csv.writer(stream, lineterminator="\n")
-    header = ["row", "label", "evaluation", *table.settings, "seeds"]
-    for metric in table.metrics:
-        header += [f"paper_{metric}", f"ours_{metric}", f"ours_{metric}_sd"]
-        header += [f"difference_{metric}"] if filled.compared else []
-    writer.writerow(header)
-    for line in filled.lines:
-        settings = [line.row.setting.get(name, "") for name in table.settings]
-        fields: list[object] = [line.row.id, line.row.label, line.row.evaluation]
-        fields += [str(value).lower() if isinstance(value, bool) else value for value in settings]
-        fields.append(" ".join(map(str, line.seeds)))
-        for cell in line.cells.values():
-            # csv writes None as an empty field, and floats so that they are read back exactly.
-            fields += [cell.paper, cell.ours.mean, cell.ours.sd]
-            fields += [cell.difference] if filled.compared else []
-        writer.writerow(fields)
-    return stream.getvalue()

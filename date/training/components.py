@@ -4,7 +4,13 @@ from date import compat
 
 compat.activate()
 
-from date.training.metric import CocoDetectionMetric  # noqa: E402
+from date.training.metric import CocoDetectionMetric, CrowdHumanDetectionMetric  # noqa: E402
 from date.training.sampling import EpochSampler, GlobalBatchSampler, SeededDataset  # noqa: E402
 
-__all__ = ["CocoDetectionMetric", "EpochSampler", "GlobalBatchSampler", "SeededDataset"]
+__all__ = [
+    "CocoDetectionMetric",
+    "CrowdHumanDetectionMetric",
+    "EpochSampler",
+    "GlobalBatchSampler",
+    "SeededDataset",
+]

@@ -1,4 +1,4 @@
-"""COCO metrics inside MMEngine's validation loop, by the project's own evaluator."""
+"""Metrics inside MMEngine's validation loop, by the project's own evaluators."""
 
 from __future__ import annotations
 
@@ -13,24 +13,22 @@ from mmengine.evaluator import BaseMetric
 from numpy.typing import NDArray
 
 from date.evaluation.coco import coco_metrics
+from date.evaluation.crowdhuman import crowdhuman_metrics
 
 
-@METRICS.register_module()
-class CocoDetectionMetric(BaseMetric):
-    """AP and its companions of the model's default inference.
+class DetectionMetric(BaseMetric):
+    """AP and its companions of the model's default inference, named as they are (``AP``), without a prefix.
 
     Args:
         ann_file: COCO annotations of the validation images.
-        area_thresholds: see `date.evaluation.coco.coco_metrics`.
         kwargs: of MMEngine's `BaseMetric`.
     """
 
-    default_prefix = "coco"
+    default_prefix = ""
 
-    def __init__(self, ann_file: str, area_thresholds: Sequence[float], **kwargs: Any) -> None:
+    def __init__(self, ann_file: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.ann_file = Path(ann_file)
-        self.area_thresholds = area_thresholds
         self.category_ids: list[int] = []
 
     @property
@@ -57,10 +55,41 @@ class CocoDetectionMetric(BaseMetric):
                 )
             )
 
+    def judge(self, detections: NDArray[np.float64]) -> dict[str, float | None]:
+        """Return the protocol's metrics in percent, None where undefined."""
+        raise NotImplementedError
+
     def compute_metrics(self, results: list[NDArray[np.float64]]) -> dict[str, float]:
-        """Return the twelve numbers in percent, NaN where no object falls in the range."""
-        metrics = coco_metrics(self.ann_file, np.concatenate(results), self.area_thresholds)
+        """Return the protocol's metrics in percent, NaN where undefined."""
+        metrics = self.judge(np.concatenate(results))
         return {name: float("nan") if value is None else value for name, value in metrics.items()}
+
+
+@METRICS.register_module()
+class CocoDetectionMetric(DetectionMetric):
+    """COCO's twelve numbers.
+
+    Args:
+        area_thresholds: see `date.evaluation.coco.coco_metrics`.
+        kwargs: of `DetectionMetric`.
+    """
+
+    def __init__(self, area_thresholds: Sequence[float], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.area_thresholds = area_thresholds
+
+    def judge(self, detections: NDArray[np.float64]) -> dict[str, float | None]:
+        """See `DetectionMetric`."""
+        return coco_metrics(self.ann_file, detections, self.area_thresholds)
+
+
+@METRICS.register_module()
+class CrowdHumanDetectionMetric(DetectionMetric):
+    """CrowdHuman's AP (at IoU 0.5), mMR and Recall."""
+
+    def judge(self, detections: NDArray[np.float64]) -> dict[str, float | None]:
+        """See `DetectionMetric`."""
+        return crowdhuman_metrics(self.ann_file, detections)
 
 
 def category_ids(ann_file: Path) -> list[int]:

@@ -107,6 +107,12 @@ def test_evaluation_by_name_equals_evaluation_by_folder_and_the_trainings_last(
     for name, variant in record["variants"].items():
         assert detections[name].shape == (variant["detections"], len(detections["columns"]))
     assert len(detections["o2o_nms50"]) <= len(detections["o2o"])
+    (annotations,) = trained["data"].glob("scenes-smoke-*/annotations/instances_val.json")
+    files = ("--gt", annotations, "--detections", tmp_path / "detections.npz")
+    for name, variant in record["variants"].items():
+        options = ("--protocol", "coco", "--variant", name, "--area-thresholds", *record["area_thresholds"], "--json")
+        scored = date("score", *options, *files, data=tmp_path)
+        assert json.loads(scored.stdout) == variant["metrics"], "offline, from the files alone"
 
 
 @pytest.mark.slow
@@ -226,7 +232,7 @@ def test_verification_lists_all_that_is_wrong(tmp_path: Path) -> None:
         assert "instances_val.json is not valid JSON" in text
 
 
-@pytest.mark.parametrize("what", ["trainings", "evaluations", "rows", "claims"])
+@pytest.mark.parametrize("what", ["experiments", "trainings", "evaluations", "rows", "claims"])
 def test_the_catalogue_is_listed(what: str, tmp_path: Path) -> None:
     plain = date("list", what, data=tmp_path).stdout.splitlines()
     entries = json.loads(date("list", what, "--json", data=tmp_path).stdout)

@@ -121,7 +121,7 @@ def test_it_is_evaluated_like_any_run(imported: SimpleNamespace, tmp_path: Path)
     provenance = json.loads((imported.run / "provenance.json").read_text())
     assert record["run_digest"] == provenance["run_digest"]
     assert record["images"] == 8
-    assert list(record["variants"]) == ["o2o", "o2o_nms50", "o2m"]
+    assert list(record["variants"]) == ["o2o", "o2o_nms50", "o2m", "o2o_nms60", "o2o_nms70"]
     assert all(0 <= variant["metrics"]["AP"] <= 100 for variant in record["variants"].values())
     assert not np.array_equal(detections["o2o"], detections["o2o_nms50"])
     for found, expected in zip(detections["o2o"], direct_detections(imported.state), strict=True):

@@ -13,17 +13,6 @@ from date.catalogue import EXPERIMENTS, Dataset, load, load_dataset, load_tier, 
 from date.config import load_settings
 from date.errors import UserError
 
-TABLE_1 = {
-    # label, epochs: the paper's AP, AP50, AP75, APs, APm, APl, transcribed a second time from the paper's Table 1
-    ("RetinaNet", 12): (36.9, 56.7, 39.0, 20.7, 40.2, 49.8),
-    ("FCOS", 12): (37.2, 56.8, 39.6, 20.6, 40.5, 49.8),
-    ("OneNet", 12): (35.4, 53.3, 38.1, 19.3, 38.6, 45.4),
-    ("DATE-F", 12): (37.3, 55.3, 40.7, 21.2, 40.3, 48.8),
-    ("FCOS", 36): (39.8, 59.7, 42.3, 25.2, 43.3, 51.2),
-    ("OneNet", 36): (38.6, 56.6, 42.2, 23.9, 41.7, 48.7),
-    ("DATE-F", 36): (40.6, 58.9, 44.4, 25.6, 44.1, 50.9),
-}
-
 
 @pytest.fixture
 def experiments(tmp_path: Path) -> Path:
@@ -35,11 +24,6 @@ def edit(path: Path, **changes: Any) -> None:
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes, sort_keys=False))
 
 
-def test_table_1_is_the_papers() -> None:
-    rows = {(row.label, row.setting["epoch"]): tuple(row.paper.values()) for row in load().tables["table01"].rows}
-    assert rows == TABLE_1
-
-
 def test_the_four_trainings_of_table_1_are_there() -> None:
     catalogue = load()
     ids = {catalogue.trainings[name].id for name in load_tier("mini").trainings}
@@ -47,10 +31,20 @@ def test_the_four_trainings_of_table_1_are_there() -> None:
     assert len({t.id for t in catalogue.trainings.values()}) == len(catalogue.trainings)
 
 
-def test_the_papers_forty_trainings_and_their_evaluations() -> None:
-    catalogue = load()
-    assert {t.id for t in catalogue.trainings.values()} == {f"T{i}" for i in range(1, 41)}
-    assert len(catalogue.evaluations) == 45, "and one on the annotations alone, which needs no checkpoint"
+def test_the_papers_forty_trainings() -> None:
+    assert {t.id for t in load().trainings.values()} == {f"T{i}" for i in range(1, 41)}
+
+
+def test_crowd_datasets_name_the_protocol_of_their_evaluation(tmp_path: Path) -> None:
+    for tier in map(load_tier, ("smoke", "mini", "paper")):
+        assert {part: load_dataset(name).protocol for part, name in tier.datasets.items()} == {
+            "coco": "coco",
+            "crowdhuman": "crowdhuman",
+        }
+    two = tmp_path / "two.yaml"
+    two.write_text("classes: [a, b]\nprotocol: crowdhuman\nscenes: {kind: crowd}\n")
+    with pytest.raises(UserError, match="the protocol 'crowdhuman' judges one class"):
+        load_dataset(str(two))
 
 
 def test_every_training_has_an_evaluation() -> None:
@@ -87,8 +81,21 @@ def test_unknown_names_get_the_nearest_valid_one() -> None:
         ("evaluations.yaml", {"evaluations": {"onenet-r50-coco": ["o2o"]}}, "unknown training 'onenet-r50-coco'; did you mean"),
         ("evaluations.yaml", {"evaluations": {"onenet-r50-coco-12e": ["o2o_nms5"]}}, "unknown variant 'o2o_nms5'; did you mean 'o2o_nms50'"),
         ("evaluations.yaml", {"evaluations": {"onenet-r50-coco-12e": ["o2m"]}}, "has no branch 'o2m' for variant 'o2m'; variants that it has: o2o, "),
+        ("evaluations.yaml", {"extra": {"onenet-r50-coco-12e": ["o2o"]}}, "onenet-r50-coco-12e/o2o is listed twice"),
+        ("evaluations.yaml", {"extra": {"onenet-r50-coco-12e": ["head"]}}, "has no branch 'head'"),
+        ("evaluations.yaml", {"variants": {"o2o": {"branch": "o2o", "max_per_img": 0, "about": ""}}}, "max_per_img: "),
         ("claims.yaml", {"x": {"sentence": "", "place": "", "higher": "onenet-r50-coco-12e/o2m", "lower": "", "paper_difference": 1}}, "unknown evaluation"),
         ("paper/table01.yaml", {"metrics": ["AP"]}, "unknown column"),
+        ("paper/table01.yaml", {"metrics": ["AP", "AP500"]}, "table01.yaml: unknown column 'AP500'; did you mean 'AP50'"),
+        ("paper/table08.yaml", {"groups": [[{"id": "a", "label": "a", "paper": {}}]]}, "needs a source: 'evaluation', 'network'"),
+        ("paper/table08.yaml", {"groups": [[{"id": "a", "label": "a", "network": "x", "papr": {}}]]}, "unknown key 'papr'; did you mean 'paper'"),
+        ("paper/table08.yaml", {"groups": [[{"id": "a", "label": "a", "network": "onenet-r50-coco-12", "paper": {}}]]}, "table08.yaml, a: unknown training 'onenet-r50-coco-12'"),
+        ("paper/table06.yaml", {"groups": [[{"id": "a", "label": "a", "evaluation": "fcos-r50-coco-12e/head", "paper": {}, "bracket": {"difference_from": "b", "paper": {}}}]]}, "table06.yaml, a: unknown row 'b'"),
+        ("paper/table06.yaml", {"groups": [[{"id": "a", "label": "a", "evaluation": "fcos-r50-coco-12e/head", "paper": {}, "bracket": {"paper": {}}}]]}, "either a 'difference_from' a row or a second 'evaluation'"),
+        ("paper/table04.yaml", {"groups": [[{"id": "a", "label": "a", "annotations": "crowd_nms", "paper": {}}]]}, "unknown evaluation of annotations 'crowd_nms'; did you mean 'crowdhuman_nms'"),
+        ("paper/figure3.yaml", {"curves": [{"label": "a", "training": "onenet"}]}, "figure3.yaml: unknown training 'onenet'"),
+        ("paper/text.yaml", {"a": {"place": "", "quote": "", "printed": "1"}}, "'printed' and 'quantity' belong together"),
+        ("paper/text.yaml", {"a": {"place": "", "quote": ""}}, "either 'printed' and 'quantity', or 'holds', or 'says'"),
     ],
 )  # fmt: skip
 def test_mistakes_in_the_catalogue(experiments: Path, file: str, changes: dict[str, Any], message: str) -> None:
@@ -127,3 +134,18 @@ def test_settings() -> None:
         load_settings({"seeds": [1, 2, 1]})
     with pytest.raises(UserError, match="seeds"):
         load_settings({"seeds": [-1]})
+
+
+def test_seeds_per_training() -> None:
+    settings = load_settings({"seeds": [0], "seeds_of": {"date_f-*": [0, 1], "date_f-r50-coco-12e": [0, 1, 2]}})
+    assert settings.seeds_for("date_f-r50-coco-12e") == [0, 1, 2], "the last that matches counts"
+    assert settings.seeds_for("date_f-r101-coco-36e") == [0, 1]
+    assert settings.seeds_for("onenet-r50-coco-12e") == [0]
+    with pytest.raises(
+        UserError, match="unknown training or pattern 'date-f-r50-coco-12e'; did you mean 'date_f-r50-coco-12e'"
+    ):
+        load_settings({"seeds_of": {"date-f-r50-coco-12e": [1]}})
+    with pytest.raises(UserError, match=r"seeds_of, onenet-\*: \[1, 1\] names a seed twice"):
+        load_settings({"seeds_of": {"onenet-*": [1, 1]}})
+    with pytest.raises(UserError, match="seeds_of"):
+        load_settings({"seeds_of": {"onenet-*": []}})

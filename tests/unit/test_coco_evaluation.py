@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from date.evaluation.coco import METRICS, coco_metrics
+from date.evaluation.ground_truth import GroundTruth
 from date.training.metric import category_ids, detection_rows
 
 
@@ -32,9 +35,91 @@ def test_cocos_published_example(shared_data: Path) -> None:
     text = (folder / "val2014_fake_eval_res.txt").read_text().split("type=bbox")[1].split("type=")[0]
     published = [float(x) for x in re.findall(r"= (-?[\d.]+)\s*$", text, re.MULTILINE)]
     assert len(rows) == 734 and len(published) == 12
-    for engine in ("faster-coco-eval", "pycocotools"):
-        metrics = coco_metrics(ground_truth, np.array(rows), engine=engine)  # type: ignore[arg-type]
+    found = [coco_metrics(ground_truth, np.array(rows), engine=engine) for engine in ENGINES]
+    for metrics in found:
         assert [round(metrics[name] / 100, 3) for name in METRICS] == published
+    assert found[0] == pytest.approx(found[1], abs=1e-10), "not only to the three digits published"
+
+
+ENGINES: list[Any] = ["faster-coco-eval", "pycocotools"]
+IMAGE_IDS, CATEGORIES = [30, 7, 2**40, -5], [3, 7, 9]
+
+# On a coarse grid equal boxes, equal overlaps, IoUs of exactly a threshold and empty boxes are common.
+_place, _extent = st.integers(-2, 10).map(lambda n: 10.0 * n), st.integers(0, 8).map(lambda n: 10.0 * n)
+_box = st.one_of(
+    st.tuples(_place, _place, _extent, _extent),
+    st.tuples(*[st.floats(-50, 150)] * 2, *[st.floats(0, 150)] * 2),
+)
+_annotation = st.tuples(
+    st.integers(0, 3), st.sampled_from(CATEGORIES[:2]), _box, st.sampled_from([0, 0, 0, 1]), st.sampled_from([1.0, 0.4])
+)
+_score = st.one_of(st.integers(0, 4).map(lambda n: n / 4), st.floats(-1e3, 1e3), st.sampled_from([-0.0, 1e-320, 1e300]))
+_detection = st.tuples(st.integers(0, 3), st.sampled_from([*CATEGORIES, 11]), _box, _score)
+_flood = st.tuples(st.integers(0, 3), st.sampled_from(CATEGORIES), st.integers(0, 250), st.integers(0, 2**16))
+
+
+@settings(max_examples=250, deadline=None)
+@given(
+    st.lists(_annotation, max_size=12),
+    st.lists(_detection, max_size=30),
+    st.one_of(st.none(), _flood),
+    st.sampled_from([(32.0, 96.0), (16.0, 40.0), (10.0, 10.0), (0.0, 1e5)]),
+)
+def test_equal_to_pycocotools_on_anything(
+    annotations: list[Any], detections: list[Any], flood: Any, thresholds: tuple[float, float]
+) -> None:
+    """Crowd regions, images and categories without objects or detections, ties, unknown categories, over 100 boxes."""
+    rows = [[IMAGE_IDS[i], *box, score, category] for i, category, box, score in detections]
+    if flood is not None:  # many detections of one category in one image, beyond the 100 that are judged
+        image, category, count, seed = flood
+        rng = np.random.default_rng(seed)
+        boxes = np.round(rng.uniform(0, 100, (count, 4)), -1)
+        rows += [
+            [IMAGE_IDS[image], *b, s, category] for b, s in zip(boxes, rng.integers(0, 40, count) / 40, strict=True)
+        ]
+    boxes = np.array([a[2] for a in annotations], dtype=float).reshape(-1, 4)
+    ground_truth = GroundTruth(
+        path=Path("gt.json"),
+        image_ids=IMAGE_IDS,
+        image_names=[str(i) for i in IMAGE_IDS],
+        sizes=np.full((len(IMAGE_IDS), 2), np.nan),
+        categories={category: str(category) for category in CATEGORIES},
+        image=np.array([a[0] for a in annotations], dtype=int),
+        category_ids=np.array([a[1] for a in annotations], dtype=int),
+        bboxes=boxes,
+        areas=boxes[:, 2] * boxes[:, 3] * np.array([a[4] for a in annotations]),
+        ignored=np.array([a[3] for a in annotations], dtype=bool),
+    )
+    found = np.array(rows, dtype=float).reshape(-1, 7)
+    mine, theirs = (coco_metrics(ground_truth, found, thresholds, engine) for engine in ENGINES)
+    assert tuple(mine) == METRICS
+    for name in METRICS:
+        assert mine[name] == (None if theirs[name] is None else pytest.approx(theirs[name], abs=1e-10)), name
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_the_libraries_stumble_over(tmp_path: Path, engine: Any) -> None:
+    """Both count an annotation with the id 0 as not found; pycocotools fails without ``iscrowd``; area may be absent."""
+    annotations: list[dict[str, Any]] = [
+        {"id": i, "image_id": 10, "bbox": [100 * i, 0, 40, 40], "category_id": 3, "ignore": 1} for i in range(3)
+    ]
+    annotations[2]["id"] = 1  # of two annotations with one id, both libraries lose the first
+    path = write_ground_truth(tmp_path / "gt.json", 1, annotations)
+    data = json.loads(path.read_text())
+    for annotation in data["annotations"]:
+        del annotation["iscrowd"], annotation["area"]
+    path.write_text(json.dumps(data))
+    rows = np.array([[10, 100 * i, 0, 40, 40, 0.9, 3] for i in range(3)])
+    metrics = coco_metrics(path, rows, engine=engine)
+    assert metrics["AP"] == pytest.approx(100) and metrics["APm"] == pytest.approx(100)
+    assert metrics["AR1"] == pytest.approx(100 / 3)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_no_images_no_categories(tmp_path: Path, engine: Any) -> None:
+    path = tmp_path / "gt.json"
+    path.write_text(json.dumps({"images": [], "categories": [], "annotations": []}))
+    assert coco_metrics(path, np.empty((0, 7)), engine=engine) == dict.fromkeys(METRICS)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -83,7 +168,7 @@ def test_by_hand(tmp_path: Path) -> None:
     assert moved["APs"] == pytest.approx(100 * 51 / 101) and moved["APm"] is None
 
 
-@pytest.mark.parametrize("engine", ["faster-coco-eval", "pycocotools"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_no_detections_at_all_score_zero(tmp_path: Path, engine: Any) -> None:
     ground_truth = write_ground_truth(
         tmp_path / "gt.json", 1, [{"image_id": 10, "bbox": [0, 0, 40, 40], "category_id": 3}]

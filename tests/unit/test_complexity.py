@@ -10,8 +10,9 @@ from mmcv.cnn import Scale
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from date.catalogue import METRICS
 from date.evaluation import complexity
-from date.evaluation.complexity import Complexity, Counts, Network, Row, complexity_table, measure, printed_digits
+from date.evaluation.complexity import Complexity, Counts, Network, Row, complexity_table, measure
 
 
 @pytest.fixture(scope="module")
@@ -99,17 +100,17 @@ def test_a_module_without_a_rule_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "power", "digits", "expected"),
+    ("metric", "value", "expected"),
     [
-        (200_497_000_000, 9, 0, 201),  # 200.50 in the tool's output
-        (200_494_000_000, 9, 0, 200),  # 200.49
-        (233_491_000_000, 9, 0, 233),
-        (33_549_000, 6, 1, 33.6),  # 33.55
-        (33_544_000, 6, 1, 33.5),
+        ("gflops", 200.497, 201),  # 200.50 in the tool's output
+        ("gflops", 200.494, 200),  # 200.49
+        ("gflops", 233.491, 233),
+        ("params", 33.549, 33.6),  # 33.55
+        ("params_train", 33.544, 33.5),
     ],
 )
-def test_rounding_of_the_tool_and_then_of_the_paper(count: int, power: int, digits: int, expected: float) -> None:
-    assert printed_digits(count, power, digits) == expected
+def test_rounding_of_the_tool_and_then_of_the_paper(metric: str, value: float, expected: float) -> None:
+    assert METRICS[metric].printed(value) == expected
 
 
 # --- the paper's networks ---------------------------------------------------------------------------------------

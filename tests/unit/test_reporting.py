@@ -21,68 +21,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import isotonic_regression
 
-from date.catalogue import ROOT, Claim, Row, Table, load, load_tier
+from date.catalogue import METRICS, ROOT, Claim, load, load_tier
 from date.errors import UserError
 from date.reporting.claims import judge
-from date.reporting.figures import convergence_curves, learning_rate_drops, steps_per_epoch
-from date.reporting.report import duration, write_report
+from date.reporting.figures import curves, drawings, learning_rate_drops, steps_per_epoch
+from date.reporting.formats import comma_separated, markdown
+from date.reporting.page import duration
+from date.reporting.report import write_report
 from date.reporting.scores import Sample, Scores, number, signed
 from date.reporting.style import spread
-from date.reporting.tables import comma_separated, fill, markdown
-from date.results import load_results
+from date.reporting.tables import FilledTable, fill, mark_best
+from date.results import load_annotation_recalls, load_complexity, load_results
+from sealed import add_complexity, add_paper, add_run, coco
 
 DATE_F, ONENET, FCOS, RETINANET = (f"{name}-r50-coco-12e" for name in ("date_f", "onenet", "fcos", "retinanet"))
 
 
-def add_run(
-    results: Path,
-    tier: str,
-    training: str,
-    seed: int,
-    variants: dict[str, dict[str, float | None]] | None,
-    curve: list[float] = [1.0, 2.0],  # noqa: B006 - never changed
-    steps_per_epoch: int = 100,
-    drops: tuple[int, ...] = (),
-    code: str = "c0de" * 16,
-    areas: tuple[float, float] = (8, 20),
-) -> Path:
-    """Write a run into a results folder: an evaluation per variant (None: not evaluated), and AP after each epoch."""
-    folder = results / tier / training / f"seed{seed}"
-    folder.mkdir(parents=True)
-    digest = f"{training}-{seed}"
-    seconds = {"began": "2026-01-01T00:00:00Z", "ended": "2026-01-01T00:01:40Z", "seconds": 100.0, "reason": "finished"}
-    provenance = {
-        "schema_version": 1,
-        "training": training,
-        "tier": tier,
-        "seed": seed,
-        "run_digest": digest,
-        "code_sha256": code,
-        "weights_sha256": "beef" * 16,
-        "data": {"dataset": "scenes", "digest": "da7a" * 16},
-        "versions": {"python": "3.11.7", "torch": "2.14.1"},
-        "hardware": {"devices": ["cpu"], "processor": "x86_64", "threads": 1},
-        "steps": steps_per_epoch * len(curve),
-        "segments": [seconds],
-    }
-    records: list[dict[str, Any]] = [{"kind": "start", "schema_version": 1}]
-    for epoch, value in enumerate(curve, 1):
-        lr = 0.1 ** sum(epoch > drop for drop in drops)
-        for quarter in (1, 2, 3):
-            step = (epoch - 1) * steps_per_epoch + quarter * steps_per_epoch // 4
-            records.append({"kind": "train", "step": step, "epoch": step / steps_per_epoch, "lr": lr, "loss": 1.0})
-        records.append({"kind": "eval", "step": epoch * steps_per_epoch, "epoch": epoch, "AP": value})
-    (folder / "provenance.json").write_text(json.dumps(provenance))
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    if variants is not None:
-        judged = {name: {"metrics": metrics, "detections": 1} for name, metrics in variants.items()}
-        evaluation = {"run_digest": digest, "area_thresholds": areas, "variants": judged}
-        (folder / "evaluation.json").write_text(json.dumps(evaluation))
-    return folder
-
-
-def coco(ap: float | None, rest: float = 30.0) -> dict[str, float | None]:
-    return {"AP": ap} | dict.fromkeys(("AP50", "AP75", "APs", "APm", "APl"), rest)
+def filled(results: Path, tier: str, table: str = "table01") -> FilledTable:
+    """Return a table of the catalogue with the results of a folder."""
+    scores = Scores(load_results(results, tier), load_complexity(results), load_annotation_recalls(results, tier))
+    return fill(load().tables[table], load_tier(tier), scores, load())
 
 
 def markdown_cells(text: str, *start: str) -> list[str]:
@@ -133,58 +91,59 @@ def test_paper_tier_shows_means_spread_differences_and_ties(tmp_path: Path) -> N
         add_run(tmp_path, "paper", DATE_F, seed, {"o2o": coco(ap)}, areas=(32, 96))
     add_run(tmp_path, "paper", FCOS, 0, {"head": coco(37.46)}, areas=(32, 96))
     add_run(tmp_path, "paper", ONENET, 0, None)
-    text = markdown(fill(load().tables["table01"], load_tier("paper"), Scores(load_results(tmp_path, "paper"))))
+    text = markdown(filled(tmp_path, "paper"))
     assert text.startswith("# Table 1")
     # Mean 37.5, deviation 1/sqrt(2), difference 37.5 - 37.3; FCOS's 37.46 is printed 37.5 and ties.
-    assert markdown_cells(text, "DATE-F", "12")[:7] == [
-        "DATE-F",
-        "12",
-        "no",
-        "2",
-        "**37.3**",
-        "**37.5 \u00b1 0.7**",
-        "+0.2",
-    ]
-    assert markdown_cells(text, "FCOS", "12")[:7] == ["FCOS", "12", "yes", "1", "37.2", "**37.5**", "+0.3"]
+    assert markdown_cells(text, "DATE-F (Ours)", "12")[:8] == [
+        "DATE-F (Ours)", "12", "no", "official", "2", "**37.3 (+1.9)**", "**37.5 \u00b1 0.7**", "+0.2",
+    ]  # fmt: skip
+    assert markdown_cells(text, "FCOS", "12")[:8] == ["FCOS", "12", "yes", "inferred", "1", "37.2", "**37.5**", "+0.3"]
     for missing in (markdown_cells(text, "OneNet", "12"), markdown_cells(text, "FCOS", "36")):
-        assert missing[3] == "\u2014"
-        assert set(missing[5::3]) == set(missing[6::3]) == {"\u2014"}
+        assert missing[4] == "\u2014"
+        assert set(missing[6::3]) == set(missing[7::3]) == {"\u2014"}
     assert "as in COCO" in text
     assert "the paper: 32" not in text
 
 
 def test_watermarked_tier_shows_no_difference(three_seeds: Path) -> None:
     tier = load_tier("mini")
-    filled = fill(load().tables["table01"], tier, Scores(load_results(three_seeds, "mini")))
-    text = markdown(filled)
+    text = markdown(filled(three_seeds, "mini"))
     assert text.splitlines()[0] == f"> **{tier.watermark}**"
-    assert not any("difference" in cell for cell in markdown_cells(text, "", "epoch"))
+    assert not any("difference" in cell for cell in markdown_cells(text, "Model", "epoch"))
     # (38.0 + 38.5 + 39.3) / 3 = 38.6; deviations -0.6, -0.1, 0.7.
-    cells = markdown_cells(text, "DATE-F", "12")
-    assert cells[3:8] == ["3", "**37.3**", f"**38.6 \u00b1 {math.sqrt(0.86 / 2):.1f}**", "55.3", "**30.0 \u00b1 0.0**"]
-    assert markdown_cells(text, "FCOS", "12")[5] == "38.2"
+    cells = markdown_cells(text, "DATE-F (Ours)", "12")
+    # Gains over OneNet, paired: 2.0, 1.5, 2.8.
+    spread = math.sqrt(0.86 / 2)
+    assert cells[4:9] == ["3", "**37.3 (+1.9)**", f"**38.6 \u00b1 {spread:.1f} (+2.1)**", "55.3", "**30.0 \u00b1 0.0**"]
+    assert markdown_cells(text, "FCOS", "12")[6] == "38.2"
     assert (
         "below 8\u00b2 pixels, from 8\u00b2 to 20\u00b2, and above 20\u00b2 (the paper: 32\u00b2 and 96\u00b2)" in text
     )
     assert "their number stands in the row" in text
 
 
-def test_best_is_decided_at_one_decimal_within_the_group() -> None:
-    def row(i: int, ap: float) -> Row:
-        return Row(id=f"r{i}", label=f"m{i}", evaluation=f"t{i}/v", paper={"AP": ap})
+def test_best_is_decided_at_the_papers_digits_within_the_group() -> None:
+    def bold(name: str, *values: float | None) -> list[bool]:
+        return [best for best, _ in mark_best(values, METRICS[name])]
 
-    groups = [[row(0, 30.0), row(1, 30.04), row(2, 29.9)], [row(3, 10.0)]]
-    table = Table(number=9, title="T", caption="C", settings=[], metrics=["AP"], groups=groups)
-    filled = fill(table, load_tier("paper"), Scores([]))
-    assert [line.cells["AP"].paper_best for line in filled.lines] == [True, True, False, True]
-    assert not any(line.cells["AP"].ours_best for line in filled.lines)
+    assert bold("AP", 30.0, 30.04, 29.9, None) == [True, True, False, False]
+    assert bold("mMR", 55.1, 48.44, 48.36) == [False, True, True], "lower is better"
+    assert bold("params", 32.0, 33.0) == [False, False], "nobody's parameters are bold"
+    assert bold("AP", 10.0) == [False], "nothing to compare with"
+    assert bold("AP", None, None) == [False, False]
+
+
+def test_nearly_as_good_is_underlined() -> None:
+    marks = mark_best([37.0, 37.2, 36.99, 36.94, 37.1], METRICS["AP"], 0.2)
+    assert [near for _, near in marks] == [True, False, True, False, True]
+    assert [best for best, _ in marks] == [False, True, False, False, False]
 
 
 def test_undefined_metric_is_missing_and_not_zero(tmp_path: Path) -> None:
     add_run(tmp_path, "mini", FCOS, 0, {"head": coco(20.0) | {"APs": None, "APm": 0.0}})
-    filled = fill(load().tables["table01"], load_tier("mini"), Scores(load_results(tmp_path, "mini")))
-    cells = markdown_cells(markdown(filled), "FCOS", "12")
-    assert (cells[11], cells[13]) == ("\u2014", "**0.0**")
+    add_run(tmp_path, "mini", ONENET, 0, {"o2o": coco(10.0) | {"APs": None, "APm": 0.0}})
+    cells = markdown_cells(markdown(filled(tmp_path, "mini")), "FCOS", "12")
+    assert (cells[12], cells[14]) == ("\u2014", "**0.0**")
 
 
 @pytest.mark.parametrize("tier", ["mini", "paper"])
@@ -193,11 +152,11 @@ def test_csv_reads_back_at_full_precision(tmp_path: Path, tier: str) -> None:
     for seed in (0, 2):
         values[seed] = third + 0.1 * seed
         add_run(tmp_path, tier, DATE_F, seed, {"o2o": coco(values[seed])})
-    text = comma_separated(fill(load().tables["table01"], load_tier(tier), Scores(load_results(tmp_path, tier))))
+    text = comma_separated(filled(tmp_path, tier))
     frame = pd.read_csv(io.StringIO(text), comment="#", index_col="row")
     assert list(frame.index) == [f"table01.{i}" for i in range(1, 8)]
     ours = frame.loc["table01.4"]
-    assert (ours["label"], ours["epoch"], ours["NMS"], ours["seeds"]) == ("DATE-F", 12, False, "0 2")
+    assert (ours["label"], ours["epoch"], ours["NMS"], ours["seeds"]) == ("DATE-F (Ours)", 12, False, "0 2")
     assert ours["ours_AP"] == np.mean(list(values.values()))
     assert ours["ours_AP_sd"] == pytest.approx(np.std(list(values.values()), ddof=1), rel=1e-12)
     assert ours["paper_AP"] == 37.3
@@ -243,15 +202,37 @@ def test_convergence_curves_and_learning_rate_drops(three_seeds: Path) -> None:
     add_run(three_seeds, "mini", "onenet_poto-r50-coco-12e", 0, None, [3.0, 4.0])
     add_run(three_seeds, "mini", "date_f-r50-coco-36e", 0, None, [9.0], steps_per_epoch=70)
     results = load_results(three_seeds, "mini")
-    curves = {curve.label: curve for curve in convergence_curves(load(), results)}
-    assert list(curves) == ["FCOS (NMS)", "OneNet", "DATE-F"], "the 12-epoch trainings of Table 1"
-    date_f = curves["DATE-F"]
+    convergence = drawings(load())[0]
+    drawn = {curve.label: curve for curve in curves(convergence, convergence.panels[0], results)}
+    assert list(drawn) == ["FCOS (NMS)", "OneNet", "DATE-F"], "the 12-epoch trainings of Table 1"
+    date_f = drawn["DATE-F"]
     assert (date_f.steps, date_f.mean) == ([100, 200], [11.0, 20.0])
     assert (date_f.low, date_f.high, date_f.seeds) == ([10.0, 20.0], [12.0, 20.0], (0, 1, 2))
     # Records stand at steps 25, 50, 75 of an epoch; the rate falls between 75 and 125, at the epoch's end.
     assert learning_rate_drops(results) == [100]
     assert steps_per_epoch([run for run in results if run.training == DATE_F]) == 100
     assert steps_per_epoch(results) is None
+
+
+def test_losses_are_averaged_over_parts_of_the_training(tmp_path: Path) -> None:
+    folder = add_run(tmp_path, "mini", ONENET, 0, None)
+    records = [{"kind": "train", "step": step, "lr": 1.0, "o2o.loss_cls": float(step)} for step in range(1, 241)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    add_run(tmp_path, "mini", DATE_F, 0, None, losses={"o2o.loss_cls": 6.0})
+    figure = next(drawing for drawing in drawings(load()) if drawing.name == "figure4")
+    results = load_results(tmp_path, "mini")
+    onenet, date_f = curves(figure, figure.panels[0], results)
+    # 240 records in 60 parts of 4: steps 1 to 4 have mean 2.5, the last 238.5.
+    assert (len(onenet.mean), onenet.mean[0], onenet.mean[-1], onenet.steps[-1]) == (60, 2.5, 238.5, 238.5)
+    assert (date_f.label, date_f.mean) == ("DATE-F", [6.0, 6.0, 6.0, 3.0, 3.0, 3.0]), "fewer records than parts"
+    assert curves(figure, figure.panels[1], results) == [], "no L1 loss was recorded"
+
+
+def test_epochs_of_a_schedule_in_iterations_are_known_by_their_rounded_records(tmp_path: Path) -> None:
+    folder = add_run(tmp_path, "mini", FCOS, 0, None)
+    records = [{"kind": "eval", "step": 5000 * i, "epoch": round(5000 * i / 7330, 4), "AP": 1.0} for i in range(1, 7)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert steps_per_epoch(load_results(tmp_path, "mini")) == pytest.approx(7330, rel=1e-4)
 
 
 def test_warm_up_is_no_drop(tmp_path: Path) -> None:
@@ -312,9 +293,14 @@ def test_page_is_well_formed_self_contained_and_marked(three_seeds: Path) -> Non
     assert all(part.startswith("#") for part in source.split("url(")[1:])
     assert tags.count("caption") == tags.count("table") == len(load().tables) + 1
     assert all(attrs.get("scope") for tag, attrs in reader.starts if tag == "th")
-    (figure,) = [attrs for tag, attrs in reader.starts if tag == "svg"]
-    assert figure["role"] == "img"
-    assert "DATE-F 20.0" in (figure["aria-label"] or "")
+    figures = [attrs for tag, attrs in reader.starts if tag == "svg"]
+    assert [figure["role"] for figure in figures] == ["img", "img"], "convergence and, with OneNet alone, Figure 3"
+    assert "DATE-F 20.0" in (figures[0]["aria-label"] or "")
+    assert "None of its trainings has results yet." in source, "Figure 4: no losses of the one-to-one branch"
+    ids = [attrs["id"] for _, attrs in reader.starts if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    targets = {target.removeprefix("#") for target in fetched}
+    assert targets <= set(ids) and {"table01", "table11", "figure3", "runs"} <= targets
     text = " ".join(" ".join(reader.text).split())
     watermark = load_tier("mini").watermark or ""
     assert text.count(watermark) >= 4  # banner, table, figure, runs
@@ -357,7 +343,14 @@ def test_rebuild_is_byte_identical_and_needs_no_torch(three_seeds: Path) -> None
     assert done.stdout == f"{second / 'mini' / 'index.html'}\n"
     files = {path.relative_to(first) for path in first.rglob("*") if path.is_file()}
     assert files == {path.relative_to(second) for path in second.rglob("*") if path.is_file()}
-    assert {path.name for path in files} >= {"index.html", "table01.md", "table01.csv", "convergence.pdf"}
+    assert {path.name for path in files} >= {
+        "index.html",
+        "tables.md",
+        "table11.tex",
+        "table01.csv",
+        "figures.md",
+        "figure3.pdf",
+    }
     for path in files:
         assert (first / path).read_bytes() == (second / path).read_bytes(), path
 
@@ -365,13 +358,13 @@ def test_rebuild_is_byte_identical_and_needs_no_torch(three_seeds: Path) -> None
 def test_no_figure_is_left_where_no_curve_has_results(tmp_path: Path) -> None:
     run = add_run(tmp_path, "mini", FCOS, 0, {"head": coco(20.0)})
     figures = write_report("mini", tmp_path, tmp_path / "reports").parent / "figures"
-    assert len(list(figures.iterdir())) == 3
+    assert {path.name for path in figures.iterdir()} == {f"convergence.{kind}" for kind in ("svg", "png", "pdf")}
     run.parent.rename(tmp_path / "mini" / "fcos-r50-coco-36e")
     provenance = tmp_path / "mini" / "fcos-r50-coco-36e" / "seed0" / "provenance.json"
     provenance.write_text(provenance.read_text().replace(f'"training": "{FCOS}"', '"training": "fcos-r50-coco-36e"'))
     page = write_report("mini", tmp_path, tmp_path / "reports")
     assert list(figures.iterdir()) == []
-    assert "No 12-epoch training has results yet." in page.read_text(encoding="utf-8")
+    assert page.read_text(encoding="utf-8").count("None of its trainings has results yet.") == 3
 
 
 def test_results_of_different_code_are_announced(tmp_path: Path) -> None:
@@ -381,6 +374,87 @@ def test_results_of_different_code_are_announced(tmp_path: Path) -> None:
     add_run(tmp_path, "mini", ONENET, 0, None, code="0dd" + "0" * 61)
     write_report("mini", tmp_path, tmp_path / "reports")
     assert "trained with 2 different versions of the training code" in page.read_text(encoding="utf-8")
+
+
+def test_one_table_or_figure_alone(three_seeds: Path) -> None:
+    reports = three_seeds.parent / "reports"
+    made = write_report("mini", three_seeds, reports, ["table05"])
+    assert made == reports / "mini" / "tables" / "table05.md"
+    assert {path.name for path in reports.rglob("*.*")} == {"table05.md", "table05.csv", "table05.tex"}
+    assert write_report("mini", three_seeds, reports, ["figure3"]).name == "figure3.svg"
+    assert write_report("mini", three_seeds, reports, ["tables"]).read_text().count("\n# Table ") == 11
+    assert "![Figure 3." in write_report("mini", three_seeds, reports, ["figures"]).read_text()
+    with pytest.raises(UserError, match="unknown table or figure 'table5'; did you mean 'table05'"):
+        write_report("mini", three_seeds, reports, ["table5"])
+    with pytest.raises(UserError, match="none of the trainings of figure4 has results at tier 'mini'"):
+        write_report("mini", three_seeds, reports, ["figure4"])
+    before = (reports / "mini" / "tables" / "table05.md").read_bytes()
+    write_report("mini", three_seeds, reports)
+    assert (reports / "mini" / "tables" / "table05.md").read_bytes() == before
+
+
+def test_the_table_of_networks_needs_no_training(tmp_path: Path) -> None:
+    add_complexity(tmp_path)
+    text = write_report("paper", tmp_path, tmp_path / "reports", ["table08"]).read_text()
+    assert markdown_cells(text, "DATE-F (Ours)", "FCOS")[2:] == [
+        "train", "official", "32.2", "32.2", "0.0", "205", "205", "0",
+    ]  # fmt: skip
+    assert markdown_cells(text, "OneNet")[3:] == ["inferred", "32.0", "32.0", "0.0", "201", "201", "0"]
+
+
+def test_numbers_of_networks_are_printed_as_the_paper_prints_them(tmp_path: Path) -> None:
+    add_paper(tmp_path, "paper")
+    table = filled(tmp_path, "paper", "table09")
+    own_towers = table.lines[2].cells
+    assert [own_towers[name].ours_parts for name in table.table.metrics[1:]] == [["38.5"], ["32.0"], ["338"], ["201"]]
+    assert own_towers["gflops_train"].difference_parts == ["\u221250"], "the paper's table has 388"
+    assert own_towers["gflops_infer"].ours.mean == 200.49653988, "at full precision in the CSV"
+    assert not any(cell.ours_best for line in table.lines for name, cell in line.cells.items() if name != "AP")
+
+
+def test_crowd_numbers_come_from_their_own_protocol(tmp_path: Path) -> None:
+    date_r = "date_r-r50-crowdhuman-30k"
+    add_run(tmp_path, "paper", date_r, 0, {"o2o": {"AP": 90.0, "mMR": 48.0, "Recall": 98.0}})
+    (tmp_path / "paper" / "annotations").mkdir()
+    recalls = json.dumps({"clipped": False, "recall": {"0.5": 91.0, "0.6": 95.0}})
+    (tmp_path / "paper" / "annotations" / "crowdhuman_nms.json").write_text(recalls)
+    text = markdown(filled(tmp_path, "paper", "table04"))
+    assert markdown_cells(text, "DATE-R (Ours)")[3:9] == [
+        "**90.6**", "**90.0**", "\u22120.6", "**48.4**", "**48.0**", "\u22120.4",
+    ]  # fmt: skip
+    assert markdown_cells(text, "Annotations")[2:] == [*["\u2014"] * 7, "95.1", "95.0", "\u22120.1"]
+    assert "NMS at IoU 0.6." in text
+    assert "area" not in text, "no sizes of objects in this protocol"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("complexity.json", '{"networks": [{"label": "x"}]}', "complexity.json does not list the counted networks"),
+        ("complexity.json", '{"networks"', "complexity.json is not valid JSON"),
+        ("mini/annotations/crowdhuman_nms.json", "{}", "crowdhuman_nms.json has no recall by threshold"),
+        (
+            "mini/annotations/crowdhuman_nms.json",
+            '{"recall": {"x": 1}}',
+            "crowdhuman_nms.json has no recall by threshold",
+        ),
+    ],
+)
+def test_a_spoiled_result_is_named(tmp_path: Path, file: str, text: str, message: str) -> None:
+    add_run(tmp_path, "mini", FCOS, 0, {"head": coco(20.0)})
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text(text)
+    with pytest.raises(UserError, match=f"{message}.*; delete it and run the DAG again"):
+        write_report("mini", tmp_path, tmp_path / "reports", ["tables"])
+
+
+def test_brackets_with_a_second_evaluation(tmp_path: Path) -> None:
+    for seed, with_nms in enumerate([37.0, 38.0]):
+        add_run(tmp_path, "paper", DATE_F, seed, {"o2o": coco(37.5), "o2o_nms50": coco(with_nms)})
+    cells = markdown_cells(markdown(filled(tmp_path, "paper", "table06")), "DATE-F", "12")
+    assert cells[4:7] == ["37.3 (37.4)", "37.5 \u00b1 0.0 (37.5)", "+0.2 (+0.1)"]
+    frame = pd.read_csv(io.StringIO(comma_separated(filled(tmp_path, "paper", "table06"))))
+    assert (frame.loc[0, "paper_AP_bracket"], frame.loc[0, "ours_AP_bracket"]) == (37.4, 37.5)
 
 
 def test_tier_without_results_names_the_command(tmp_path: Path) -> None:

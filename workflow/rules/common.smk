@@ -24,9 +24,14 @@ LOGS = f"logs/{TIER.name}"
 RUN = f"{RESULTS}/{{training}}/seed{{seed}}"
 
 
+def dataset_played(part):
+    """Return the name of the dataset that plays the part of one of the paper's."""
+    return load_dataset(TIER.datasets[part]).name
+
+
 def dataset_of(wildcards):
     """Return the name of the dataset that a training sees."""
-    return load_dataset(configs.dataset_name(CATALOGUE.training(wildcards.training), TIER)).name
+    return dataset_played(CATALOGUE.training(wildcards.training).data)
 
 
 def initial_run(wildcards):
@@ -42,9 +47,14 @@ def identity(wildcards):
     return configs.run_digest(CATALOGUE.training(wildcards.training), TIER, int(wildcards.seed), "")
 
 
-def of_all_runs(file):
-    """Return a result file's path for every chosen training and seed."""
-    return expand(f"{RUN}/{file}", training=TRAININGS, seed=SETTINGS.seeds)
+def of_runs(trainings, *files):
+    """Return the paths of result files for every seed of some trainings."""
+    return [
+        f"{RESULTS}/{training}/seed{seed}/{file}"
+        for training in trainings
+        for seed in SETTINGS.seeds_for(training)
+        for file in files
+    ]
 
 
 wildcard_constraints:

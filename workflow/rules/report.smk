@@ -1,11 +1,38 @@
-# Tables, figures and the page, from sealed results alone.
+# Tables, figures and the page, from sealed results alone. What is asked for by name needs its own results only.
+RUN_FILES = ("provenance.json", "metrics.jsonl", "evaluation.json")
+COMPLEXITY = "results/complexity.json"
+
+
+def annotations_of(data):
+    """Return the evaluations of annotations of the chosen trainings' datasets."""
+    return [f"{RESULTS}/annotations/{name}.json" for name, entry in CATALOGUE.annotations.items() if entry.data in data]
+
+
+def trainings_of(table):
+    """Return the trainings whose evaluations a table needs."""
+    return list(dict.fromkeys(CATALOGUE.evaluation(name).training for name in table.evaluations))
+
+
+def table_inputs(wildcards):
+    """Return the results that the rows of one table need, chosen or not."""
+    table = CATALOGUE.tables[wildcards.table]
+    files = of_runs(trainings_of(table), *RUN_FILES) + [COMPLEXITY] * bool(table.networks)
+    return files + [f"{RESULTS}/annotations/{row.annotations}.json" for row in table.rows if row.annotations]
+
+
+def figure_inputs(wildcards):
+    """Return the records of the trainings that one figure shows."""
+    return of_runs(CATALOGUE.figures[wildcards.figure].trainings, "provenance.json", "metrics.jsonl")
+
+
+CHOSEN_ANNOTATIONS = annotations_of({CATALOGUE.training(name).data for name in TRAININGS})
 
 
 rule report:
     input:
-        of_all_runs("provenance.json"),
-        of_all_runs("metrics.jsonl"),
-        of_all_runs("evaluation.json"),
+        of_runs(TRAININGS, *RUN_FILES),
+        CHOSEN_ANNOTATIONS,
+        COMPLEXITY,
     output:
         f"{REPORT}/index.html",
     log:
@@ -16,4 +43,75 @@ rule report:
     message:
         "making the report"
     shell:
-        "python -m date report --tier {params.tier:q} --results results --reports reports 2>&1 | tee {log:q}"
+        "python -m date report --tier {params.tier:q} 2>&1 | tee {log:q}"
+
+
+rule tables:
+    input:
+        of_runs(TRAININGS, *RUN_FILES),
+        CHOSEN_ANNOTATIONS,
+        COMPLEXITY,
+    output:
+        f"{REPORT}/tables.md",
+    log:
+        f"{LOGS}/tables.log",
+    localrule: True
+    params:
+        tier=SETTINGS.tier,
+    message:
+        "making all tables"
+    shell:
+        "python -m date report --tier {params.tier:q} --only tables 2>&1 | tee {log:q}"
+
+
+rule figures:
+    input:
+        of_runs(TRAININGS, "provenance.json", "metrics.jsonl"),
+    output:
+        f"{REPORT}/figures.md",
+    log:
+        f"{LOGS}/figures.log",
+    localrule: True
+    params:
+        tier=SETTINGS.tier,
+    message:
+        "making all figures"
+    shell:
+        "python -m date report --tier {params.tier:q} --only figures 2>&1 | tee {log:q}"
+
+
+rule table:
+    input:
+        table_inputs,
+    output:
+        multiext(f"{REPORT}/tables/{{table}}", ".md", ".csv", ".tex"),
+    log:
+        f"{LOGS}/{{table}}.log",
+    localrule: True
+    params:
+        tier=SETTINGS.tier,
+    message:
+        "making {wildcards.table}"
+    shell:
+        "python -m date report --tier {params.tier:q} --only {wildcards.table} 2>&1 | tee {log:q}"
+
+
+rule figure:
+    input:
+        figure_inputs,
+    output:
+        multiext(f"{REPORT}/figures/{{figure}}", ".svg", ".png", ".pdf"),
+    log:
+        f"{LOGS}/{{figure}}.log",
+    localrule: True
+    params:
+        tier=SETTINGS.tier,
+    message:
+        "making {wildcards.figure}"
+    shell:
+        "python -m date report --tier {params.tier:q} --only {wildcards.figure} 2>&1 | tee {log:q}"
+
+
+wildcard_constraints:
+    table="|".join(CATALOGUE.tables),
+    figure="|".join(CATALOGUE.figures),

@@ -1,36 +1,22 @@
-"""The catalogue: trainings, evaluations, rows and claims of the paper as validated data, read from ``experiments/``.
-
-Everything a researcher edits is YAML; every name is checked when the catalogue is loaded, so that a typing error costs
-a sentence and not GPU hours. Nothing here imports PyTorch.
-"""
+"""The entries of the catalogue: trainings and how they are judged, claims, datasets and tiers."""
 
 from __future__ import annotations
 
 import fnmatch
-import functools
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field, model_validator
+from pydantic import Field, computed_field, model_validator
 
+from date.catalogue.entries import ROOT, Entry
+from date.catalogue.paper import AnnotationEvaluation, Figure, Row, Statement, Table
 from date.data.synthetic import SceneSpec, area_thresholds
-from date.errors import UserError, unknown_name
-
-ROOT = Path(__file__).resolve().parent.parent
-EXPERIMENTS = ROOT / "experiments"
+from date.errors import unknown_name
 
 COCO_AREA_THRESHOLDS = (32.0, 96.0)
 """Square roots of the areas in pixels that part COCO's small, medium and large objects."""
 
 CocoMetric = Literal["AP", "AP50", "AP75", "APs", "APm", "APl"]
-ComplexityMetric = Literal["params_m", "gmacs"]
-
-
-class Entry(BaseModel):
-    """Base of all catalogue data: immutable, and an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Training(Entry):
@@ -82,6 +68,11 @@ class Training(Entry):
         return {"o2o", "o2m"} if self.o2m else {"o2o"}
 
     @property
+    def default_weights(self) -> bool:
+        """Whether the branches weigh what they do in the paper's main results (DATE sec. 4.1)."""
+        return self.o2m is not None and (self.lambda_o2o, self.lambda_o2m) == (1, {"fcos": 1, "retinanet": 2}[self.o2m])
+
+    @property
     def init_file(self) -> Path | None:
         """The file of weights that the training starts from, where ``init`` names one and not a training."""
         return ROOT / self.init if self.init and self.init.endswith((".safetensors", ".pth", ".pt")) else None
@@ -99,6 +90,10 @@ class Variant(Entry):
     """The branch that is kept; ``head`` for the single head of RetinaNet and FCOS."""
     nms: Annotated[float, Field(gt=0, lt=1)] | None = None
     """IoU of class-wise NMS; null for none."""
+    score_thr: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Class probability that a candidate must exceed; null for the network's own (its config's ``test_cfg``)."""
+    max_per_img: Annotated[int, Field(gt=0)] | None = None
+    """Detections of an image that are kept; null for the network's own."""
     about: str
 
 
@@ -107,48 +102,14 @@ class Evaluation(Entry):
 
     training: str
     variant: str
+    extra: bool = False
+    """Whether it is ours, beside those that the paper reports."""
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def name(self) -> str:
         """``<training>/<variant>``."""
         return f"{self.training}/{self.variant}"
-
-
-class Row(Entry):
-    """A line of one of the paper's tables."""
-
-    id: str
-    label: str
-    evaluation: str
-    setting: dict[str, str | int | bool] = {}
-    """Columns that describe the row, e.g. epoch and NMS."""
-    paper: dict[str, float]
-    """The paper's numbers by column."""
-
-
-class Table(Entry):
-    """One of the paper's tables."""
-
-    number: int
-    title: str
-    caption: str
-    settings: list[str]
-    """Descriptive columns, in the paper's order."""
-    metrics: list[str]
-    """Columns of numbers, in the paper's order."""
-    groups: list[list[Row]]
-    """Rows between the paper's rules; the best number of each column is bold within its group."""
-
-    @property
-    def name(self) -> str:
-        """E.g. ``table01``."""
-        return f"table{self.number:02d}"
-
-    @property
-    def rows(self) -> list[Row]:
-        """All rows in order."""
-        return [row for group in self.groups for row in group]
 
 
 class Claim(Entry):
@@ -179,6 +140,8 @@ class Dataset(Entry):
     name: str
     classes: list[str]
     """Category names in the order of the network's outputs."""
+    protocol: Literal["coco", "crowdhuman"] = "coco"
+    """How detections are judged: COCO's twelve numbers, or CrowdHuman's AP, mMR and Recall of its one category."""
     root: str | None = None
     """Folder, absolute or relative to the data root; generated datasets have none."""
     train: DatasetSplit | None = None
@@ -201,6 +164,8 @@ class Dataset(Entry):
             raise ValueError("a dataset has either 'scenes', or 'root', 'train' and 'val'")
         if self.format == "crowdhuman" and (self.scenes or self.classes != ["person"]):
             raise ValueError("'format: crowdhuman' is for odgt files, whose one class is [person]")
+        if self.protocol == "crowdhuman" and len(self.classes) != 1:
+            raise ValueError("the protocol 'crowdhuman' judges one class; list one, or use 'coco'")
         return self
 
 
@@ -279,8 +244,12 @@ class Catalogue(Entry):
     trainings: dict[str, Training]
     variants: dict[str, Variant]
     evaluations: dict[str, Evaluation]
+    annotations: dict[str, AnnotationEvaluation]
+    """Evaluations of annotations, which need no checkpoint."""
     tables: dict[str, Table]
+    figures: dict[str, Figure]
     claims: dict[str, Claim]
+    statements: dict[str, Statement]
 
     def training(self, name: str) -> Training:
         """Return a training by name.
@@ -299,8 +268,17 @@ class Catalogue(Entry):
         return self.evaluations[name]
 
     def evaluations_of(self, training: str) -> list[Evaluation]:
-        """Return the evaluations of a training, in the catalogue's order."""
+        """Return the evaluations of a training, in the catalogue's order; extra ones come last."""
         return [e for e in self.evaluations.values() if e.training == training]
+
+    def basis(self, row: Row) -> Training | AnnotationEvaluation:
+        """Return what a row rests on; its ``source`` and ``why`` say whether a released configuration states it."""
+        if row.annotations is not None:
+            return self.annotations[row.annotations]
+        if row.evaluation is not None:
+            return self.training(self.evaluation(row.evaluation).training)
+        assert row.network is not None
+        return self.training(row.network)
 
     def select(self, patterns: list[str]) -> list[Training]:
         """Return the trainings that match any of the names or patterns, in the catalogue's order.
@@ -312,143 +290,3 @@ class Catalogue(Entry):
             if not fnmatch.filter(self.trainings, pattern):
                 raise unknown_name("training or pattern", pattern, self.trainings)
         return [t for t in self.trainings.values() if any(fnmatch.fnmatchcase(t.name, p) for p in patterns)]
-
-
-def read_yaml(path: Path) -> Any:
-    """Return a YAML file's content.
-
-    Raises:
-        UserError: the file is absent or not YAML; the message names the file and the line.
-    """
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{_shown(path)} does not exist; create it or correct the name.") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{_shown(path)} is not valid YAML: {' '.join(str(error).split())}") from None
-
-
-M = TypeVar("M", bound=BaseModel)
-
-
-def parse(model: type[M], data: Any, where: str) -> M:
-    """Validate data against a model; a violation becomes one sentence that names place, key and remedy."""
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        raise UserError(f"{where}: {'; '.join(_violation(model, e) for e in error.errors())}") from None
-
-
-def _violation(model: type[BaseModel], error: Any) -> str:
-    place = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        fields = _fields_at(model, error["loc"][:-1])
-        return str(unknown_name("key", str(error["loc"][-1]), fields))
-    if error["type"] == "missing":
-        return f"the key {place!r} is missing; add it"
-    given = f", not {error['input']!r}" if isinstance(error["input"], str | int | float) else ""
-    return f"{place}: {error['msg']}{given}" if place else str(error["msg"])
-
-
-def _fields_at(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
-    """Return the field names of the model that a location inside ``model`` points at."""
-    for part in loc:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        inner = [a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type)]
-        nested = [a for a in inner if issubclass(a, BaseModel)]
-        if not nested:
-            return []
-        model = nested[0]
-    return list(model.model_fields)
-
-
-def _shown(path: Path) -> str:
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
-
-
-def no_such_branch(training: Training, variant: str, variants: dict[str, Variant], where: str = "") -> UserError:
-    """Return the error for a variant that keeps a branch which the training does not have."""
-    fit = [name for name, entry in variants.items() if entry.branch in training.branches]
-    return UserError(
-        f"{where}{training.name} has no branch {variants[variant].branch!r} for variant {variant!r}; "
-        f"variants that it has: {', '.join(fit)}."
-    )
-
-
-@functools.cache
-def load(experiments: Path = EXPERIMENTS) -> Catalogue:
-    """Read and cross-check the whole catalogue.
-
-    Raises:
-        UserError: any invalid or inconsistent entry, naming file, key and the nearest valid name.
-    """
-    trainings = {}
-    path = experiments / "trainings.yaml"
-    for name, entry in read_yaml(path).items():
-        trainings[name] = parse(Training, {"name": name, **entry}, f"{_shown(path)}, {name}")
-    for training in trainings.values():
-        if training.init and training.init_file is None and training.init not in trainings:
-            raise unknown_name("training", training.init, trainings, f"{_shown(path)}, {training.name}, init")
-
-    path = experiments / "evaluations.yaml"
-    data = read_yaml(path)
-    variants = {name: parse(Variant, v, f"{_shown(path)}, {name}") for name, v in data["variants"].items()}
-    evaluations = {}
-    for training, names in data["evaluations"].items():
-        if training not in trainings:
-            raise unknown_name("training", training, trainings, _shown(path))
-        for variant in names:
-            if variant not in variants:
-                raise unknown_name("variant", variant, variants, f"{_shown(path)}, {training}")
-            if variants[variant].branch not in trainings[training].branches:
-                raise no_such_branch(trainings[training], variant, variants, f"{_shown(path)}: ")
-            evaluation = Evaluation(training=training, variant=variant)
-            evaluations[evaluation.name] = evaluation
-
-    tables = {}
-    for path in sorted((experiments / "paper").glob("table*.yaml")):
-        table = parse(Table, read_yaml(path), _shown(path))
-        for row in table.rows:
-            if row.evaluation not in evaluations:
-                raise unknown_name("evaluation", row.evaluation, evaluations, f"{_shown(path)}, {row.id}")
-            for column in set(row.paper) - set(table.metrics):
-                raise unknown_name("column", column, table.metrics, f"{_shown(path)}, {row.id}")
-        tables[table.name] = table
-
-    claims = {}
-    path = experiments / "claims.yaml"
-    for name, entry in read_yaml(path).items():
-        claim = parse(Claim, {"name": name, **entry}, f"{_shown(path)}, {name}")
-        for evaluation_name in (claim.higher, claim.lower):
-            if evaluation_name not in evaluations:
-                raise unknown_name("evaluation", evaluation_name, evaluations, f"{_shown(path)}, {name}")
-        claims[name] = claim
-    return Catalogue(trainings=trainings, variants=variants, evaluations=evaluations, tables=tables, claims=claims)
-
-
-def load_tier(name: str, experiments: Path = EXPERIMENTS) -> Tier:
-    """Return a tier by name, or from the path of a YAML file; a tier with ``extends`` changes keys of another.
-
-    Raises:
-        UserError: unknown tier, unknown or missing key.
-    """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else experiments / "tiers" / f"{name}.yaml"
-    if not path.exists():
-        raise unknown_name("tier", name, [p.stem for p in (experiments / "tiers").glob("*.yaml")])
-    data = dict(read_yaml(path))
-    base = data.pop("extends", None)
-    if base is not None:
-        data = load_tier(base, experiments).model_dump() | data
-    return parse(Tier, data | {"name": path.stem}, _shown(path))
-
-
-def load_dataset(name: str, experiments: Path = EXPERIMENTS) -> Dataset:
-    """Return a dataset by name, or from the path of a YAML file.
-
-    Raises:
-        UserError: unknown dataset, unknown or missing key.
-    """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else experiments / "datasets" / f"{name}.yaml"
-    if not path.exists():
-        raise unknown_name("dataset", name, [p.stem for p in (experiments / "datasets").glob("*.yaml")])
-    return parse(Dataset, {"name": path.stem} | read_yaml(path), _shown(path))

@@ -1,0 +1,213 @@
+"""Time and peak memory of the evaluations, from files to numbers, each in a process of its own on one core.
+
+COCO: generated annotations with the counts of val2017 (5,000 images, 36,781 objects of 80 classes, about 41 % small,
+34 % medium and 24 % large, 1 % crowd regions) and 100 detections an image: moved copies of the image's objects and
+boxes anywhere. Both engines score the same files by the same function and have to give the same twelve numbers.
+
+CrowdHuman: 4,370 images with 99,481 valid and 10,000 ignored boxes and 500 detections an image. On the first images the
+three numbers have to equal those of the protocol in plain loops (``tests/unit/literal_crowdhuman.py``).
+
+NMS on annotations: the five thresholds on CrowdHuman's boxes.
+
+Run from the project's folder: ``python -m benchmarks.evaluation``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from date.evaluation.coco import DETECTION_COLUMNS
+from date.evaluation.detections import read_detections
+from date.evaluation.ground_truth import read_ground_truth
+from date.evaluation.score import score
+
+COCO_IMAGES, COCO_OBJECTS, COCO_CLASSES, COCO_DETECTIONS = 5000, 36_781, 80, 100
+CROWD_IMAGES, CROWD_OBJECTS, CROWD_IGNORED, CROWD_DETECTIONS = 4370, 99_481, 10_000, 500
+LITERAL_IMAGES = 40
+LITERAL = Path(__file__).resolve().parent.parent / "tests" / "unit" / "literal_crowdhuman.py"
+
+
+def write_data(folder: Path, name: str, boxes: np.ndarray, images: np.ndarray, labels: np.ndarray, crowd: np.ndarray,
+               counts: tuple[int, int, int], size: tuple[int, int], noise: float) -> None:  # fmt: skip
+    """Write ``<name>.json`` and ``<name>.npz``: annotations, and detections that are half moved objects, half random.
+
+    Args:
+        folder: that gets the files.
+        name: of the files.
+        boxes: (N, 4) x, y, width, height.
+        images: (N,) index of each box's image, ascending.
+        labels: (N,) class of each box from 1.
+        crowd: (N,) whether it is a region to be ignored.
+        counts: images, classes, detections an image.
+        size: width and height of the images.
+        noise: standard deviation of the moved boxes' corners and sizes, in sizes of the box.
+    """
+    rng = np.random.default_rng(1)
+    num_images, num_classes, per_image = counts
+    annotations = [
+        {"id": i, "image_id": int(image) + 1, "category_id": int(label), "bbox": np.round(box, 2).tolist(),
+         "iscrowd": int(c), "area": float(box[2] * box[3])}
+        for i, (box, image, label, c) in enumerate(zip(boxes, images, labels, crowd, strict=True), 1)
+    ]  # fmt: skip
+    coco = {
+        "images": [{"id": i + 1, "width": size[0], "height": size[1]} for i in range(num_images)],
+        "categories": [{"id": i + 1, "name": f"class {i + 1}"} for i in range(num_classes)],
+        "annotations": annotations,
+    }
+    (folder / f"{name}.json").write_text(json.dumps(coco))
+    image = np.repeat(np.arange(num_images), per_image)
+    first, objects = np.searchsorted(images, np.arange(num_images)), np.bincount(images, minlength=num_images)
+    chosen = np.minimum(first[image] + (rng.random(len(image)) * objects[image]).astype(int), len(boxes) - 1)
+    moved = boxes[chosen] + rng.normal(0, noise, (len(image), 4)) * boxes[chosen][:, [2, 3, 2, 3]]
+    free = np.concatenate([rng.uniform(0, size, (len(image), 2)), rng.uniform(8, 200, (len(image), 2))], axis=1)
+    hit = (rng.random(len(image)) < 0.5) & (objects[image] > 0)
+    rows = np.empty((len(image), len(DETECTION_COLUMNS)))
+    rows[:, 0] = image + 1
+    rows[:, 1:5] = np.where(hit[:, None], moved, free)
+    rows[:, 3:5] = np.maximum(rows[:, 3:5], 1)
+    rows[:, 5] = np.where(hit, rng.beta(2, 2, len(image)), rng.beta(1, 4, len(image)))
+    rows[:, 6] = np.where(hit, labels[chosen], rng.integers(1, num_classes + 1, len(image)))
+    np.savez_compressed(folder / f"{name}.npz", columns=np.array(DETECTION_COLUMNS), all=rows.astype(np.float32))
+
+
+def write_coco(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = np.sort(rng.integers(0, COCO_IMAGES, COCO_OBJECTS))
+    kind = rng.choice(3, COCO_OBJECTS, p=[0.41, 0.34, 0.25])
+    sides = np.exp(rng.uniform(np.log([6, 32, 96])[kind], np.log([32, 96, 400])[kind]))[:, None]
+    aspect = np.exp(rng.normal(0, 0.3, (COCO_OBJECTS, 1)))
+    sizes = np.concatenate([sides * aspect, sides / aspect], axis=1)
+    boxes = np.concatenate([rng.uniform(0, [640, 480], (COCO_OBJECTS, 2)), sizes], axis=1)
+    labels = np.minimum(rng.zipf(1.5, COCO_OBJECTS), COCO_CLASSES)
+    crowd = rng.random(COCO_OBJECTS) < 0.01
+    write_data(
+        folder, "coco", boxes, images, labels, crowd, (COCO_IMAGES, COCO_CLASSES, COCO_DETECTIONS), (640, 480), 0.1
+    )
+
+
+def write_crowd(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    number = CROWD_OBJECTS + CROWD_IGNORED
+    images = np.sort(np.concatenate([np.arange(CROWD_IMAGES), rng.integers(0, CROWD_IMAGES, number - CROWD_IMAGES)]))
+    height = np.exp(rng.uniform(np.log(40), np.log(500), number))
+    sizes = np.stack([0.4 * height, height], axis=1)
+    boxes = np.concatenate([rng.uniform(-40, [1600, 700], (number, 2)), sizes], axis=1)
+    crowd = np.zeros(number, dtype=bool)
+    crowd[rng.choice(number, CROWD_IGNORED, replace=False)] = True
+    write_data(
+        folder,
+        "crowd",
+        boxes,
+        images,
+        np.ones(number, int),
+        crowd,
+        (CROWD_IMAGES, 1, CROWD_DETECTIONS),
+        (1600, 900),
+        0.12,
+    )
+
+
+def child(what: str, folder: Path) -> None:
+    """Do one measurement in this process and print it as JSON."""
+    import resource
+
+    import faster_coco_eval  # noqa: F401 - imports are not timed
+    import pycocotools.cocoeval  # noqa: F401
+
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+    def peak_mib() -> float:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    before, began, began_cpu = peak_mib(), time.perf_counter(), time.process_time()
+    if what == "write":  # in a process of its own, since a process inherits its parent's peak
+        write_coco(folder)
+        write_crowd(folder)
+        numbers: Any = None
+    elif what == "nms":
+        from date.evaluation.nms_recall import nms_recall
+
+        numbers = nms_recall(read_ground_truth(folder / "crowd.json"))["recall"]
+    elif what == "crowdhuman":
+        numbers = score("crowdhuman", folder / "crowd.json", folder / "crowd.npz").metrics
+    else:
+        numbers = score("coco", folder / "coco.json", folder / "coco.npz", engine=what).metrics  # type: ignore[arg-type]
+    times = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - began_cpu}
+    print(json.dumps(times | {"peak_mib": peak_mib(), "before_mib": before, "numbers": numbers}))
+
+
+def measure(what: str, folder: Path) -> dict[str, Any]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "benchmarks.evaluation", "--child", what, str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    if what != "write":
+        times = f"{found['seconds']:.1f} | {found['cpu_seconds']:.1f}"
+        print(f"| {what} | {times} | {found['peak_mib']:.0f} | {found['before_mib']:.0f} |", flush=True)
+    return found
+
+
+def compare_with_literal(folder: Path) -> dict[str, Any]:
+    """Score the first images of the crowd both ways; the numbers have to be the same."""
+    data = json.loads((folder / "crowd.json").read_text())
+    data["images"] = data["images"][:LITERAL_IMAGES]
+    data["annotations"] = [a for a in data["annotations"] if a["image_id"] <= LITERAL_IMAGES]
+    (folder / "few.json").write_text(json.dumps(data))
+    with np.load(folder / "crowd.npz") as archive:
+        rows = archive["all"][: LITERAL_IMAGES * CROWD_DETECTIONS]
+    np.savez_compressed(folder / "few.npz", columns=np.array(DETECTION_COLUMNS), all=rows)
+    ours = score("crowdhuman", folder / "few.json", folder / "few.npz").metrics
+    ground_truth = read_ground_truth(folder / "few.json")
+    found = read_detections(folder / "few.npz", ground_truth).rows
+    images: list[dict[str, Any]] = [
+        {"size": tuple(size), "objects": [], "found": []} for size in ground_truth.sizes.tolist()
+    ]
+    for image, box, ignored in zip(ground_truth.image, ground_truth.bboxes, ground_truth.ignored, strict=True):
+        images[image]["objects"].append((box.tolist(), bool(ignored)))
+    for row in found.tolist():
+        images[int(row[0]) - 1]["found"].append((row[1:5], row[5]))
+    literal = runpy.run_path(str(LITERAL))["literal_metrics"](images)
+    for name, value in literal.items():
+        np.testing.assert_allclose(ours[name], value, rtol=1e-9, atol=1e-9)
+    print(f"\nequal to the protocol in plain loops on {LITERAL_IMAGES} images: {ours}")
+    return {"images": LITERAL_IMAGES, "ours": ours, "literal": literal}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write every number as JSON")
+    parser.add_argument("--child", nargs=2, metavar=("WHAT", "FOLDER"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        child(args.child[0], Path(args.child[1]))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        measure("write", folder)
+        print("| | seconds | CPU seconds | peak MiB | before MiB |\n|---|--:|--:|--:|--:|", flush=True)
+        found = {what: measure(what, folder) for what in ("faster-coco-eval", "pycocotools", "crowdhuman", "nms")}
+        fast, slow = found["faster-coco-eval"], found["pycocotools"]
+        for metric, value in slow["numbers"].items():
+            np.testing.assert_allclose(fast["numbers"][metric], value, rtol=0, atol=1e-10)
+        ratios = [f"{slow[key] / fast[key]:.1f}" for key in ("seconds", "cpu_seconds")]
+        print(f"\nfaster-coco-eval: {ratios[0]} times as fast ({ratios[1]} by CPU time), the same twelve numbers:")
+        print(json.dumps(fast["numbers"]))
+        print(f"CrowdHuman: {found['crowdhuman']['numbers']}\nNMS on annotations: {found['nms']['numbers']}")
+        found["literal"] = compare_with_literal(folder)
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

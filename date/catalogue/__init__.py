@@ -1,0 +1,81 @@
+"""The catalogue: trainings, evaluations, rows and claims of the paper as validated data, read from ``experiments/``.
+
+Everything a researcher edits is YAML; every name is checked when the catalogue is loaded, so that a typing error costs
+a sentence and not GPU hours. Nothing here imports PyTorch.
+"""
+
+from date.catalogue.entries import (
+    EXPERIMENTS,
+    ROOT,
+    Entry,
+    parse,
+    read_yaml,
+    shown,
+)
+from date.catalogue.loading import (
+    load,
+    load_dataset,
+    load_tier,
+    no_such_branch,
+)
+from date.catalogue.models import (
+    COCO_AREA_THRESHOLDS,
+    Catalogue,
+    Claim,
+    CocoMetric,
+    Dataset,
+    DatasetSplit,
+    Evaluation,
+    Tier,
+    Training,
+    Variant,
+    Weights,
+)
+from date.catalogue.paper import (
+    METRICS,
+    SETTING_LABELS,
+    AnnotationEvaluation,
+    Bracket,
+    Curve,
+    Figure,
+    Metric,
+    Panel,
+    Row,
+    Statement,
+    Table,
+)
+
+__all__ = [
+    "EXPERIMENTS",
+    "ROOT",
+    "Entry",
+    "parse",
+    "read_yaml",
+    "shown",
+    "load",
+    "load_dataset",
+    "load_tier",
+    "no_such_branch",
+    "COCO_AREA_THRESHOLDS",
+    "Catalogue",
+    "Claim",
+    "CocoMetric",
+    "Dataset",
+    "DatasetSplit",
+    "Evaluation",
+    "Tier",
+    "Training",
+    "Variant",
+    "Weights",
+    "METRICS",
+    "SETTING_LABELS",
+    "Bracket",
+    "Curve",
+    "Figure",
+    "AnnotationEvaluation",
+    "Metric",
+    "Panel",
+    "Row",
+    "Statement",
+    "Table",
+]

@@ -1,0 +1,150 @@
+"""Reading ``experiments/``: every name is checked, so that a typing error costs a sentence and not GPU hours."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from date.catalogue.entries import EXPERIMENTS, Entry, parse, read_yaml, shown
+from date.catalogue.models import Catalogue, Claim, Dataset, Evaluation, Tier, Training, Variant
+from date.catalogue.paper import METRICS, AnnotationEvaluation, Figure, Statement, Table
+from date.errors import UserError, unknown_name
+
+E = TypeVar("E", bound=Entry)
+
+
+def no_such_branch(training: Training, variant: str, variants: dict[str, Variant], where: str = "") -> UserError:
+    """Return the error for a variant that keeps a branch which the training does not have."""
+    fit = [name for name, entry in variants.items() if entry.branch in training.branches]
+    return UserError(
+        f"{where}{training.name} has no branch {variants[variant].branch!r} for variant {variant!r}; "
+        f"variants that it has: {', '.join(fit)}."
+    )
+
+
+@functools.cache
+def load(experiments: Path = EXPERIMENTS) -> Catalogue:
+    """Read and cross-check the whole catalogue.
+
+    Raises:
+        UserError: any invalid or inconsistent entry, naming file, key and the nearest valid name.
+    """
+    trainings = {}
+    path = experiments / "trainings.yaml"
+    for name, entry in read_yaml(path).items():
+        trainings[name] = parse(Training, {"name": name, **entry}, f"{shown(path)}, {name}")
+    for training in trainings.values():
+        if training.init and training.init_file is None and training.init not in trainings:
+            raise unknown_name("training", training.init, trainings, f"{shown(path)}, {training.name}, init")
+
+    path = experiments / "evaluations.yaml"
+    data = read_yaml(path)
+    variants = {name: parse(Variant, v, f"{shown(path)}, {name}") for name, v in data["variants"].items()}
+    evaluations = {}
+    listed = [(False, data["evaluations"]), (True, data.get("extra") or {})]
+    for extra, training, names in [(extra, *item) for extra, part in listed for item in part.items()]:
+        if training not in trainings:
+            raise unknown_name("training", training, trainings, shown(path))
+        for variant in names:
+            if variant not in variants:
+                raise unknown_name("variant", variant, variants, f"{shown(path)}, {training}")
+            if variants[variant].branch not in trainings[training].branches:
+                raise no_such_branch(trainings[training], variant, variants, f"{shown(path)}: ")
+            evaluation = Evaluation(training=training, variant=variant, extra=extra)
+            if evaluation.name in evaluations:
+                raise UserError(f"{shown(path)}: {evaluation.name} is listed twice; list it once.")
+            evaluations[evaluation.name] = evaluation
+
+    annotations = {
+        name: parse(AnnotationEvaluation, {"name": name, **entry}, f"{shown(path)}, {name}")
+        for name, entry in data["annotations"].items()
+    }
+    folder = experiments / "paper"
+    tables = [parse(Table, read_yaml(path), shown(path)) for path in sorted(folder.glob("table*.yaml"))]
+    figures = [parse(Figure, read_yaml(path), shown(path)) for path in sorted(folder.glob("figure*.yaml"))]
+    catalogue = Catalogue(
+        trainings=trainings,
+        variants=variants,
+        evaluations=evaluations,
+        annotations=annotations,
+        tables={table.name: table for table in tables},
+        figures={figure.name: figure for figure in figures},
+        claims=_named(Claim, experiments / "claims.yaml"),
+        statements=_named(Statement, folder / "text.yaml"),
+    )
+    _check(catalogue, experiments)
+    return catalogue
+
+
+def _named(model: type[E], path: Path) -> dict[str, E]:
+    """Return the entries of a file that maps names to them."""
+    return {
+        name: parse(model, {"name": name, **entry}, f"{shown(path)}, {name}") for name, entry in read_yaml(path).items()
+    }
+
+
+def _check(catalogue: Catalogue, experiments: Path) -> None:
+    """Check every name that tables, figures and claims refer to."""
+
+    def known(kind: str, name: str | None, valid: Iterable[str], where: str) -> None:
+        if name is not None and name not in (names := list(valid)):
+            raise unknown_name(kind, name, names, where)
+
+    for table in catalogue.tables.values():
+        file = shown(experiments / "paper" / f"{table.name}.yaml")
+        for metric in table.metrics:
+            known("column", metric, METRICS, file)
+        for row in table.rows:
+            where = f"{file}, {row.id}"
+            for name in row.evaluations:
+                known("evaluation", name, catalogue.evaluations, where)
+            known("training", row.network, catalogue.trainings, where)
+            known("evaluation of annotations", row.annotations, catalogue.annotations, where)
+            for column in [*row.paper, *(row.bracket.paper if row.bracket else ())]:
+                known("column", column, table.metrics, where)
+            for setting in row.setting:
+                known("column", setting, table.settings, where)
+            known("row", row.bracket.difference_from if row.bracket else None, (r.id for r in table.rows), where)
+    for figure in catalogue.figures.values():
+        for curve in figure.curves:
+            known("training", curve.training, catalogue.trainings, shown(experiments / "paper" / f"{figure.name}.yaml"))
+    for claim in catalogue.claims.values():
+        for name in (claim.higher, claim.lower):
+            known("evaluation", name, catalogue.evaluations, f"{shown(experiments / 'claims.yaml')}, {claim.name}")
+    for statement in catalogue.statements.values():
+        known(
+            "table",
+            statement.cites,
+            catalogue.tables,
+            f"{shown(experiments / 'paper' / 'text.yaml')}, {statement.name}",
+        )
+
+
+def load_tier(name: str, experiments: Path = EXPERIMENTS) -> Tier:
+    """Return a tier by name, or from the path of a YAML file; a tier with ``extends`` changes keys of another.
+
+    Raises:
+        UserError: unknown tier, unknown or missing key.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else experiments / "tiers" / f"{name}.yaml"
+    if not path.exists():
+        raise unknown_name("tier", name, [p.stem for p in (experiments / "tiers").glob("*.yaml")])
+    data = dict(read_yaml(path))
+    base = data.pop("extends", None)
+    if base is not None:
+        data = load_tier(base, experiments).model_dump() | data
+    return parse(Tier, data | {"name": path.stem}, shown(path))
+
+
+def load_dataset(name: str, experiments: Path = EXPERIMENTS) -> Dataset:
+    """Return a dataset by name, or from the path of a YAML file.
+
+    Raises:
+        UserError: unknown dataset, unknown or missing key.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else experiments / "datasets" / f"{name}.yaml"
+    if not path.exists():
+        raise unknown_name("dataset", name, [p.stem for p in (experiments / "datasets").glob("*.yaml")])
+    return parse(Dataset, {"name": path.stem} | read_yaml(path), shown(path))

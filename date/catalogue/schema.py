@@ -1,0 +1,94 @@
+"""JSON schemas of the YAML files below ``experiments/``, generated from the models that read them; for editors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from date.catalogue.entries import Entry
+from date.catalogue.models import Claim, Dataset, Tier, Training, Variant
+from date.catalogue.paper import AnnotationEvaluation, Figure, Statement, Table
+from date.files import replace_text
+
+FOLDER = "schema"
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """Return the schema of each kind of file, by the name that its file has without ``.json``."""
+    from date.config import Settings
+
+    judged = {
+        "type": "object",
+        "additionalProperties": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+    }
+    first = "The variants that each training is judged by; the first is that of its convergence curve."
+    evaluations = {
+        "variants": _by_name(Variant),
+        "evaluations": {"description": first, **judged},
+        "extra": {"description": "Evaluations of ours beside the paper's.", **judged},
+        "annotations": _by_name(AnnotationEvaluation),
+    }
+    found = {
+        "config": _of(Settings),
+        "trainings": _by_name(Training),
+        "evaluations": {"type": "object", "properties": evaluations, "required": list(evaluations)},
+        "claims": _by_name(Claim),
+        "text": _by_name(Statement),
+        "table": _of(Table),
+        "figure": _of(Figure),
+        "dataset": _of(Dataset),
+        "tier": _extending(_of(Tier)),
+    }
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {name: head | _hoisted(schema) for name, schema in found.items()}
+
+
+def write_schemas(folder: Path) -> list[Path]:
+    """Write the schemas into a folder and return the files."""
+    paths = []
+    for name, schema in schemas().items():
+        paths.append(folder / f"{name}.json")
+        replace_text(paths[-1], json.dumps(schema, indent=1, ensure_ascii=False) + "\n")
+    return paths
+
+
+def _of(model: type[BaseModel]) -> dict[str, Any]:
+    """Return a model's schema without the name, which the file's name or a key gives."""
+    schema = model.model_json_schema()
+    if schema["properties"].pop("name", None) is not None and "name" in schema.get("required", ()):
+        schema["required"].remove("name")
+    return schema
+
+
+def _by_name(model: type[Entry]) -> dict[str, Any]:
+    """Return the schema of a mapping from names to entries."""
+    return {"type": "object", "additionalProperties": _of(model)}
+
+
+def _extending(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a tier: all keys, or ``extends`` and those that change."""
+    required = schema.pop("required")
+    schema["properties"]["extends"] = {"type": "string", "description": "The tier whose other keys this one takes."}
+    schema["anyOf"] = [{"required": ["extends"]}, {"required": required}]
+    return schema
+
+
+def _hoisted(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema with all definitions at its top, where references look for them."""
+    definitions: dict[str, Any] = {}
+
+    def visit(node: Any) -> None:
+        if isinstance(node, dict):
+            definitions.update(node.pop("$defs", {}))
+            for value in node.values():
+                visit(value)
+        elif isinstance(node, list):
+            for value in node:
+                visit(value)
+
+    visit(schema)
+    visit(definitions)
+    return schema | ({"$defs": definitions} if definitions else {})

@@ -1,0 +1,235 @@
+"""Annotations to be judged against, read from a COCO annotation file or a CrowdHuman odgt file into arrays."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from date.errors import UserError
+from date.evaluation.reading import Defects, is_box, is_integer, is_number, listing, read_json_or_lines, shown
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """The images of a split and their N annotated boxes, in the file's order."""
+
+    path: Path
+    image_ids: list[int]
+    """Of the file; the number of the line from 1 in an odgt file, as in its conversion to COCO's format."""
+    image_names: list[str]
+    """The odgt's ID, or the file's name without folder and suffix."""
+    sizes: NDArray[np.float64]
+    """(I, 2) width and height of each image in pixels; NaN where unknown."""
+    categories: dict[int, str]
+    """Names by id, in the file's order."""
+    image: NDArray[np.int64]
+    """(N,) index into ``image_ids``."""
+    category_ids: NDArray[np.int64]
+    """(N,)."""
+    bboxes: NDArray[np.float64]
+    """(N, 4) x, y, width, height in pixels, unclipped."""
+    areas: NDArray[np.float64]
+    """(N,) in square pixels: of the object's mask in COCO, else of the box."""
+    ignored: NDArray[np.bool_]
+    """(N,) whether the box is a region to be ignored: ``iscrowd``, or odgt boxes that are no person or ``ignore``."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences on what was treated in some standard way, with counts."""
+
+    def image_of(self, image_ids: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return the index into ``image_ids`` of each of some ids, (D,); -1 for an id that is none of them."""
+        ids = np.array(self.image_ids, dtype=np.float64)
+        if not len(ids):
+            return np.full(len(image_ids), -1)
+        order = np.argsort(ids)
+        place = np.minimum(np.searchsorted(ids, image_ids, sorter=order), len(ids) - 1)
+        return np.where(ids[order[place]] == image_ids, order[place], -1)
+
+    def image_by_name(self) -> dict[str, int]:
+        """Return the index of each image by its name, where no other image has the same."""
+        counts = Counter(self.image_names)
+        return {name: i for i, name in enumerate(self.image_names) if counts[name] == 1}
+
+
+def read_ground_truth(path: Path, images: Path | None = None) -> GroundTruth:
+    """Read annotations in COCO's format or as odgt, told apart by their content.
+
+    Args:
+        path: of the annotation file.
+        images: folder of the images, whose headers give the sizes that an odgt file lacks.
+
+    Raises:
+        UserError: the file is neither, or has defects; all are listed.
+    """
+    data, is_odgt = read_json_or_lines(path)
+    if is_odgt:
+        ground_truth = _from_odgt(path, data)
+        return ground_truth if images is None else with_sizes_of(ground_truth, images)
+    absent = [key for key in ("images", "annotations", "categories") if not _has_list(data, key)]
+    if absent:
+        raise UserError(
+            f"{path} has no list {', '.join(map(repr, absent))}; give a COCO annotation file or a CrowdHuman odgt file."
+        )
+    return _from_coco(path, data)
+
+
+def _has_list(data: Any, key: str) -> bool:
+    return isinstance(data, dict) and isinstance(data.get(key), list)
+
+
+def _from_coco(path: Path, data: dict[str, Any]) -> GroundTruth:
+    defects = Defects(path)
+    image_ids, names, sizes = [], [], []
+    seen: set[int] = set()
+    for i, record in enumerate(data["images"]):
+        if not isinstance(record, dict) or not is_integer(record.get("id")):
+            defects.add("images without an integer 'id'", f"image {i}")
+            continue
+        if record["id"] in seen:
+            defects.add("repeated image ids", str(record["id"]))
+        seen.add(record["id"])
+        image_ids.append(record["id"])
+        names.append(Path(str(record.get("file_name", record["id"]))).stem)
+        sizes.append(_size(record))
+    categories: dict[int, str] = {}
+    for i, record in enumerate(data["categories"]):
+        if not isinstance(record, dict) or not is_integer(record.get("id")):
+            defects.add("categories without an integer 'id'", f"category {i}")
+            continue
+        if record["id"] in categories:
+            defects.add("repeated category ids", str(record["id"]))
+        categories[record["id"]] = str(record.get("name", record["id"]))
+    index = {image_id: i for i, image_id in enumerate(image_ids)}
+    rows = []
+    without_area = 0
+    for i, record in enumerate(data["annotations"]):
+        place = f"annotation {i}"
+        if not isinstance(record, dict):
+            defects.add("annotations that are not objects", place)
+        elif not (is_integer(record.get("image_id")) and record["image_id"] in index):
+            defects.add("annotations of unknown images", f"{place} (image {shown(record.get('image_id'))})")
+        elif not (is_integer(record.get("category_id")) and record["category_id"] in categories):
+            defects.add("annotations of unknown categories", f"{place} (category {shown(record.get('category_id'))})")
+        elif not (is_box(record.get("bbox")) and min(record["bbox"][2:]) >= 0):
+            defects.add("boxes that are not finite x, y, width, height", f"{place} ({shown(record.get('bbox'))})")
+        elif record.get("iscrowd", 0) not in (0, 1):
+            defects.add("'iscrowd' that are not 0 or 1", f"{place} ({shown(record['iscrowd'])})")
+        elif "area" in record and not is_number(record["area"]):
+            defects.add("areas that are not finite numbers", f"{place} ({shown(record['area'])})")
+        else:
+            box = record["bbox"]
+            without_area += "area" not in record
+            area = record.get("area", box[2] * box[3])
+            rows.append((index[record["image_id"]], record["category_id"], *box, area, record.get("iscrowd", 0)))
+    defects.raise_if_any("mend the annotation file.")
+    notes = [f"{without_area} annotations have no 'area'; their boxes' areas are used."] if without_area else []
+    return _arrays(path, image_ids, names, sizes, categories, rows, notes)
+
+
+def _from_odgt(path: Path, records: list[Any]) -> GroundTruth:
+    """Full-body boxes (``fbox``) as one category; boxes that are no person, or whose ``extra`` says so, are ignored."""
+    defects = Defects(path)
+    names, sizes, rows = [], [], []
+    seen: set[str] = set()
+    for number, record in odgt_images(records, "gtboxes", defects):
+        if record["ID"] in seen:
+            defects.add("repeated image IDs", f"line {number} ({shown(record['ID'])})")
+        seen.add(record["ID"])
+        names.append(record["ID"])
+        sizes.append(_size(record))
+        for i, box in enumerate(record["gtboxes"]):
+            if not isinstance(box, dict) or not is_box(box.get("fbox")):
+                found = shown(box.get("fbox") if isinstance(box, dict) else box)
+                defects.add("boxes ('fbox') that are not four finite numbers", f"line {number}, box {i} ({found})")
+                continue
+            x, y, width, height = box["fbox"]
+            width, height = max(width, 0), max(height, 0)
+            rows.append((len(names) - 1, 1, x, y, width, height, width * height, _is_ignored(box)))
+    defects.raise_if_any("mend the odgt file.")
+    return _arrays(path, list(range(1, len(names) + 1)), names, sizes, {1: "person"}, rows, [])
+
+
+def odgt_images(records: list[Any], boxes_key: str, defects: Defects) -> Iterable[tuple[int, dict[str, Any]]]:
+    """Yield (number from 1, record) of the odgt records that have a textual ID and a list of boxes."""
+    for number, record in enumerate(records, 1):
+        if not isinstance(record, dict) or not isinstance(record.get("ID"), str):
+            defects.add("records without a text 'ID'", f"line {number}")
+        elif not isinstance(record.get(boxes_key), list):
+            defects.add(f"records without a list {boxes_key!r}", f"line {number} ({shown(record['ID'])})")
+        else:
+            yield number, record
+
+
+def _is_ignored(box: dict[str, Any]) -> bool:
+    extra = box.get("extra")
+    return box.get("tag") != "person" or (isinstance(extra, dict) and extra.get("ignore", 0) != 0)
+
+
+def _size(record: dict[str, Any]) -> tuple[float, float]:
+    width, height = record.get("width"), record.get("height")
+    known = is_number(width) and is_number(height) and width > 0 and height > 0  # type: ignore[operator]
+    return (float(width), float(height)) if known else (np.nan, np.nan)  # type: ignore[arg-type]
+
+
+def _arrays(
+    path: Path,
+    image_ids: list[int],
+    names: list[str],
+    sizes: list[tuple[float, float]],
+    categories: dict[int, str],
+    rows: list[tuple[Any, ...]],
+    notes: list[str],
+) -> GroundTruth:
+    table = np.array(rows, dtype=np.float64).reshape(-1, 8)
+    flat = int((table[:, 4:6] <= 0).any(axis=1).sum())
+    if flat:
+        notes.append(f"{flat} annotated boxes have no extent; nothing can match them.")
+    return GroundTruth(
+        path=path,
+        image_ids=image_ids,
+        image_names=names,
+        sizes=np.array(sizes, dtype=np.float64).reshape(-1, 2),
+        categories=categories,
+        image=table[:, 0].astype(np.int64),
+        category_ids=table[:, 1].astype(np.int64),
+        bboxes=table[:, 2:6],
+        areas=table[:, 6],
+        ignored=table[:, 7] != 0,
+        notes=notes,
+    )
+
+
+def with_sizes_of(ground_truth: GroundTruth, images: Path) -> GroundTruth:
+    """Return the annotations with the unknown sizes read from the headers of ``<folder>/<name>.jpg`` or ``.png``.
+
+    Raises:
+        UserError: images are missing or can't be read; all are listed.
+    """
+    from PIL import Image
+
+    defects, absent = Defects(images), []
+    sizes = ground_truth.sizes.copy()
+    for i in np.nonzero(np.isnan(sizes[:, 0]))[0]:
+        name = ground_truth.image_names[i]
+        found = [file for suffix in IMAGE_SUFFIXES if (file := images / f"{name}{suffix}").is_file()]
+        if not found:
+            absent.append(shown(name))
+            continue
+        try:
+            with Image.open(found[0]) as image:
+                sizes[i] = image.size
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            defects.add("images that can't be read", found[0].name)
+    if absent:
+        raise UserError(
+            f"{images} lacks {len(absent)} annotated images: {listing(absent)}; give the folder that has them."
+        )
+    defects.raise_if_any("restore them from their source.")
+    return replace(ground_truth, sizes=sizes)

@@ -1,0 +1,99 @@
+"""Score a file of detections against a file of annotations: no network, no GPU, no PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from date.catalogue import COCO_AREA_THRESHOLDS
+from date.evaluation import coco, crowdhuman
+from date.evaluation.coco import Engine, coco_metrics
+from date.evaluation.crowdhuman import crowdhuman_metrics
+from date.evaluation.detections import read_detections
+from date.evaluation.ground_truth import GroundTruth, read_ground_truth
+
+Protocol = Literal["coco", "crowdhuman"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """The numbers of a file of detections."""
+
+    metrics: dict[str, float | None]
+    """In percent; None where undefined."""
+    notes: list[str]
+    """Sentences on what was treated in some standard way, with counts."""
+
+
+def protocol_metrics(
+    protocol: Protocol,
+    ground_truth: GroundTruth | Path,
+    detections: NDArray[np.float64],
+    area_thresholds: Sequence[float] = COCO_AREA_THRESHOLDS,
+    engine: Engine = "faster-coco-eval",
+) -> dict[str, float | None]:
+    """Return a protocol's metrics in percent; see `coco_metrics` and `crowdhuman_metrics`."""
+    if protocol == "crowdhuman":
+        return crowdhuman_metrics(ground_truth, detections)
+    return coco_metrics(ground_truth, detections, area_thresholds, engine)
+
+
+def metric_names(protocol: Protocol) -> tuple[str, ...]:
+    """Return the names of a protocol's metrics in their order."""
+    return crowdhuman.METRICS if protocol == "crowdhuman" else coco.METRICS
+
+
+def score(
+    protocol: Protocol,
+    ground_truth_file: Path,
+    detections_file: Path,
+    variant: str | None = None,
+    area_thresholds: Sequence[float] = COCO_AREA_THRESHOLDS,
+    engine: Engine = "faster-coco-eval",
+    images: Path | None = None,
+) -> Score:
+    """Score detections by a protocol.
+
+    Args:
+        protocol: COCO's twelve numbers, or CrowdHuman's AP, mMR and Recall.
+        ground_truth_file: COCO's annotation format, or odgt.
+        detections_file: see `date.evaluation.detections`.
+        variant: which of a ``detections.npz``; the first by default.
+        area_thresholds: of COCO's metrics, see `coco_metrics`.
+        engine: of COCO's metrics, see `coco_metrics`.
+        images: folder of the images, where neither file has their sizes and CrowdHuman's protocol needs them.
+
+    Raises:
+        UserError: a file is missing, damaged or does not fit the other; everything wrong with it is listed.
+    """
+    ground_truth = read_ground_truth(ground_truth_file, images)
+    detections = read_detections(detections_file, ground_truth, variant)
+    notes = [*ground_truth.notes, *detections.notes]
+    if protocol == "crowdhuman":
+        ground_truth = _with_sizes(ground_truth, detections.sizes)
+        unknown = int(np.isnan(ground_truth.sizes[:, 0]).sum())
+        if unknown:
+            notes.append(
+                f"the size of {unknown} of {len(ground_truth.image_ids)} images is in neither file, so their boxes are "
+                f"not clipped to the image as the protocol asks; name the folder of the images by --images."
+            )
+    elif beyond := coco.beyond_limit(detections.rows):
+        notes.append(
+            f"{beyond} detections come after the best {coco.MAX_DETECTIONS} of their image and category, which is all "
+            f"that COCO's metrics judge."
+        )
+    return Score(protocol_metrics(protocol, ground_truth, detections.rows, area_thresholds, engine), notes)
+
+
+def _with_sizes(ground_truth: GroundTruth, sizes: dict[int, tuple[float, float]]) -> GroundTruth:
+    """Return the annotations with unknown sizes of images, by index, filled in."""
+    filled = ground_truth.sizes.copy()
+    for index, size in sizes.items():
+        if np.isnan(filled[index, 0]):
+            filled[index] = size
+    return replace(ground_truth, sizes=filled)

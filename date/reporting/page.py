@@ -1,0 +1,186 @@
+"""The page of a report: everything on it that is neither a table nor a figure, and the template that sets it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from date.catalogue import METRICS, SETTING_LABELS, Catalogue, Tier
+from date.reporting import style
+from date.reporting.claims import Outcome
+from date.reporting.figures import Curve, Drawing
+from date.reporting.imports import import_mark, import_warnings
+from date.reporting.scores import MISSING, number, signed
+from date.reporting.tables import FilledTable
+from date.results import PROVENANCE, RunResult
+
+
+@dataclass(frozen=True)
+class RunLine:
+    """A run in the page's list."""
+
+    result: RunResult
+    time: str
+    device: str
+    environment: str
+    """Letter of the library versions."""
+    provenance: str
+    """Path of the provenance from the folder that holds the results folder."""
+
+    @property
+    def evaluated(self) -> str:
+        """The variants that the run was judged by."""
+        return ", ".join((self.result.evaluation or {}).get("variants", ())) or MISSING
+
+
+@dataclass(frozen=True)
+class PageFigure:
+    """A figure on the page."""
+
+    drawing: Drawing
+    svg: str | None
+    """Inline SVG; None where no curve has results."""
+    several_seeds: bool
+
+
+def page(
+    catalogue: Catalogue,
+    tier: Tier,
+    results: Sequence[RunResult],
+    results_dir: Path,
+    tables: Sequence[FilledTable],
+    figures: Sequence[PageFigure],
+    outcomes: Sequence[Outcome],
+) -> str:
+    """Return the page as HTML that needs neither network nor other files."""
+    return _template().render(
+        tier=tier,
+        tables=tables,
+        outcomes=outcomes,
+        reach=_reach(outcomes),
+        figures=figures,
+        colors=style.color_variables(),
+        summary=_summary(catalogue, tier, results),
+        warnings=_warnings(results),
+        runs=_run_lines(results, results_dir),
+        environments={letter: versions for versions, letter in _environments(results).items()},
+    )
+
+
+def page_figure(drawing: Drawing, panels: Sequence[Sequence[Curve]], path: Path, tier: Tier) -> PageFigure:
+    """Return a figure for the page from its SVG file, with its final values for screen readers."""
+    if not panels:
+        return PageFigure(drawing, None, False)
+    ends = [
+        f"{panel.label}: {', '.join(f'{curve.label} {number(curve.mean[-1], curve.digits)}' for curve in curves)}"
+        for panel, curves in zip(drawing.panels, panels, strict=True)
+        if curves
+    ]
+    description = f"Against training iterations. Final values of {'; '.join(ends)}."
+    if tier.watermark is not None:
+        description += f" {tier.watermark}."
+    svg = style.inline_svg(path.read_text(encoding="utf-8"), drawing.name, drawing.title, description)
+    return PageFigure(drawing, svg, any(len(curve.seeds) > 1 for curves in panels for curve in curves))
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"number": number, "signed": signed}
+    environment.globals |= {"metrics": METRICS, "setting_labels": SETTING_LABELS}
+    return environment.get_template("page.html.j2")
+
+
+def _reach(outcomes: Sequence[Outcome]) -> float:
+    """Return the largest difference, the common scale of the claims' strips."""
+    ours = [abs(value) for outcome in outcomes for value in outcome.difference.values.values()]
+    return 1.1 * max([*ours, *(abs(outcome.claim.paper_difference) for outcome in outcomes)], default=1.0) or 1.0
+
+
+def _summary(catalogue: Catalogue, tier: Tier, results: Sequence[RunResult]) -> dict[str, str]:
+    wanted = [training.name for training in catalogue.select(tier.trainings)]
+    judged = {run.training for run in results if run.evaluation is not None}
+    datasets = sorted({run.provenance["data"]["dataset"] for run in results})
+    seeds = sorted({run.seed for run in results})
+    seconds = sum(_seconds(run.provenance) for run in results)
+    trained = sum("imported" not in run.provenance for run in results)
+    return {
+        "Data": ", ".join(datasets),
+        "Trainings": f"{len(judged & set(wanted))} of {len(wanted)} trained and evaluated",
+        "Seeds": ", ".join(map(str, seeds)),
+        "Training time": f"{duration(seconds)} in {trained} run{'s' * (trained != 1)}",
+    }
+
+
+def _warnings(results: Sequence[RunResult]) -> list[str]:
+    """Say where results of different code or data stand together."""
+    codes = {run.provenance["code_sha256"] for run in results if "imported" not in run.provenance}
+    warnings = import_warnings(results)
+    if len(codes) > 1:
+        warnings.append(f"These runs were trained with {len(codes)} different versions of the training code; see Runs.")
+    by_dataset: dict[str, set[str]] = {}
+    for run in results:
+        if run.provenance["data"]["digest"] is not None:  # None where a network was trained on unknown data
+            by_dataset.setdefault(run.provenance["data"]["dataset"], set()).add(run.provenance["data"]["digest"])
+    for name, digests in sorted(by_dataset.items()):
+        if len(digests) > 1:
+            warnings.append(f"These runs were trained on {len(digests)} different versions of the dataset {name}.")
+    return warnings
+
+
+def _run_lines(results: Sequence[RunResult], results_dir: Path) -> list[RunLine]:
+    environments = _environments(results)
+    lines = []
+    for run in results:
+        place = Path(results_dir.name, run.provenance["tier"], run.training, f"seed{run.seed}", PROVENANCE)
+        if "imported" in run.provenance:
+            lines.append(RunLine(run, import_mark(run), MISSING, MISSING, place.as_posix()))
+            continue
+        resumed = len(run.provenance["segments"]) - 1
+        time = duration(_seconds(run.provenance)) + (f", resumed {resumed}x" if resumed else "")
+        letter = environments[_versions(run.provenance)]
+        lines.append(RunLine(run, time, _device(run.provenance["hardware"]), letter, place.as_posix()))
+    return lines
+
+
+def _environments(results: Sequence[RunResult]) -> dict[str, str]:
+    """Return a letter (or later a number) for each set of library versions, in order of appearance."""
+    found = dict.fromkeys(_versions(run.provenance) for run in results if "imported" not in run.provenance)
+    return {versions: chr(ord("A") + i) if i < 26 else str(i + 1) for i, versions in enumerate(found)}
+
+
+def _versions(provenance: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in provenance["versions"].items())
+
+
+def _device(hardware: dict[str, Any]) -> str:
+    counts = Counter(hardware["devices"])
+    names = ", ".join(name if count == 1 else f"{count} x {name}" for name, count in counts.items())
+    if set(counts) == {"cpu"}:
+        threads = hardware["threads"]
+        return f"CPU {hardware['processor']}, {threads} thread{'s' * (threads > 1)}"
+    return names
+
+
+def _seconds(provenance: dict[str, Any]) -> float:
+    return sum(segment["seconds"] for segment in provenance["segments"])
+
+
+def duration(seconds: float) -> str:
+    """Return a time in its two largest units, e.g. ``3 h 20 min``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

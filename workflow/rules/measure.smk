@@ -1,0 +1,37 @@
+# Evaluations that need no trained network: the paper's networks counted, and NMS on annotations.
+
+
+rule count_complexity:
+    output:
+        "results/complexity.json",
+    log:
+        "logs/complexity.log",
+    localrule: True
+    params:
+        # The networks are the paper's at every tier, so only their configs and the code decide.
+        identity=configs.networks_digest(),
+    message:
+        "counting parameters and operations of the paper's networks"
+    shell:
+        "python -m date complexity --json > {output:q} 2> {log:q}"
+
+
+rule nms_recall:
+    input:
+        lambda wildcards: f"{RESULTS}/data/{dataset_played(CATALOGUE.annotations[wildcards.annotations].data)}.json",
+    output:
+        f"{RESULTS}/annotations/{{annotations}}.json",
+    log:
+        f"{LOGS}/{{annotations}}.log",
+    localrule: True
+    params:
+        gt=lambda wildcards: configs.annotation_file(wildcards.annotations, TIER, SETTINGS),
+        ious=lambda wildcards: [f"--iou={iou:g}" for iou in CATALOGUE.annotations[wildcards.annotations].thresholds],
+    message:
+        "NMS on the annotations: {wildcards.annotations}"
+    shell:
+        "python -m date data nms-recall --gt {params.gt:q} {params.ious} --json > {output:q} 2> {log:q}"
+
+
+wildcard_constraints:
+    annotations="|".join(CATALOGUE.annotations),
