@@ -31,8 +31,9 @@ ETC = Path("/etc/slurm")
 MARK = "# written by tests/slurm/cluster.py of the DATE reproduction"
 PACKAGES = ["munge", "slurmctld", "slurmd", "slurm-client", "slurmdbd", "mariadb-server-core", "mariadb-client-core"]
 DAEMONS = ["slurmd", "slurmctld", "slurmdbd", "mariadbd", "munged"]  # in the order of stopping
-NUMBER_OF_GPUS = 4
-CPUS = 8  # more than a small machine has: tests wait more than they compute
+NUMBER_OF_GPUS = 16
+CPUS, MEMORY = 64, 1_000_000
+"""What the node claims, memory in MB: as a real one does, for the profile's own requests. Tests use little of it."""
 ACCOUNT = "ci"
 
 SLURM_CONF = """{mark}
@@ -64,7 +65,7 @@ SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=100000,bf_interval=2
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-# More CPUs than there are; a node that comes back is used again.
+# More CPUs and memory than there are; a node that comes back is used again.
 SlurmdParameters=config_overrides
 ReturnToService=2
 SlurmdTimeout=60
@@ -165,8 +166,7 @@ def write_configuration() -> None:
     """Write /etc/slurm and the device nodes of the GPUs."""
     ETC.mkdir(exist_ok=True)
     host = socket.gethostname().split(".")[0]
-    memory = next(w for w in output("slurmd", "-C").split() if w.startswith("RealMemory=")).removeprefix("RealMemory=")
-    values = dict(mark=MARK, state=STATE, host=host, cpus=CPUS, memory=memory, gpus=NUMBER_OF_GPUS)
+    values = dict(mark=MARK, state=STATE, host=host, cpus=CPUS, memory=MEMORY, gpus=NUMBER_OF_GPUS)
     (ETC / "slurm.conf").write_text(SLURM_CONF.format(**values))
     slurmdbd = ETC / "slurmdbd.conf"
     slurmdbd.touch(mode=0o600)
@@ -289,7 +289,7 @@ def sh(*command: str, env: dict[str, str] | None = None) -> None:
 
 def output(*command: str, check: bool = True) -> str:
     """Return what a command prints."""
-    return subprocess.run(command, check=check, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True).stdout
+    return subprocess.run(command, check=check, capture_output=True, text=True).stdout
 
 
 def succeeds(*command: str) -> bool:
