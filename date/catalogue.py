@@ -209,6 +209,22 @@ class Weights(Entry):
     """Where a user gets the file."""
 
 
+class Compute(Entry):
+    """Precision and speed of a training. All of it can change the last bits, and is part of a run's identity."""
+
+    precision: Literal["fp32", "tf32", "bf16", "fp64"] = "fp32"
+    """``fp32``: the paper's; ``tf32``: float32 with TensorFloat-32 products on GPUs that have them; ``bf16``: backbone,
+    neck and head in bfloat16 (autocast), losses and matching in float32; ``fp64``: for comparisons."""
+    channels_last: bool = False
+    """Keep images and features with the channels last in memory, as tensor cores like them."""
+    compile: bool = False
+    """Compile backbone, neck and head by ``torch.compile``; on a CPU that needs a C++ compiler."""
+    fused_optimizer: bool = False
+    """Update all weights in one kernel."""
+    deterministic: bool = False
+    """Use kernels alone that give the same bits every time, also on GPUs."""
+
+
 class Tier(Entry):
     """How large the work is. Every number of the paper's settings that a tier changes is named here."""
 
@@ -248,6 +264,7 @@ class Tier(Entry):
     """Processes that load data for a training."""
     log_interval: int
     """Steps between two lines of the metrics."""
+    compute: Compute = Compute()
 
 
 class Catalogue(Entry):

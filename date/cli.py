@@ -4,27 +4,37 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from date import __version__
-from date.errors import UserError
+from date.errors import NO_SPACE, UserError
 
 TIER_HELP = "size of the work: smoke, mini, paper, another file of experiments/tiers/, or the path of one"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return the exit status: 0, or 2 after a mistake of the user's, told in one sentence."""
+    """Run a command and return the exit status.
+
+    0: done. 2: a mistake of the user's, or a failure that is understood, told in one sentence. 75: a training that
+    saved its state and left before its end; the same command resumes it.
+    """
     parser = _parser()
     args = parser.parse_args(arguments)
     try:
-        args.command(args)
+        status = args.command(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        print(f"error: {error.filename or 'a file'} can't be written: {error.strerror}; make room.", file=sys.stderr)
+        return 2
+    return status or 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -34,8 +44,26 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    train = commands.add_parser("train", help="train a network; the last line printed is the sealed run's folder")
+    train = commands.add_parser(
+        "train",
+        help="train a network, or resume it; the last line printed is the sealed run's folder",
+        description="Train a network, or resume it where it was interrupted. SIGTERM, SIGUSR1 or the end of the time "
+        "budget make it save its state at the next step and leave with status 75: run the same command again. A second "
+        "signal ends it at once. Several processes: torchrun --nproc-per-node N -m date train ...",
+    )
     _add_run_options(train)
+    train.add_argument(
+        "--time-budget", type=_duration, metavar="TIME", help="save and leave before so many seconds, or [D-]HH:MM:SS"
+    )
+    train.add_argument(
+        "--checkpoint-interval", type=_duration, default=600.0, metavar="TIME", help="between two checkpoints [600]"
+    )
+    train.add_argument(
+        "--images-per-pass",
+        type=_count,
+        metavar="N",
+        help="let N images through the network at a time, for less memory",
+    )
     train.add_argument("--results", type=Path, metavar="DIR", help="also copy the run's small files there, for the DAG")
     train.set_defaults(command=_train)
 
@@ -100,22 +128,54 @@ def _seed(text: str) -> int:
     return int(text)
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of images; give an integer from 1 on")
+    return int(text)
+
+
+def _duration(text: str) -> float:
+    """Return seconds from a number of them or from Slurm's ``[D-]HH:MM:SS``."""
+    days, _, rest = text.rpartition("-")
+    parts = rest.split(":")
+    try:
+        numbers = [float(part) for part in parts]
+        whole = int(days or "0")
+    except ValueError:
+        numbers, whole = [], 0
+    if not 1 <= len(numbers) <= 3 or any(not 0 <= n < float("inf") for n in numbers) or (days and len(numbers) < 3):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time; give seconds, MM:SS, HH:MM:SS or D-HH:MM:SS")
+    seconds = 0.0
+    for number in numbers:
+        seconds = 60 * seconds + number
+    return 86400 * whole + seconds
+
+
 def _tier_name(args: argparse.Namespace) -> str:
     from date.config import load_settings
 
     return args.tier or load_settings().tier
 
 
-def _train(args: argparse.Namespace) -> None:
+def _train(args: argparse.Namespace) -> int:
     from date.catalogue import load, load_tier
     from date.results import export_run
+    from date.training.interruption import RESUME_ME, Interrupted
+    from date.training.options import Options
     from date.training.run import train
 
     training, tier = load().training(args.training), load_tier(_tier_name(args))
-    run = train(training, tier, args.seed, args.runs.resolve(), args.threads)
-    if args.results is not None:
-        export_run(run, args.results)
-    print(run)
+    options = Options(args.checkpoint_interval, args.images_per_pass)
+    try:
+        run = train(training, tier, args.seed, args.runs.resolve(), args.threads, options, args.time_budget)
+    except Interrupted as interrupted:
+        print(f"{training.name} seed {args.seed}: {interrupted}", file=sys.stderr)
+        return RESUME_ME
+    if int(os.environ.get("RANK", "0")) == 0:
+        if args.results is not None:
+            export_run(run, args.results)
+        print(run)
+    return 0
 
 
 def _import(args: argparse.Namespace) -> None:

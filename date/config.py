@@ -25,8 +25,17 @@ from date.data.synthetic import scene_fingerprint
 from date.errors import UserError
 from date.files import file_digest
 
-TRAINING_CODE = ("compat.py", "config.py", "models", "data", "training")
-"""Parts of the package whose code is part of every run's identity."""
+TRAINING_CODE = (
+    "compat.py",
+    "config.py",
+    "data",
+    "models",
+    *(f"training/{name}.py" for name in ("loop", "metric", "network", "processes", "recorder", "sampling", "weights")),
+)
+"""Parts of the package that decide what an undisturbed run gives; their code is part of every run's identity."""
+
+CARRIED_OUT = ("num_workers", "persistent_workers")
+"""Keys of a config that say how a run is carried out and can't change what it gives."""
 
 PAPER_LR = 4e-4
 """The paper's learning rate; a tier multiplies every recipe's by its own over this."""
@@ -154,7 +163,6 @@ def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dic
         )
         if train:
             source["filter_cfg"] = dict(filter_empty_gt=True, min_size=32 if tier.pixel_scale == 1 else 1)
-            source = dict(type="SeededDataset", dataset=source, seed=seed)
         sampler = dict(type="EpochSampler", seed=seed) if train else dict(type="DefaultSampler", shuffle=False)
         return dict(
             batch_size=tier.batch_size,
@@ -162,7 +170,8 @@ def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dic
             persistent_workers=tier.workers > 0,
             drop_last=False,
             sampler=sampler,
-            dataset=source,
+            **(dict(batch_sampler=dict(type="GlobalBatchSampler")) if train else {}),
+            dataset=dict(type="SeededDataset", dataset=source, seed=seed),
         )
 
     evaluator = dict(
@@ -187,6 +196,7 @@ def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dic
         param_scheduler=[base["warmup"] | dict(end=tier.warmup_iters), steps],
         randomness=dict(seed=seed),
         metrics_interval=tier.log_interval,
+        compute=tier.compute.model_dump(),
     )
 
 
@@ -312,8 +322,14 @@ def scale_pixels(pipeline: list[dict[str, Any]], factor: float) -> list[dict[str
 
 
 def config_digest(config: dict[str, Any]) -> str:
-    """Return the SHA-256 of a config's canonical JSON."""
-    return hashlib.sha256(json.dumps(config, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    """Return the SHA-256 of a config's canonical JSON, `CARRIED_OUT` left out."""
+
+    def content(item: Any) -> Any:
+        if isinstance(item, dict):
+            return {key: content(value) for key, value in item.items() if key not in CARRIED_OUT}
+        return [content(value) for value in item] if isinstance(item, list | tuple) else item
+
+    return hashlib.sha256(json.dumps(content(config), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 @functools.cache

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
 class UserError(Exception):
     """A mistake that the user can mend; the command line prints its message without a traceback and exits with 2."""
+
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+def told(error: BaseException) -> str:
+    """Return what to tell of an error in one line: a user's sentence as it is, any other with its kind."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str], where: str = "") -> UserError:

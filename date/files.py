@@ -13,30 +13,47 @@ from pathlib import Path
 from date.errors import UserError
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name, sync it and rename it into place."""
-    replace_bytes(path, text.encode())
+def replace_text(path: Path, text: str, durable: bool = True) -> None:
+    """Write a file under a temporary name, sync it and rename it into place; see `replace_bytes`."""
+    replace_bytes(path, text.encode(), durable)
 
 
-def replace_bytes(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name, sync it and rename it into place."""
+def replace_bytes(path: Path, data: bytes | memoryview, durable: bool = True) -> None:
+    """Write a file under a temporary name and rename it into place, so that it is always complete.
+
+    Args:
+        path: of the file; its folder is made.
+        data: the content.
+        durable: also wait until it would survive a loss of power.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.rename(path)
+    try:
+        with partial.open("wb") as stream:
+            stream.write(data)
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
+        partial.rename(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        error.filename = str(path)  # which a failed write does not tell
+        raise
 
 
 def sync_folder(folder: Path) -> None:
     """Make a folder and the files in it survive a loss of power."""
     for path in [*folder.iterdir(), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_path(path)
+
+
+def sync_path(path: Path) -> None:
+    """Make a file, or a folder's list of files, survive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def file_digest(path: Path) -> str:

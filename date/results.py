@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,44 @@ from date.errors import UserError
 from date.files import replace_text
 
 PROVENANCE, METRICS, EVALUATION, DETECTIONS = "provenance.json", "metrics.jsonl", "evaluation.json", "detections.npz"
+
+METRICS_SCHEMA = 2
+"""Of the lines of ``metrics.jsonl``; see `date.training.recorder.Recorder`."""
+
+
+def utc(seconds: float | None = None) -> str:
+    """Return a time, now by default, e.g. ``2026-05-17T08:30:00Z``."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a ``metrics.jsonl``, also of a training that is under way or was killed.
+
+    A last line that was torn is left out. Where a resumed training repeats steps, the later lines count.
+
+    Raises:
+        UserError: a line before the last is not JSON.
+    """
+    records: list[dict[str, Any]] = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise UserError(
+                f"line {number} of {path} is not JSON ({error}); restore the file or train again."
+            ) from None
+        while records and record["kind"] != "start" and _place(records[-1]) >= _place(record):
+            records.pop()
+        records.append(record)
+    return records
+
+
+def _place(record: dict[str, Any]) -> tuple[int, bool]:
+    """Return a record's place in a training: after its step, an evaluation last."""
+    return (-1, False) if record["kind"] == "start" else (record["step"], record["kind"] == "eval")
 
 
 def export_run(run: Path, folder: Path) -> None:
@@ -51,12 +90,11 @@ def load_results(results: Path, tier: str) -> list[RunResult]:
     found = []
     for path in sorted((results / tier).glob(f"*/seed*/{PROVENANCE}")):
         provenance = _read(path)
-        lines = (path.parent / METRICS).read_text(encoding="utf-8").splitlines()
         evaluation_path = path.parent / EVALUATION
         evaluation = _read(evaluation_path) if evaluation_path.exists() else None
         if evaluation is not None and evaluation["run_digest"] != provenance["run_digest"]:
             raise UserError(f"{evaluation_path} judges another run than {path}; delete it and run the DAG again.")
-        records = [json.loads(line) for line in lines]
+        records = read_metrics(path.parent / METRICS)
         found.append(RunResult(provenance["training"], provenance["seed"], provenance, records, evaluation))
     return found
 

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.structures.bbox import bbox_xyxy_to_cxcywh, distance2bbox
-from mmdet.utils import reduce_mean
 from mmengine.model import BaseModule, bias_init_with_prob, normal_init
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -30,6 +29,7 @@ from date.models.losses import (
     one_hot_targets,
     sigmoid_focal_loss,
 )
+from date.models.normalisers import reduce_mean
 
 
 @dataclass
@@ -422,8 +422,9 @@ class RetinaBranch(Branch):
     Args:
         anchor_generator, assigner, bbox_coder: configs of MMDetection's `AnchorGenerator`, `MaxIoUAssigner` and
             `DeltaXYWHBBoxCoder` (means 0, deviations 1).
-        reduce_normaliser: False divides by this process's number of positives (each image counting at least 1), as
-            the official code; True by its mean over the processes, so that the split into processes does not matter.
+        reduce_normaliser: True divides by the mean over the processes of their numbers of positives (each image
+            counting at least 1), so that the division into processes does not matter; False by this process's own, as
+            the official code. In one process the two are the same.
         kwargs: of `Branch`.
     """
 
@@ -433,7 +434,7 @@ class RetinaBranch(Branch):
         anchor_generator: dict[str, Any],
         assigner: dict[str, Any],
         bbox_coder: dict[str, Any],
-        reduce_normaliser: bool = False,
+        reduce_normaliser: bool = True,
         **kwargs: Any,
     ) -> None:
         generator = TASK_UTILS.build(anchor_generator)
@@ -475,8 +476,7 @@ class RetinaBranch(Branch):
         labels = torch.stack([label for label, _ in assigned])
         positive = (labels >= 0) & (labels < self.num_classes)
         num_pos = positive.sum(-1).clamp(min=1).sum().to(output.reg.dtype)
-        if self.reduce_normaliser:
-            num_pos = reduce_mean(num_pos)
+        num_pos = reduce_mean(num_pos, self.reduce_normaliser)
 
         judged = (labels >= 0).unsqueeze(1)  # ignored anchors: a logit of -inf would be exact but has no gradient path
         logits = torch.where(judged, output.cls, output.cls.new_tensor(-1e4))

@@ -1,12 +1,10 @@
-"""What MMEngine's runner builds from a config: importing this module registers it with MMDetection."""
+"""What a config names and MMDetection does not have: importing this module registers it."""
 
 from date import compat
 
 compat.activate()
 
 from date.training.metric import CocoDetectionMetric  # noqa: E402
-from date.training.recorder import MetricsHook  # noqa: E402
-from date.training.sampling import EpochSampler, SeededDataset  # noqa: E402
-from date.training.weights import FeatureExtractorHook  # noqa: E402
+from date.training.sampling import EpochSampler, GlobalBatchSampler, SeededDataset  # noqa: E402
 
-__all__ = ["CocoDetectionMetric", "EpochSampler", "FeatureExtractorHook", "MetricsHook", "SeededDataset"]
+__all__ = ["CocoDetectionMetric", "EpochSampler", "GlobalBatchSampler", "SeededDataset"]

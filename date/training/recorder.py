@@ -1,151 +1,181 @@
-"""The record of a training: ``metrics.jsonl``, progress for the eye, and a stop when the loss is not finite."""
+"""The record of a training, ``metrics.jsonl``, exact across interruptions, and the watch for losses not finite."""
 
 from __future__ import annotations
 
 import json
 import math
-import sys
+import resource
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from mmdet.registry import HOOKS
-from mmengine.hooks import Hook
-from mmengine.runner import Runner
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
-from date.errors import UserError
+from date.files import replace_text
+from date.results import METRICS_SCHEMA, read_metrics, utc
+from date.training.processes import Processes
 
-METRICS_SCHEMA = 1
-PLAIN_SECONDS = 30.0
-"""Seconds between two progress lines where standard error is not a terminal."""
+_NEVER = float("inf")
 
 
-class NonFiniteLossError(UserError):
-    """The loss is NaN or infinite; the training stops."""
+class NonFiniteLoss(Exception):
+    """A loss is NaN or infinite.
+
+    Args:
+        step: the steps before the one whose loss it is.
+        images: ids of this process's part of its batch; empty where another process has it.
+        parts: which losses, for the message.
+    """
+
+    def __init__(self, step: int, images: list[int], parts: str) -> None:
+        super().__init__(step, images, parts)
+        self.step, self.images, self.parts = step, images, parts
 
 
-@HOOKS.register_module()
-class MetricsHook(Hook):
-    """Write one JSON object per line to ``metrics.jsonl`` and show how far the training is.
+class Recorder:
+    """Writes one JSON object per line to ``metrics.jsonl``.
 
-    Lines of kind ``train`` hold means over the last ``interval`` steps: step, epoch, lr, loss, every loss by its name,
-    seconds per step and the share of it spent waiting for data. Lines of kind ``eval`` hold COCO's metrics in percent
-    after an epoch. The first line, kind ``start``, has the schema's version.
+    Lines of kind ``train`` hold means over the last ``interval`` steps: step, epoch, lr, loss, every loss by its branch
+    and name, the gradient's norm before clipping, seconds per step, peak memory. Lines of kind ``eval`` hold the
+    metrics of the validation images in percent after an epoch. The first line, kind ``start``, has the schema's
+    version.
 
-    Losses are summed on the device and read once per interval, so no step waits for the device.
+    Losses are summed on the device and read once per interval, so no step waits for the device; so is the first step
+    whose loss is not finite.
 
     Args:
         path: of the file.
         interval: steps between two lines.
-        title: shown with the progress.
+        steps: of the whole training.
+        epoch_steps: steps of an epoch.
+        processes: that train together; the first one writes.
     """
 
-    priority = "VERY_LOW"
-
-    def __init__(self, path: str, interval: int, title: str) -> None:
-        self.path = Path(path)
-        self.interval = interval
-        self.title = title
-        self.sums: dict[str, torch.Tensor] = {}
+    def __init__(self, path: Path, interval: int, steps: int, epoch_steps: int, processes: Processes) -> None:
+        self.path, self.interval, self.steps, self.epoch_steps = path, interval, steps, epoch_steps
+        self.processes = processes
+        self.stream: TextIO | None = None
+        self.sums: dict[str, Tensor] = {}
         self.count = 0
+        self.first_bad = torch.tensor(_NEVER, dtype=torch.float64, device=processes.device)
+        self.images: deque[tuple[int, list[int]]] = deque(maxlen=interval)
+        self.last_ap: float | None = None
 
-    def before_train(self, runner: Runner) -> None:
-        """Open the file and the progress display."""
-        self.stream: TextIO = self.path.open("w", encoding="utf-8")
-        self.epochs = round(runner.max_iters / len(runner.train_dataloader), 4)
-        self._write(kind="start", schema_version=METRICS_SCHEMA, steps=runner.max_iters, epochs=self.epochs)
-        self.display = _Display(self.title, runner.max_iters)
-        self.mark = time.perf_counter()
+    def open(self, step: int, state: dict[str, Any] | None) -> None:
+        """Go on after a step: lines of later steps, which an interrupted process wrote, are taken back.
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Read the learning rate that the step will use, before the schedulers move it on."""
-        self.lr = runner.optim_wrapper.get_lr()["lr"][-1]
+        Args:
+            step: that the network stands after.
+            state: what `state` gave then; None at the beginning.
+        """
+        if state is not None:
+            device = self.processes.device
+            self.sums = {name: value.to(device) for name, value in state["sums"].items()}
+            self.count = state["count"]
+        if self.processes.first:
+            records = read_metrics(self.path) if self.path.exists() else []
+            kept = [r for r in records if r["kind"] == "start" or r["step"] < step + (r["kind"] == "train")]
+            epochs = round(self.steps / self.epoch_steps, 4)
+            start = {"kind": "start", "schema_version": METRICS_SCHEMA, "steps": self.steps, "epochs": epochs}
+            lines = kept if kept else [start]
+            replace_text(self.path, "".join(json.dumps(record) + "\n" for record in lines))
+            self.stream = self.path.open("a", encoding="utf-8")
+            scores = [r.get("AP") for r in kept if r["kind"] == "eval"]
+            self.last_ap = scores[-1] if scores else None
+        self.begin()
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
-    ) -> None:
-        """Add the step's losses; at the interval's end write the means.
+    def begin(self) -> None:
+        """Start the clock of the steps that come."""
+        self.mark, self.timed = time.perf_counter(), 0
+
+    def close(self) -> None:
+        """Close the file."""
+        if self.stream is not None:
+            self.stream.close()
+
+    def state(self) -> dict[str, Any]:
+        """Return what the next line is made of besides the steps that come."""
+        return {"sums": dict(self.sums), "count": self.count}
+
+    def epoch(self, step: int) -> float:
+        """Return the epochs that a step completes."""
+        return round(step / self.epoch_steps, 4)
+
+    def add(self, step: int, lr: float, losses: dict[str, Tensor], images: list[int]) -> dict[str, float] | None:
+        """Add a step; at the interval's end write the means and return them.
+
+        Args:
+            step: counted from 1.
+            lr: that the step used.
+            losses: scalars on the device by name, ``loss`` being their total.
+            images: ids of this process's part of the batch.
 
         Raises:
-            NonFiniteLossError: the mean loss is not finite.
+            NonFiniteLoss: the loss of this step or of one since the last line is not finite.
         """
-        for name, value in (outputs or {}).items():
-            if isinstance(value, torch.Tensor) and "loss" in name:
-                self.sums[name] = self.sums.get(name, 0) + value.detach()
+        for name, value in losses.items():
+            value = value.detach().double()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        bad = torch.where(losses["loss"].detach().isfinite(), _NEVER, float(step))
+        self.first_bad = torch.minimum(self.first_bad, bad)
+        self.images.append((step, images))
         self.count += 1
-        step = runner.iter + 1
-        if step % self.interval and step != runner.max_iters:
-            return
+        self.timed += 1
+        if step % self.interval and step != self.steps:
+            return None
+        names = list(self.sums)
+        values = self.processes.mean(torch.stack([self.sums[name] for name in names])) / self.count
+        means = dict(zip(names, values.tolist(), strict=True))
+        if not math.isfinite(means["loss"]):
+            self.raise_if_bad(means)
         now = time.perf_counter()
-        losses = {name: float(value) / self.count for name, value in self.sums.items()}
-        epoch = round(step / len(runner.train_dataloader), 4)
         self._write(
             kind="train",
             step=step,
-            epoch=epoch,
-            lr=self.lr,
-            **losses,
-            seconds_per_step=round((now - self.mark) / self.count, 5),
+            epoch=self.epoch(step),
+            lr=lr,
+            **means,
+            seconds_per_step=round((now - self.mark) / self.timed, 5),
+            memory_mb=peak_memory(self.processes.device),
+            time=utc(),
         )
-        self.display.show(step, f"epoch {epoch:.1f}/{self.epochs:g}  loss {losses['loss']:.3f}")
-        self.sums, self.count, self.mark = {}, 0, now
-        if not math.isfinite(losses["loss"]):
-            parts = ", ".join(f"{k} {v:.4g}" for k, v in losses.items())
-            raise NonFiniteLossError(
-                f"the loss of {self.title} is not finite at step {step} ({parts}); lower the tier's lr or check data"
-            )
+        self.sums, self.count = {}, 0
+        self.begin()
+        return means
 
-    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Write the evaluation after an epoch."""
-        named = {name.removeprefix("coco/"): value for name, value in (metrics or {}).items()}
-        values = {k: (round(v, 6) if math.isfinite(v) else None) for k, v in named.items() if not k.endswith("time")}
-        epoch = round(runner.iter / len(runner.train_dataloader), 4)
-        self._write(kind="eval", step=runner.iter, epoch=epoch, **values)
-        self.display.say(f"{self.title}: epoch {epoch:g}/{self.epochs:g}  AP {values['AP'] or 0:.1f}")
-        self.mark = time.perf_counter()
+    def raise_if_bad(self, means: dict[str, float] | None = None) -> None:
+        """Wait for the device and make sure that every loss so far is finite.
 
-    def after_train(self, runner: Runner) -> None:
-        """Close what was opened."""
-        self.stream.close()
-        self.display.close()
+        Raises:
+            NonFiniteLoss: one is not; the message names its step and images.
+        """
+        first = self.first_bad.item()
+        if first == _NEVER and (means is None or math.isfinite(means["loss"])):
+            return
+        named = [] if means is None else [f"{k} {v:g}" for k, v in means.items() if not math.isfinite(v)]
+        parts = f" ({', '.join(named)})" if named else ""
+        if first == _NEVER:
+            raise NonFiniteLoss(self.images[-1][0] - 1, [], f"{parts} in another process, in a step up to the one")
+        images = next((ids for step, ids in self.images if step == first), [])
+        raise NonFiniteLoss(int(first) - 1, images, parts)
+
+    def evaluated(self, step: int, metrics: dict[str, float | None], seconds: float) -> None:
+        """Write an evaluation."""
+        self.last_ap = metrics.get("AP")
+        values = {name: None if value is None else round(value, 6) for name, value in metrics.items()}
+        self._write(kind="eval", step=step, epoch=self.epoch(step), **values, seconds=round(seconds, 2), time=utc())
+        self.begin()
 
     def _write(self, **record: Any) -> None:
-        self.stream.write(json.dumps(record) + "\n")
-        self.stream.flush()
+        if self.stream is not None:
+            self.stream.write(json.dumps(record) + "\n")
+            self.stream.flush()
 
 
-class _Display:
-    """A bar with the time left on a terminal, plain lines in a log file."""
-
-    def __init__(self, title: str, steps: int) -> None:
-        self.title, self.steps = title, steps
-        self.began = self.last = time.monotonic()
-        self.progress: Progress | None = None
-        if sys.stderr.isatty():
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self.progress = Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True))
-            self.task = self.progress.add_task(title, total=steps, note="")
-            self.progress.start()
-
-    def show(self, step: int, note: str) -> None:
-        if self.progress is not None:
-            self.progress.update(self.task, completed=step, note=note)
-        elif time.monotonic() - self.last >= PLAIN_SECONDS:
-            self.last = time.monotonic()
-            left = (self.last - self.began) / step * (self.steps - step)
-            print(
-                f"{self.title}: step {step}/{self.steps}  {note}  {left / 60:.1f} min left", file=sys.stderr, flush=True
-            )
-
-    def say(self, line: str) -> None:
-        if self.progress is not None:
-            self.progress.console.print(line)
-        else:
-            print(line, file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        if self.progress is not None:
-            self.progress.stop()
+def peak_memory(device: torch.device) -> int:
+    """Return the most memory used so far in MiB: of the GPU, or else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) >> 20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10

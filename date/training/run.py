@@ -1,44 +1,78 @@
-"""A run from its catalogue entry to its sealed folder."""
+"""A run from its catalogue entry to its sealed folder.
+
+While it is trained, a run lives in ``<runs>/.work/<run>/``: checkpoints, ``metrics.jsonl``, ``train.log``, and what
+`date.training.journal` and `date.training.lease` write. The same command resumes it there, however it ended. At the
+end ``<runs>/<run>/`` appears, complete, by a rename.
+"""
 
 from __future__ import annotations
 
+import calendar
 import contextlib
+import io
 import json
-import logging
+import os
 import platform
+import shutil
+import socket
 import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from date import config as configs
 from date.catalogue import ROOT, Tier, Training, load, load_dataset
 from date.data.coco import prepare, verify_weights
-from date.errors import UserError
-from date.files import file_digest, sealing
+from date.errors import UserError, told
+from date.files import file_digest, sync_folder
 from date.results import METRICS, PROVENANCE
+from date.training.interruption import Interrupted, Interruption
+from date.training.options import Options
+
+if TYPE_CHECKING:
+    from date.training.journal import Journal
+    from date.training.lease import Lease
+    from date.training.processes import Processes
 
 WEIGHTS, CONFIG = "final.safetensors", "config.py"
-PROVENANCE_SCHEMA = 1
+PROVENANCE_SCHEMA = 2
 
 
-def train(training: Training, tier: Tier, seed: int, runs: Path, threads: int | None = None) -> Path:
-    """Train a network, or find the run that already did, and return the sealed run's folder.
+@dataclass(frozen=True)
+class Plan:
+    """All that is known of a run before PyTorch is loaded."""
 
-    Everything that can be wrong with names, data and weights is found before PyTorch is loaded. The folder appears
-    complete, by a rename, or not at all; an interrupted training starts anew from its first step.
+    training: Training
+    tier: Tier
+    seed: int
+    digest: str
+    config: dict[str, Any]
+    manifest: dict[str, Any]
+    sealed: Path
+    """The folder that appears at the end."""
+    initial: Path | None
+    """The file of weights that backbone, neck and towers start from."""
 
-    Args:
-        training: what to train.
-        tier: how large.
-        seed: of initialisation, data order and augmentation.
-        runs: folder of all runs; work in progress lies in its ``.work``.
-        threads: CPU threads; None lets PyTorch choose.
+    @property
+    def title(self) -> str:
+        """For the eye."""
+        return f"{self.training.name} seed {self.seed}"
+
+    @property
+    def work(self) -> Path:
+        """The working folder."""
+        return self.sealed.parent / ".work" / self.sealed.name
+
+
+def plan(training: Training, tier: Tier, seed: int, runs: Path) -> Plan:
+    """Check everything that can be wrong with names, data and weights, and return what is to be trained.
 
     Raises:
-        UserError: bad data, missing weights, another process training the same run, or a loss that is not finite.
+        UserError: bad data, or missing weights.
     """
     root = configs.data_root()
     dataset = load_dataset(configs.dataset_name(training, tier))
@@ -47,19 +81,141 @@ def train(training: Training, tier: Tier, seed: int, runs: Path, threads: int | 
     initial = _initial_weights(training, tier, seed, runs, manifest["digest"])
     digest = configs.run_digest(training, tier, seed, manifest["digest"])
     sealed = runs / configs.run_name(training, tier, seed, digest)
-    if sealed.exists():
-        print(f"{sealed.name} is trained already", file=sys.stderr)
-        return sealed
-    with sealing(sealed, f"training {sealed.name}") as (folder, work):
-        config = configs.resolve(training, tier, seed, root)
-        began = time.time()
-        _run(config, work, folder, f"{training.name} seed {seed}", threads, initial)
-        provenance = _provenance(training, tier, seed, digest, config, manifest, folder, began)
-        if initial is not None:
-            source = training.init if training.init_file else initial.parent.name
-            provenance["initialised_from"] = {"weights": source, "weights_sha256": file_digest(initial)}
-        (folder / PROVENANCE).write_text(json.dumps(provenance, indent=1) + "\n")
-    return sealed
+    config = configs.resolve(training, tier, seed, root)
+    return Plan(training, tier, seed, digest, config, manifest, sealed, initial)
+
+
+def train(
+    training: Training,
+    tier: Tier,
+    seed: int,
+    runs: Path,
+    threads: int | None = None,
+    options: Options = Options(),  # noqa: B008 - immutable
+    time_budget: float | None = None,
+) -> Path:
+    """Train a network, go on where an interrupted process left off, or find the finished run; return its sealed folder.
+
+    Args:
+        training: what to train.
+        tier: how large.
+        seed: of initialisation, data order and augmentation.
+        runs: folder of all runs.
+        threads: CPU threads; None lets PyTorch choose.
+        options: how the training is carried out; see there.
+        time_budget: seconds after which this process has to be gone; None for no limit.
+
+    Raises:
+        Interrupted: a signal or the end of the time budget; the state is saved.
+        UserError: bad data, missing weights, another process training the same run, or what the training itself
+            can't go on with; the message names the last checkpoint.
+    """
+    with Interruption(time_budget) as interruption:
+        planned = plan(training, tier, seed, runs)
+        if planned.sealed.exists():
+            print(f"{planned.sealed.name} is trained already", file=sys.stderr)
+            return planned.sealed
+        # MMDetection's datasets print pycocotools' chatter; standard output is for the run's folder alone.
+        with contextlib.redirect_stdout(io.StringIO()), _processes(threads) as processes:
+            _train(planned, interruption, processes, options)
+    return planned.sealed
+
+
+@contextlib.contextmanager
+def _processes(threads: int | None) -> Iterator[Processes]:
+    warnings.filterwarnings("ignore", category=UserWarning, module="mmengine")
+    import torch
+    from mmengine.logging import MMLogger
+    from mmengine.registry import init_default_scope
+
+    import date.models
+    import date.training.components  # noqa: F401 - both register what a config names
+    from date.training.processes import joined
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    MMLogger.get_instance("date", log_level="WARNING")
+    init_default_scope("mmdet")
+    with joined() as processes:
+        yield processes
+
+
+def _train(planned: Plan, interruption: Interruption, processes: Processes, options: Options) -> None:
+    from date.training.journal import Journal, begin_segment, end_segment, tell
+    from date.training.lease import Lease
+
+    if not processes.first:
+        with Journal(planned.work, planned.title, quiet=True) as journal:
+            _run(planned, interruption, processes, options, None, journal)
+        return
+    with (
+        Lease(planned.work, f"training {planned.sealed.name}", tell(planned.title)) as lease,
+        Journal(planned.work, planned.title) as journal,
+    ):
+        if planned.sealed.exists():  # finished by the holder before
+            return
+        begin_segment(planned.work, _segment(processes))
+        try:
+            weights = _run(planned, interruption, processes, options, lease, journal)
+        except BaseException as error:
+            state, reason = ("interrupted", error.reason) if isinstance(error, Interrupted) else ("failed", told(error))
+            with contextlib.suppress(OSError):  # on a full disk the error itself has to reach the user
+                journal.end(state, reason)
+                end_segment(planned.work, journal.status.get("step"), reason)
+            raise
+        end_segment(planned.work, journal.status.get("step"), "finished")
+        journal.end("finished", "sealed")
+        lease.check()
+        _seal(planned, weights, processes)
+
+
+def _run(
+    planned: Plan,
+    interruption: Interruption,
+    processes: Processes,
+    options: Options,
+    lease: Lease | None,
+    journal: Journal,
+) -> dict[str, Any]:
+    from mmengine.config import Config
+
+    from date.training.loop import Trainer
+
+    initial = None if planned.initial is None else (planned.initial, file_digest(planned.initial))
+    trainer = Trainer(
+        Config(planned.config),
+        planned.work,
+        planned.digest,
+        planned.seed,
+        initial,
+        options,
+        processes,
+        interruption,
+        lease,
+        journal,
+    )
+    return trainer.run()
+
+
+def _seal(planned: Plan, weights: dict[str, Any], processes: Processes) -> None:
+    """Make the sealed folder of a finished training appear, and remove its working folder."""
+    from mmengine.config import Config
+    from safetensors.torch import save_file
+
+    from date.training.journal import LOG
+
+    folder = planned.work / "sealed"
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir()
+    Config(planned.config).dump(str(folder / CONFIG))
+    save_file(weights, folder / WEIGHTS)
+    for name in (METRICS, LOG):
+        shutil.copy(planned.work / name, folder / name)
+    (folder / PROVENANCE).write_text(json.dumps(_provenance(planned, folder, processes), indent=1) + "\n")
+    sync_folder(folder)
+    folder.rename(planned.sealed)
+    shutil.rmtree(planned.work)
 
 
 def _initial_weights(training: Training, tier: Tier, seed: int, runs: Path, manifest_digest: str) -> Path | None:
@@ -100,86 +256,65 @@ def generation_progress(name: str) -> Any:
     return report
 
 
-def _run(
-    config: dict[str, Any], work: Path, folder: Path, title: str, threads: int | None, initial: Path | None
-) -> None:
-    """Train by MMEngine's Runner and write config, metrics and weights into the folder."""
-    # MMEngine repeats configuration and environment at every start; provenance.json has both.
-    warnings.filterwarnings("ignore", category=UserWarning, module="mmengine")
-    import torch
-    from mmengine.config import Config
-    from mmengine.runner import Runner
-    from safetensors.torch import save_file
-
-    import date.models
-    import date.training.components  # noqa: F401 - both register what the config names
-
-    if threads is not None:
-        torch.set_num_threads(threads)
-    cfg = Config(config)
-    cfg.dump(str(folder / CONFIG))
-    cfg.work_dir = str(work / "mmengine")
-    cfg.log_level = logging.getLevelName(logging.WARNING)
-    cfg.default_hooks = dict(logger=None, checkpoint=None)
-    hook = dict(type="MetricsHook", path=str(folder / METRICS), interval=cfg.pop("metrics_interval"), title=title)
-    cfg.custom_hooks = [hook]
-    if initial is not None:
-        cfg.custom_hooks.append(dict(type="FeatureExtractorHook", path=str(initial), sha256=file_digest(initial)))
-    # MMDetection's datasets print pycocotools' chatter; standard output is for the run's folder alone.
-    with (work / "stdout.log").open("w") as chatter, contextlib.redirect_stdout(chatter):
-        runner = Runner.from_cfg(cfg)
-        runner.train()
-    state = {name: value.detach().cpu().contiguous() for name, value in runner.model.state_dict().items()}
-    save_file(state, folder / WEIGHTS)
-
-
-def _provenance(
-    training: Training,
-    tier: Tier,
-    seed: int,
-    digest: str,
-    config: dict[str, Any],
-    manifest: dict[str, Any],
-    folder: Path,
-    began: float,
-) -> dict[str, Any]:
-    import torch
-
-    from date.compat import stack_versions
-
-    ended = time.time()
-    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+def _segment(processes: Processes) -> dict[str, Any]:
+    """Return who works on a run from now on."""
     return {
-        "schema_version": PROVENANCE_SCHEMA,
-        "training": training.name,
-        "tier": tier.name,
-        "seed": seed,
-        "run": configs.run_name(training, tier, seed, digest),
-        "run_digest": digest,
-        "config_sha256": configs.config_digest(configs.resolve(training, tier, seed, None)),
-        "code_sha256": configs.code_fingerprint(),
-        "commit": _commit(),
-        "data": manifest,
-        "weights_sha256": file_digest(folder / WEIGHTS),
-        "metrics_sha256": file_digest(folder / METRICS),
-        "versions": stack_versions(),
-        "hardware": {
-            "devices": devices or ["cpu"],
-            "processor": platform.processor() or platform.machine(),
-            "cuda": torch.version.cuda if devices else None,
-            "threads": torch.get_num_threads(),
-        },
-        "precision": "float32",
-        "steps": _last_step(folder / METRICS),
-        "batch_size": config["train_dataloader"]["batch_size"],
-        "segments": [
-            {"began": _utc(began), "ended": _utc(ended), "seconds": round(ended - began, 1), "reason": "finished"}
-        ],
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "job": os.environ.get("SLURM_JOB_ID"),
+        "processes": processes.count,
+        **_hardware(),
     }
 
 
-def _utc(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+def _hardware() -> dict[str, Any]:
+    import torch
+
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "devices": devices or ["cpu"],
+        "processor": platform.processor() or platform.machine(),
+        "cuda": torch.version.cuda if devices else None,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _provenance(planned: Plan, folder: Path, processes: Processes) -> dict[str, Any]:
+    from date.compat import stack_versions
+    from date.training.journal import read_segments
+
+    compute = planned.config["compute"]
+    provenance = {
+        "schema_version": PROVENANCE_SCHEMA,
+        "training": planned.training.name,
+        "tier": planned.tier.name,
+        "seed": planned.seed,
+        "run": planned.sealed.name,
+        "run_digest": planned.digest,
+        "config_sha256": configs.config_digest(configs.resolve(planned.training, planned.tier, planned.seed, None)),
+        "code_sha256": configs.code_fingerprint(),
+        "commit": _commit(),
+        "data": planned.manifest,
+        "weights_sha256": file_digest(folder / WEIGHTS),
+        "metrics_sha256": file_digest(folder / METRICS),
+        "versions": stack_versions(),
+        "hardware": _hardware(),
+        "precision": compute["precision"],
+        "compute": compute,
+        "steps": _last_step(folder / METRICS),
+        "batch_size": planned.config["train_dataloader"]["batch_size"],
+        "processes": processes.count,
+        "segments": [segment | _seconds(segment) for segment in read_segments(planned.work)],
+    }
+    if planned.initial is not None:
+        source = planned.training.init if planned.training.init_file else planned.initial.parent.name
+        provenance["initialised_from"] = {"weights": source, "weights_sha256": file_digest(planned.initial)}
+    return provenance
+
+
+def _seconds(segment: dict[str, Any]) -> dict[str, Any]:
+    began, ended = (calendar.timegm(time.strptime(segment[k], "%Y-%m-%dT%H:%M:%SZ")) for k in ("began", "ended"))
+    return {"seconds": ended - began}
 
 
 def _last_step(metrics: Path) -> int:

@@ -1,16 +1,37 @@
-"""Data order and augmentation as functions of the seed, so that neither workers nor interruptions change a run."""
+"""Data order and augmentation as functions of the seed: neither workers, processes nor interruptions change a run."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from mmdet.registry import DATA_SAMPLERS, DATASETS
-from mmengine.dataset import BaseDataset
+from mmengine.dataset import BaseDataset, pseudo_collate
+from mmengine.dist import get_rank, get_world_size
+from mmengine.runner import Runner
 from torch.utils.data import Dataset, Sampler
+
+from date.errors import UserError
+
+READ_ATTEMPTS = 3
+"""How often an image is read before an error of the file system counts; file servers have bad moments."""
+
+
+@dataclass(frozen=True)
+class LoadFailure:
+    """What `SeededDataset` returns in place of a sample that it can't load.
+
+    An exception would lose its kind and its message on the way from a worker process.
+    """
+
+    image: str
+    reason: str
 
 
 @DATA_SAMPLERS.register_module()
@@ -26,12 +47,13 @@ class EpochSampler(Sampler[int]):
     """
 
     def __init__(self, dataset: Any, seed: int, round_up: bool = True) -> None:
+        self.dataset = dataset
         self.size = len(dataset)
         self.seed = seed
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose permutation is yielded next; MMEngine calls it before every epoch."""
+        """Choose the epoch whose permutation is yielded next."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -40,6 +62,65 @@ class EpochSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         order = np.random.Generator(np.random.PCG64([self.seed, self.epoch])).permutation(self.size)
         return iter((self.epoch * self.size + order).tolist())
+
+
+@DATA_SAMPLERS.register_module()
+class GlobalBatchSampler(Sampler[list[int]]):
+    """An epoch's batches of all processes together, of which this process yields its part.
+
+    Which images make up a batch is a function of (seed, epoch), whatever the number of processes, and every batch is
+    full: the last one is filled from the epoch's beginning, as MMDetection's samplers round up. Portrait and landscape
+    images come in batches of their own, since a batch is padded to its largest height and width; what is left of both
+    at the end comes in one (MMDetection's ``AspectRatioBatchSampler``, there for each GPU's two images).
+
+    Args:
+        sampler: an `EpochSampler`.
+        batch_size: images in a batch, over all processes.
+        drop_last: unused, taken because MMEngine passes it.
+
+    Raises:
+        UserError: the processes can't share the batch equally.
+    """
+
+    def __init__(self, sampler: EpochSampler, batch_size: int, drop_last: bool = False) -> None:
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.rank, self.processes = get_rank(), get_world_size()
+        if batch_size % self.processes:
+            raise UserError(
+                f"{self.processes} processes can't share batches of {batch_size} images equally; start a number of "
+                f"processes that divides {batch_size}."
+            )
+        self.landscape = sampler.dataset.landscape()
+        self.first = 0
+
+    def start_at(self, epoch: int, batch: int) -> None:
+        """Choose the epoch, and the batch in it, that come next; the batches before are not loaded."""
+        self.sampler.set_epoch(epoch)
+        self.first = batch
+
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // self.batch_size)
+
+    def batches(self) -> list[list[int]]:
+        """Return the chosen epoch's batches, of all processes, as `EpochSampler`'s numbers."""
+        buckets: tuple[list[int], list[int]] = ([], [])
+        order, full = list(self.sampler), []
+        for number in order:
+            bucket = buckets[int(self.landscape[number % len(self.sampler)])]
+            bucket.append(number)
+            if len(bucket) == self.batch_size:
+                full.append(bucket.copy())
+                bucket.clear()
+        rest = buckets[0] + buckets[1]
+        missing = -len(rest) % self.batch_size
+        rest += [order[i % len(order)] for i in range(missing)]
+        return full + [rest[i : i + self.batch_size] for i in range(0, len(rest), self.batch_size)]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        share = self.batch_size // self.processes
+        mine = slice(self.rank * share, (self.rank + 1) * share)
+        return iter([batch[mine] for batch in self.batches()[self.first :]])
 
 
 @DATASETS.register_module()
@@ -63,9 +144,36 @@ class SeededDataset(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.dataset)
 
+    def landscape(self) -> Sequence[bool]:
+        """Return whether each image is at least as wide as high."""
+        infos = map(self.dataset.get_data_info, range(len(self)))
+        return [info["width"] >= info["height"] for info in infos]
+
+    @property
+    def ann_file(self) -> str:
+        """Path of the annotations."""
+        return self.dataset.ann_file
+
+    def image_id(self, number: int) -> int:
+        """Return the annotation file's id of the image behind `EpochSampler`'s number."""
+        return self.dataset.get_data_info(number % len(self))["img_id"]
+
     def __getitem__(self, number: int) -> Any:
-        """Return a sample by `EpochSampler`'s number, ``epoch * len + index``."""
+        """Return a sample by `EpochSampler`'s number, ``epoch * len + index``, or a `LoadFailure`."""
         epoch, index = divmod(number, len(self.dataset))
+        attempt = 1
+        while True:
+            try:
+                return self._sample(epoch, index)
+            except Exception as error:  # whatever a decoder or a transform raises: the trainer stops and tells it
+                if isinstance(error, OSError) and attempt < READ_ATTEMPTS:
+                    time.sleep(attempt)
+                    attempt += 1
+                    continue
+                path = self.dataset.get_data_info(index)["img_path"]
+                return LoadFailure(path, f"{type(error).__name__}: {error}")
+
+    def _sample(self, epoch: int, index: int) -> Any:
         # MMDetection's transforms draw from the global generators of `random` and numpy (and some from torch).
         words = np.random.SeedSequence([self.seed, epoch, index]).generate_state(3)
         random.seed(int(words[0]))
@@ -73,3 +181,28 @@ class SeededDataset(Dataset[Any]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(words[2]))
             return self.dataset[index]
+
+
+def build_loader(config: Any, device: torch.device) -> Any:
+    """Return PyTorch's loader of a config's dataloader, whose batches are MMEngine's, or a `LoadFailure`.
+
+    Args:
+        config: an MMEngine dataloader.
+        device: that the batches are for; for a GPU, images are put into memory that it can fetch by itself.
+    """
+    config = config.copy()
+    config.update(
+        collate_fn=_collate,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=dict(type=_start_worker),
+    )
+    return Runner.build_dataloader(config)
+
+
+def _collate(samples: list[Any]) -> Any:
+    failures = [sample for sample in samples if isinstance(sample, LoadFailure)]
+    return failures[0] if failures else pseudo_collate(samples)
+
+
+def _start_worker(worker: int) -> None:
+    cv2.setNumThreads(0)  # as many workers as cores, each with threads of its own, get into each other's way

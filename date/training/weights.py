@@ -12,10 +12,6 @@ from date import compat
 compat.activate()
 
 import torch  # noqa: E402
-from mmdet.registry import HOOKS  # noqa: E402
-from mmengine.hooks import Hook  # noqa: E402
-from mmengine.model import is_model_wrapper  # noqa: E402
-from mmengine.runner import Runner  # noqa: E402
 from safetensors import SafetensorError  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
@@ -135,31 +131,3 @@ def initialise_feature_extractor(model: nn.Module, state: Mapping[str, Tensor], 
             "start from a training of the same backbone, tier and towers."
         )
     model.load_state_dict(given, strict=False)
-
-
-@HOOKS.register_module()
-class FeatureExtractorHook(Hook):
-    """Start a training from another's backbone, neck and towers, after the random initialisation.
-
-    A training that is resumed keeps what it has learned.
-
-    Args:
-        path: of the weights.
-        sha256: the digest that the file must have.
-    """
-
-    def __init__(self, path: str, sha256: str) -> None:
-        self.path = Path(path)
-        self.sha256 = sha256
-
-    def before_train(self, runner: Runner) -> None:
-        """Copy the weights.
-
-        Raises:
-            UserError: the file is absent, unsafe or another one, or does not fit the network.
-        """
-        if runner.iter > 0:
-            return
-        state = load_checkpoint(self.path, self.sha256)
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        initialise_feature_extractor(model, state, str(self.path))

@@ -40,6 +40,7 @@ o2m = dict(
     ),
     retinanet=dict(
         type="RetinaBranch",
+        reduce_normaliser=True,  # False: each process divides by its own number of positives, as the official code
         anchor_generator=dict(
             type="AnchorGenerator",
             octave_base_scale=4,

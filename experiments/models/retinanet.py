@@ -2,7 +2,8 @@
 model = dict(
     type="RetinaNet",
     bbox_head=dict(
-        type="RetinaHead",
+        type="RetinaNetHead",
+        reduce_normaliser=True,  # False: each process divides by its own number of positives, as the official code
         num_classes=80,
         in_channels=256,
         stacked_convs=4,

@@ -42,20 +42,26 @@ def test_the_last_line_is_a_sealed_run(trained: dict[str, Any]) -> None:
     run = trained["run"]
     assert trained["done"].stdout == f"{run}\n", "nothing else on standard output"
     assert run.parent == trained["runs"]
-    assert {p.name for p in run.iterdir()} == {"config.py", "final.safetensors", "metrics.jsonl", "provenance.json"}
+    assert {p.name for p in run.iterdir()} == {
+        "config.py",
+        "final.safetensors",
+        "metrics.jsonl",
+        "provenance.json",
+        "train.log",
+    }
     provenance = json.loads((run / "provenance.json").read_text())
     assert (provenance["training"], provenance["tier"], provenance["seed"]) == (TRAINING, "smoke", 3)
     assert run.name == f"smoke-{TRAINING}-s3-{provenance['run_digest'][:10]}"
     assert provenance["versions"]["mmdet"] == "3.3.0"
     weights = load_file(run / "final.safetensors")
     assert any(name.startswith("bbox_head.predictors.1.conv_ctr") for name in weights)
-    assert "epoch 2/2  AP" in trained["done"].stderr, "progress shows"
+    assert "epoch 2  AP" in trained["done"].stderr, "progress shows"
 
 
 @pytest.mark.slow
 def test_metrics_have_every_loss_and_every_evaluation(trained: dict[str, Any]) -> None:
     records = [json.loads(line) for line in (trained["run"] / "metrics.jsonl").read_text().splitlines()]
-    assert records[0]["kind"] == "start" and records[0]["schema_version"] == 1
+    assert records[0]["kind"] == "start" and records[0]["schema_version"] == 2
     train = [r for r in records if r["kind"] == "train"]
     assert [r["step"] for r in train] == list(range(1, records[0]["steps"] + 1)), "the interval is one step at smoke"
     losses = ["o2o.loss_cls", "o2o.loss_reg", "o2o.loss_iou", "o2m.loss_cls", "o2m.loss_iou", "o2m.loss_ctr"]

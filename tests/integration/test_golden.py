@@ -5,22 +5,16 @@ Renew them after a deliberate change with ``python -m tests.integration.test_gol
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 import torch
-from mmdet.registry import MODELS
-from mmengine.config import Config
-from mmengine.optim import build_optim_wrapper
-from mmengine.registry import init_default_scope
-from mmengine.runner import Runner, set_random_seed
 
-import date.models
-import date.training.components  # noqa: F401 - both register what the configs name
-from date.catalogue import ROOT, load, load_dataset, load_tier
-from date.config import resolve
-from date.data.coco import prepare
+from date.catalogue import ROOT, load, load_tier
+from date.results import METRICS, read_metrics
+from date.training.run import train
 
 GOLDEN = ROOT / "tests" / "golden" / "losses.json"
 STEPS = 4
@@ -35,31 +29,26 @@ TRAININGS = (
 
 
 def platform() -> str:
-    """What decides the last bits: PyTorch's version and the instructions that its CPU kernels use."""
-    return f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}"
+    """What decides the last bits: PyTorch's version, and the processor, by which its kernels are chosen."""
+    wanted = ("vendor_id", "cpu family", "model", "stepping", "flags", "cache size")
+    lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    facts = dict(map(str.strip, line.split(":", 1)) for line in lines)
+    processor = "; ".join(facts.get(key, "") for key in wanted)
+    return f"torch {torch.__version__}, processor {hashlib.sha256(processor.encode()).hexdigest()[:16]}"
 
 
-def losses(name: str, root: Path) -> list[dict[str, float]]:
+def losses(name: str, folder: Path) -> list[dict[str, float]]:
     """Return every loss of a smoke training's first steps, at full precision, on one thread."""
-    tier = load_tier("smoke")
-    prepare(load_dataset(tier.datasets["coco"]), root)
-    init_default_scope("mmdet")
-    config = Config(resolve(load().training(name), tier, 0, root))
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     try:
-        set_random_seed(0)
-        model = MODELS.build(config.model)
-        model.init_weights()
-        model.train()
-        optim_wrapper = build_optim_wrapper(model, config.optim_wrapper)
-        for group in optim_wrapper.param_groups:
-            group["lr"] *= 0.1  # there are no schedulers here, hence no warm-up
-        batches = iter(Runner.build_dataloader(config.train_dataloader))
-        steps = [model.train_step(next(batches), optim_wrapper) for _ in range(STEPS)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DATE_DATA_ROOT", str(folder / "data"))
+            training, runs = load().training(name), folder / "runs"
+            run = train(training, load_tier("smoke"), 0, runs, threads=1)
     finally:
         torch.set_num_threads(threads)
-    return [{k: v.item() for k, v in step.items()} for step in steps]
+    records = [record for record in read_metrics(run / METRICS) if record["kind"] == "train"][:STEPS]
+    return [{k: v for k, v in record.items() if "loss" in k or k == "grad_norm"} for record in records]
 
 
 @pytest.mark.slow

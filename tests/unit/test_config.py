@@ -73,7 +73,7 @@ def test_36_epochs_use_the_multi_scale_pipeline() -> None:
 
 def test_baselines_use_mmdetections_heads() -> None:
     retina = resolve(load().training("retinanet-r50-coco-12e"), PAPER, 0, Path("/data"))["model"]["bbox_head"]
-    assert retina["type"] == "RetinaHead" and "norm_cfg" not in retina
+    assert retina["type"] == "RetinaNetHead" and "norm_cfg" not in retina
     assert retina["anchor_generator"]["octave_base_scale"] == 4
     fcos = resolve(load().training("fcos-r50-coco-12e"), PAPER, 0, Path("/data"))["model"]["bbox_head"]
     assert (fcos["type"], fcos["center_sampling"], fcos["norm_on_bbox"], fcos["centerness_on_reg"]) == ("FCOSHead",) + (

@@ -19,9 +19,7 @@ from hypothesis import strategies as st
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
-from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
-from mmengine.runner import Runner
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -327,91 +325,3 @@ def test_shapes_that_differ_are_listed_and_nothing_changes() -> None:
     ):
         initialise_feature_extractor(model, state, "fcos")
     assert_equal(dict(model.state_dict()), before)
-
-
-class ToyHead(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.cls_convs, self.reg_convs, self.predictor = (nn.Linear(2, 2) for _ in range(3))
-
-
-class Toy(BaseModel):
-    """The parts of a detector by name; `init_weights` draws them all anew."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone, self.neck = nn.Linear(2, 2), nn.Linear(2, 2)
-        self.bbox_head = ToyHead()
-
-    def init_weights(self) -> None:
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -1, 1)
-
-    def forward(self, inputs: list[Tensor], mode: str = "loss") -> Any:
-        x = self.neck(self.backbone(torch.stack(list(inputs))))
-        head = self.bbox_head
-        return {"loss": head.predictor(head.cls_convs(x) + head.reg_convs(x)).square().mean()}
-
-
-def toy_runner(work_dir: Path, hook: dict[str, Any], lr: float, epochs: int, resume: bool = False) -> Runner:
-    return Runner(
-        Toy(),
-        str(work_dir),
-        train_dataloader=dict(
-            dataset=[dict(inputs=torch.ones(2))], sampler=dict(type="DefaultSampler"), batch_size=1, num_workers=0
-        ),
-        optim_wrapper=dict(optimizer=dict(type="SGD", lr=lr)),
-        train_cfg=dict(by_epoch=True, max_epochs=epochs),
-        custom_hooks=[hook],
-        default_scope="mmdet",
-        experiment_name=f"{work_dir.parent.name}-{epochs}",
-        resume=resume,
-        log_level="ERROR",
-    )
-
-
-def toy_source(tmp_path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    source = Toy()
-    source.init_weights()
-    path = tmp_path / "source.safetensors"
-    save_file(source.state_dict(), path)
-    return copied_state(source), dict(type="FeatureExtractorHook", path=str(path), sha256=file_digest(path))
-
-
-def test_the_hook_initialises_after_the_random_weights(tmp_path: Path) -> None:
-    source, hook = toy_source(tmp_path)
-    runner = toy_runner(tmp_path / "run", hook, lr=0.0, epochs=1)
-    runner.train()
-    state = runner.model.state_dict()
-    copied = {name for name, value in state.items() if torch.equal(value, source[name])}
-    assert copied == {name for name in source if "predictor" not in name}
-
-
-def test_the_hook_leaves_a_resumed_training_alone(tmp_path: Path) -> None:
-    source, hook = toy_source(tmp_path)
-    toy_runner(tmp_path / "run", hook, lr=0.1, epochs=1).train()
-    learned = load_checkpoint(tmp_path / "run" / "epoch_1.pth")
-    assert not torch.equal(learned["backbone.weight"], source["backbone.weight"])
-    runner = toy_runner(tmp_path / "run", hook, lr=0.1, epochs=2, resume=True)
-    runner.train()
-    assert runner.iter == 2
-    expected = Toy()
-    expected.load_state_dict(learned)
-    step(expected)
-    for name, value in expected.state_dict().items():
-        torch.testing.assert_close(runner.model.state_dict()[name], value, msg=name)
-
-
-def step(model: Toy) -> None:
-    """One step of gradient descent, by hand."""
-    model.forward([torch.ones(2)])["loss"].backward()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter -= 0.1 * parameter.grad
-
-
-def test_the_hook_verifies_the_digest(tmp_path: Path) -> None:
-    _, hook = toy_source(tmp_path)
-    save_file(Toy().state_dict(), hook["path"])
-    with pytest.raises(UserError, match=r"source\.safetensors has the SHA-256"):
-        toy_runner(tmp_path / "run", hook, lr=0.1, epochs=1).train()

@@ -1,0 +1,211 @@
+"""One writer: a run's working folder is held by one process at a time, on whatever machine.
+
+A lock of the operating system keeps the processes of one machine apart, and ends with its holder however that ends.
+Between machines, whose file systems may not share locks, a small file names the holder and counts its heartbeats. A
+holder is dead when its process on this machine is gone, when Slurm no longer runs its job, or when its heartbeats have
+stopped for `SILENCE` seconds of this machine's own clock: clocks of different machines are never compared.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from date.errors import UserError
+from date.files import replace_text
+
+BEAT = 15.0
+"""Seconds between two heartbeats."""
+SILENCE = 5 * BEAT
+SLURM_ALIVE = {"PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "COMPLETING", "STOPPED", "REQUEUED", "RESIZING"}
+
+
+class LeaseLostError(UserError):
+    """Another process has taken the run over, since this one was silent for too long."""
+
+
+def process_start(pid: int) -> str | None:
+    """Return a process's start in clock ticks, which tells it from a later one of that number; None if it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def slurm_job_state(job: str) -> str | None:
+    """Return a Slurm job's state, ``GONE`` where Slurm no longer knows it, or None where Slurm can't be asked."""
+    command = ["squeue", "--noheader", "--states=all", "--format=%T", "--jobs", job]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return None
+    if done.returncode == 0:
+        return done.stdout.strip() or "GONE"
+    return "GONE" if "Invalid job id" in done.stderr else None
+
+
+def read_holder(path: Path) -> dict[str, Any] | None:
+    """Return who holds a lease file; None where nobody does, or where the file is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+def known_dead(holder: dict[str, Any]) -> bool | None:
+    """Return whether a holder is dead, or None where only its silence could tell."""
+    if holder["host"] == socket.gethostname() and holder["boot"] == _boot():
+        return process_start(holder["pid"]) != holder["started"]
+    if holder["job"] is not None:
+        state = slurm_job_state(holder["job"])
+        if state is not None and state not in SLURM_ALIVE:
+            return True
+    return None
+
+
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+class Lease:
+    """The right to write into a run's folder, for as long as it is entered.
+
+    Args:
+        folder: that is written into; it gets ``lock`` and ``lease.json``.
+        what: is done with it, for messages.
+        say: tells of a lease that is taken over.
+        beat, silence: see the module's docstring.
+
+    Raises:
+        UserError: on entering, while another process holds the folder.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        what: str,
+        say: Callable[[str], None] = lambda line: None,
+        beat: float = BEAT,
+        silence: float = SILENCE,
+    ) -> None:
+        self.folder, self.what, self.say = folder, what, say
+        self.path = folder / "lease.json"
+        self.beat, self.silence = beat, silence
+        self.lost: str | None = None
+        pid = os.getpid()
+        self.me = {
+            "token": uuid.uuid4().hex,
+            "host": socket.gethostname(),
+            "boot": _boot(),
+            "pid": pid,
+            "started": process_start(pid),
+            "job": os.environ.get("SLURM_JOB_ID"),
+        }
+
+    def __enter__(self) -> Lease:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.lock = (self.folder / "lock").open("w")
+        try:
+            self._lock()
+            self._take()
+        except BaseException:
+            self.lock.close()
+            raise
+        self.done = threading.Event()
+        self.heart = threading.Thread(target=self._live, daemon=True)
+        self.heart.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.done.set()
+        self.heart.join()
+        if self._mine():
+            self.path.unlink(missing_ok=True)
+        self.lock.close()
+
+    def check(self) -> None:
+        """Make sure that the folder is still this process's, before something is written that others rely on.
+
+        Raises:
+            LeaseLostError: it is not.
+        """
+        holder = read_holder(self.path)
+        if self.lost is None and not self._mine():
+            self.lost = "nobody" if holder is None else _name(holder)
+        if self.lost is not None:
+            raise LeaseLostError(
+                f"{self.what} was taken over by {self.lost} while this process was silent; it goes on there."
+            )
+
+    def _lock(self) -> None:
+        try:
+            fcntl.lockf(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which the loader's processes don't inherit
+        except (BlockingIOError, PermissionError):
+            raise self._held(read_holder(self.path)) from None
+        except OSError as error:  # a file system without locks; heartbeats are left
+            self.say(f"{self.folder} can't be locked ({error.strerror}); relying on heartbeats alone")
+
+    def _take(self) -> None:
+        holder = read_holder(self.path)
+        if holder is not None:
+            dead = known_dead(holder)
+            if dead is None:
+                self.say(f"{_name(holder)} held {self.folder.name}; listening {self.silence:g} s for its heartbeats")
+                dead = self._silent(holder)
+            if not dead:
+                raise self._held(holder)
+            self.say(f"taking over from {_name(holder)}, which is gone")
+        self._write(0)
+        if holder is not None:
+            time.sleep(min(2.0, self.beat))  # of two that take over at once, the later writer has it
+            if not self._mine():
+                raise self._held(read_holder(self.path))
+
+    def _silent(self, holder: dict[str, Any]) -> bool:
+        end = time.monotonic() + self.silence
+        while time.monotonic() < end:
+            time.sleep(min(1.0, self.beat / 2))
+            now = read_holder(self.path)
+            if now is None:
+                return True
+            if (now["token"], now["beat"]) != (holder["token"], holder["beat"]):
+                return False
+        return True
+
+    def _held(self, holder: dict[str, Any] | None) -> UserError:
+        by = "another process" if holder is None else _name(holder)
+        return UserError(f"{self.what} is being done by {by}; wait for it or stop it first.")
+
+    def _live(self) -> None:
+        beat = 0
+        while not self.done.wait(self.beat):
+            try:
+                if not self._mine():
+                    return
+                beat += 1
+                self._write(beat)
+            except OSError:  # a full disk or an absent file server: the next beat tries again
+                continue
+
+    def _mine(self) -> bool:
+        holder = read_holder(self.path)
+        return holder is not None and holder["token"] == self.me["token"]
+
+    def _write(self, beat: int) -> None:
+        replace_text(self.path, json.dumps(self.me | {"beat": beat}) + "\n", durable=False)
+
+
+def _name(holder: dict[str, Any]) -> str:
+    job = f" (Slurm job {holder['job']})" if holder["job"] else ""
+    return f"process {holder['pid']} on {holder['host']}{job}"

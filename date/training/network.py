@@ -1,0 +1,124 @@
+"""The network, its optimiser and its schedulers from a config, with the tier's options of precision and speed."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.dist import get_world_size
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from date.errors import UserError
+
+
+def set_precision(compute: dict[str, Any]) -> None:
+    """Set what is the process's alone: TensorFloat-32 (which PyTorch otherwise uses in convolutions), determinism.
+
+    Args:
+        compute: the fields of `date.catalogue.Compute`.
+    """
+    tf32 = compute["precision"] == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = False
+    if compute["deterministic"]:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.deterministic = True
+        torch.use_deterministic_algorithms(True)
+
+
+def build_network(config: Config, device: torch.device) -> nn.Module:
+    """Return the initialised detector, in training mode and on its device.
+
+    Raises:
+        UserError: batch statistics would depend on the division of the batch, or compilation needs what is not there.
+    """
+    compute = config.compute
+    model = MODELS.build(config.model)
+    model.init_weights()
+    if compute.precision == "fp64":
+        model.double()
+    if get_world_size() > 1 and trains_batch_statistics(model):
+        if device.type != "cuda":
+            raise UserError(
+                "this network normalises by batch statistics, which several processes can share on GPUs alone; "
+                "train it in one process, or freeze its batch normalisation in the tier's 'backbones'."
+            )
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    memory_format = torch.channels_last if compute.channels_last else torch.contiguous_format
+    model.to(device=device, memory_format=memory_format).train()
+    parts = (model.backbone, model.neck, model.bbox_head)
+    if compute.precision == "bf16":
+        for part in parts:
+            _autocast(part, device.type)
+    if compute.compile:
+        if device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
+            raise UserError(
+                "compiling a network for the CPU needs a C++ compiler, and there is no g++; install one, or set "
+                "'compile: false' in the tier's 'compute'."
+            )
+        for part in parts:
+            part.compile()
+    return model
+
+
+def trains_batch_statistics(model: nn.Module) -> bool:
+    """Return whether any batch normalisation uses the statistics of the batch at hand in training."""
+    model.train()
+    return any(module.training for module in model.modules() if isinstance(module, _BatchNorm))
+
+
+def _autocast(module: nn.Module, device: str) -> None:
+    """Run a module's forward in bfloat16 where PyTorch deems it safe, and give its results back in float32."""
+    forward = module.forward
+
+    def in_bfloat16(*args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(device, dtype=torch.bfloat16):
+            results = forward(*args, **kwargs)
+        return _float32(results)
+
+    module.forward = in_bfloat16
+
+
+def _float32(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.float() if value.dtype == torch.bfloat16 else value
+    if type(value) in (list, tuple):
+        return type(value)(map(_float32, value))
+    return value  # a `BranchOutput`, whose tensors are float32 already
+
+
+def build_optimizer(config: Config, model: nn.Module) -> tuple[torch.optim.Optimizer, dict[str, Any] | None]:
+    """Return the optimiser of a config's ``optim_wrapper`` and how it clips gradients.
+
+    MMEngine makes a parameter group of every parameter; those with equal settings are united, so that the optimiser
+    can treat them in a few kernels.
+    """
+    wrapper = copy.deepcopy(config.optim_wrapper)
+    if config.compute.fused_optimizer:
+        wrapper.optimizer.fused = True
+    clip = wrapper.pop("clip_grad", None)
+    optimizer = build_optim_wrapper(model, wrapper).optimizer
+    united: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for group in optimizer.param_groups:
+        settings = {key: value for key, value in group.items() if key != "params"}
+        trained = [parameter for parameter in group["params"] if parameter.requires_grad]
+        united.setdefault(tuple(sorted(settings.items())), settings | {"params": []})["params"] += trained
+    optimizer.param_groups = [group for group in united.values() if group["params"]]
+    return optimizer, clip
+
+
+def build_schedulers(config: Config, optimizer: torch.optim.Optimizer) -> Sequence[Any]:
+    """Return MMEngine's schedulers of a config, not yet stepped."""
+    return [
+        PARAM_SCHEDULERS.build(copy.deepcopy(s), default_args=dict(optimizer=optimizer)) for s in config.param_scheduler
+    ]
