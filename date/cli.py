@@ -176,12 +176,14 @@ def _tier_name(args: argparse.Namespace) -> str:
 
 def _train(args: argparse.Namespace) -> int:
     from date.catalogue import load, load_tier
-    from date.job import train_as_job
+    from date.job import spread_over_gpus, train_as_job
     from date.results import export_run
     from date.training.interruption import RESUME_ME, Interrupted
     from date.training.options import Options
     from date.training.run import train
 
+    if args.job is not None:
+        spread_over_gpus()
     training, tier = load().training(args.training), load_tier(_tier_name(args))
     options = Options(args.checkpoint_interval, args.images_per_pass)
 

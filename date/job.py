@@ -38,6 +38,14 @@ def time_budget(minutes: int) -> float | None:
     return limit - min(MARGIN * limit, LONGEST_MARGIN) if minutes else None
 
 
+def spread_over_gpus() -> None:
+    """Where this Slurm job has several GPUs, replace this process by one for each of them, which train together."""
+    gpus = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    if len(gpus) > 1 and "RANK" not in os.environ and own_job() is not None:
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(len(gpus)), "-m", "date"]
+        os.execv(sys.executable, [sys.executable, *launcher, *sys.argv[1:]])
+
+
 def train_as_job(minutes: int, train: Callable[[float | None], Path]) -> Path:
     """Run a training as a job and return the sealed run.
 
@@ -109,6 +117,8 @@ def _start_again(why: str, resumes: bool, after: str | None = None) -> None:
         resumes: the job goes on where it left off; one that begins anew is not started again after its time limit.
         after: number of a job that has to end first.
     """
+    if os.environ.get("RANK", "0") != "0":  # of several processes that train together, the first one acts
+        return
     job = own_job()
     if job is None or not may_start_again(job, resumes):
         return

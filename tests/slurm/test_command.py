@@ -16,6 +16,7 @@ VARIANTS = {
     "gpus": [],
     "gres": ["--profile", "workflow/profiles/slurm-gres"],
 }
+TARGET = f"results/smoke/{TRAININGS[0]}/seed0"
 COMMAND = ["--config", "tier=smoke", f"trainings={json.dumps(TRAININGS)}", "--", "all"]
 
 
@@ -26,6 +27,9 @@ def clones(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     made = {name: Clone(copy_project(folder / f"with {name}"), "smoke") for name in [*VARIANTS, "local"]}
     running = {name: made[name].start(*ON_SLURM, *words, *COMMAND) for name, words in VARIANTS.items()}
     running["local"] = made["local"].start("--profile", "workflow/profiles/local", *COMMAND)
+    made["two gpus"] = Clone(copy_project(folder / "with two gpus"), "smoke")
+    settings = ["--config", "tier=smoke", f"trainings={json.dumps(TRAININGS[:1])}", "--", f"{TARGET}/provenance.json"]
+    running["two gpus"] = made["two gpus"].start(*ON_SLURM, "--set-resources", "train:gpu=2", *settings)
     for name, process in running.items():
         assert process.wait(240) == 0, made[name].said[0].read_text()
     return made
@@ -51,6 +55,11 @@ def test_every_job_had_a_gpu_and_the_profiles_resources(clones: dict[str, Clone]
         expected = ("1440", "48000M") if logs[job] == "rule_train" else ("120", "24000M")
         assert (limit, memory) == expected
     assert len(shown) == 4
+
+
+def test_a_training_uses_all_gpus_that_the_profile_gives_it(clones: dict[str, Clone]) -> None:
+    assert clones["two gpus"].provenance(TRAININGS[0])["processes"] == 2
+    assert clones["gpus"].provenance(TRAININGS[0])["processes"] == 1
 
 
 def test_everything_is_submitted_from_the_clone_and_logged_in_it(clones: dict[str, Clone]) -> None:

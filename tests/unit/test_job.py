@@ -76,6 +76,22 @@ def test_only_a_job_that_snakemake_submitted_is_ours(slurm: Path, text: str, own
     assert (slurm / "calls").read_text() == "--oneliner show job 15\n"
 
 
+@pytest.mark.parametrize(("gpus", "processes"), [("0,1,2", "3"), ("0", None), ("", None)])
+def test_a_training_uses_all_gpus_of_its_job(
+    slurm: Path, gpus: str, processes: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (slurm / "answer").write_text(shown("RUNNING"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    monkeypatch.setattr("sys.argv", ["date", "train", "x", "--job", "10"])
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda path, words: started.append(words))
+    job.spread_over_gpus()
+    (slurm / "answer").write_text(shown("RUNNING", comment="(null)"))  # somebody's own allocation
+    job.spread_over_gpus()
+    assert [words[words.index("--nproc-per-node") + 1] for words in started] == ([processes] if processes else [])
+    assert all(words[-5:] == ["date", "train", "x", "--job", "10"] for words in started)
+
+
 def test_a_slurm_that_does_not_answer_is_told_and_no_disaster(
     slurm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
