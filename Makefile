@@ -1,5 +1,6 @@
 # make demo   set up, then the whole DAG on this machine at the embedded tier; ends with the path of the report
-# make test   set up, then all tests
+# make test   set up, then all tests but those on Slurm
+# make test-slurm   set up, then the tests on a real one-node Slurm cluster, which they install and start; needs root
 # make lint   set up, then format, lint, spelling and type checks
 # make setup  the virtual environment in .venv alone
 # make lock   renew requirements.lock after a change of pyproject.toml (needs the registry)
@@ -11,7 +12,7 @@ STAMP := $(VENV)/.installed
 export PATH := $(abspath $(BIN)):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint setup lock
+.PHONY: demo test test-slurm lint setup lock
 
 demo: setup
 	snakemake --profile workflow/profiles/local all
@@ -19,6 +20,9 @@ demo: setup
 
 test: setup
 	python -m pytest
+
+test-slurm: setup
+	python -m pytest tests/slurm -m slurm
 
 lint: setup
 	ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -65,6 +66,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="let N images through the network at a time, for less memory",
     )
+    train.add_argument(
+        "--job",
+        type=_minutes,
+        metavar="MINUTES",
+        help="train as a job of the DAG with this time limit (0: none): leave before it, be started again by Slurm, "
+        "wait while another process trains the same run",
+    )
     train.add_argument("--results", type=Path, metavar="DIR", help="also copy the run's small files there, for the DAG")
     train.set_defaults(command=_train)
 
@@ -103,6 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="evaluate a sealed run, every variant in one forward pass")
     _add_run_options(evaluate, "training name, or the folder of a sealed run")
     evaluate.add_argument("--variant", action="append", metavar="V", help="only this variant (repeatable)")
+    evaluate.add_argument(
+        "--job", action="store_true", help="evaluate as a job of the DAG: be started again by Slurm after a preemption"
+    )
     evaluate.add_argument("--results", type=Path, metavar="DIR", help="write evaluation.json and detections.npz there")
     evaluate.set_defaults(command=_evaluate)
 
@@ -243,6 +254,12 @@ def _seed(text: str) -> int:
     return int(text)
 
 
+def _minutes(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time limit; give whole minutes, 0 for none")
+    return int(text)
+
+
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of images; give an integer from 1 on")
@@ -294,15 +311,22 @@ def _tier_name(args: argparse.Namespace) -> str:
 
 def _train(args: argparse.Namespace) -> int:
     from date.catalogue import load, load_tier
+    from date.job import spread_over_gpus, train_as_job
     from date.results import export_run
     from date.training.interruption import RESUME_ME, Interrupted
     from date.training.options import Options
     from date.training.run import train
 
+    if args.job is not None:
+        spread_over_gpus()
     training, tier = load().training(args.training), load_tier(_tier_name(args))
     options = Options(args.checkpoint_interval, args.images_per_pass)
+
+    def run_training(budget: float | None) -> Path:
+        return train(training, tier, args.seed, args.runs.resolve(), args.threads, options, budget)
+
     try:
-        run = train(training, tier, args.seed, args.runs.resolve(), args.threads, options, args.time_budget)
+        run = run_training(args.time_budget) if args.job is None else train_as_job(args.job, run_training)
     except Interrupted as interrupted:
         print(f"{training.name} seed {args.seed}: {interrupted}", file=sys.stderr)
         return RESUME_ME
@@ -353,13 +377,15 @@ def _import_detections(args: argparse.Namespace) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
     from date.catalogue import load, load_tier
     from date.evaluation.evaluate import evaluate, write_evaluation
+    from date.job import preemptible
     from date.training.run import find_run
 
     if (run := Path(args.training)).is_dir():
         run = run.resolve()
     else:
         run = find_run(load().training(args.training), load_tier(_tier_name(args)), args.seed, args.runs.resolve())
-    record, detections = evaluate(run, args.variant, args.threads, args.tier)
+    with preemptible() if args.job else contextlib.nullcontext():
+        record, detections = evaluate(run, args.variant, args.threads, args.tier)
     if args.results is not None:
         write_evaluation(record, detections, args.results)
     for name, variant in record["variants"].items():

@@ -30,6 +30,21 @@ SILENCE = 5 * BEAT
 SLURM_ALIVE = {"PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "COMPLETING", "STOPPED", "REQUEUED", "RESIZING"}
 
 
+class LeaseHeldError(UserError):
+    """Another process holds the run.
+
+    Args:
+        what: it does.
+        path: of the lease.
+        holder: what the lease says, if it can be read.
+    """
+
+    def __init__(self, what: str, path: Path, holder: dict[str, Any] | None) -> None:
+        by = "another process" if holder is None else _name(holder)
+        super().__init__(f"{what} is being done by {by}; wait for it or stop it first.")
+        self.path, self.holder = path, holder
+
+
 class LeaseLostError(UserError):
     """Another process has taken the run over, since this one was silent for too long."""
 
@@ -88,7 +103,7 @@ class Lease:
         beat, silence: see the module's docstring.
 
     Raises:
-        UserError: on entering, while another process holds the folder.
+        LeaseHeldError: on entering, while another process holds the folder.
     """
 
     def __init__(
@@ -183,9 +198,8 @@ class Lease:
                 return False
         return True
 
-    def _held(self, holder: dict[str, Any] | None) -> UserError:
-        by = "another process" if holder is None else _name(holder)
-        return UserError(f"{self.what} is being done by {by}; wait for it or stop it first.")
+    def _held(self, holder: dict[str, Any] | None) -> LeaseHeldError:
+        return LeaseHeldError(self.what, self.path, holder)
 
     def _live(self) -> None:
         beat = 0

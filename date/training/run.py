@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 WEIGHTS, CONFIG = "final.safetensors", "config.py"
 PROVENANCE_SCHEMA = 2
+STARTS_WITHOUT_PROGRESS = 5
+"""How often one Slurm job may start from the same checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,9 @@ def _train(planned: Plan, interruption: Interruption, processes: Processes, opti
     ):
         if planned.sealed.exists():  # finished by the holder before
             return
-        begin_segment(planned.work, _segment(processes))
+        segment = _segment(planned, processes)
+        _give_up_if_stuck(planned, segment)
+        begin_segment(planned.work, segment)
         try:
             weights = _run(planned, interruption, processes, options, lease, journal)
         except BaseException as error:
@@ -256,9 +260,30 @@ def generation_progress(name: str) -> Any:
     return report
 
 
-def _segment(processes: Processes) -> dict[str, Any]:
+def _give_up_if_stuck(planned: Plan, segment: dict[str, Any]) -> None:
+    """Raise a `UserError` where a Slurm job that is started again and again gets nowhere; another job may try anew."""
+    from date.training.journal import LOG, read_segments
+
+    starts = 0
+    for earlier in reversed(read_segments(planned.work)):
+        same = (earlier["job"], earlier.get("from_step")) == (segment["job"], segment["from_step"])
+        if segment["job"] is None or not same:
+            break
+        starts += 1
+    if starts >= STARTS_WITHOUT_PROGRESS:
+        raise UserError(
+            f"{planned.title} has been started {starts} times by Slurm job {segment['job']} and is still at step "
+            f"{segment['from_step']}; see {planned.work / LOG}, then run the same command again."
+        )
+
+
+def _segment(planned: Plan, processes: Processes) -> dict[str, Any]:
     """Return who works on a run from now on."""
+    from date.training import checkpoint
+
+    found = checkpoint.steps(planned.work / "checkpoints")
     return {
+        "from_step": found[0][0] if found else 0,
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "job": os.environ.get("SLURM_JOB_ID"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from mmengine.runner import Runner
 from torch.utils.data import Dataset, Sampler
 
 from date.errors import UserError
+from date.training.interruption import SIGNALS
 
 READ_ATTEMPTS = 3
 """How often an image is read before an error of the file system counts; file servers have bad moments."""
@@ -205,4 +207,6 @@ def _collate(samples: list[Any]) -> Any:
 
 
 def _start_worker(worker: int) -> None:
+    for number in SIGNALS:  # which a batch system sends to every process of a job, and the trainer alone acts on
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)  # as many workers as cores, each with threads of its own, get into each other's way

@@ -79,6 +79,14 @@ def test_the_papers_command_plans_every_training_once_without_data(
     assert jobs(output)["train"] == 2 * count
 
 
+@pytest.mark.parametrize("variant", [(), ("--profile", "workflow/profiles/slurm-gres")], ids=["gpus", "gres"])
+def test_a_setting_leaves_the_profiles_tier(tmp_path: Path, variant: tuple[str, ...]) -> None:
+    words = ("--profile", "slurm", *variant, "-n", "--config", "trainings=[date_f-r50-coco-12e]", "seeds=[0,1]")
+    output = snakemake(copy_project(tmp_path), *words, "--", "all")
+    assert jobs(output)["train"] == 2
+    assert "results/paper/date_f-r50-coco-12e/seed1" in output
+
+
 @pytest.mark.parametrize(
     ("setting", "sentence"),
     [

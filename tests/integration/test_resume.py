@@ -251,6 +251,23 @@ def test_a_second_signal_leaves_at_once(folder: Path) -> None:
         assert commands.wait() in (128 + signal.SIGTERM, 128 + signal.SIGUSR1)
 
 
+@pytest.mark.slow
+def test_a_signal_that_comes_twice_at_once_is_one(folder: Path) -> None:
+    """As from Slurm at a time limit; to every process that loads data too."""
+    with Commands(folder / "data", folder / "twice.log") as commands:
+        tier = folder / "workers.yaml"
+        tier.write_text(f"extends: {folder / 'long.yaml'}\nworkers: 2\n")
+        pid = commands.start(("train", TRAINING, "--tier", tier, "--runs", folder / "twice"))
+        assert wait_for(folder / "twice", 3)
+        for worker in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            kill(int(worker), signal.SIGTERM)
+        kill(pid, signal.SIGTERM)
+        time.sleep(0.02)
+        kill(pid, signal.SIGTERM)
+        assert commands.wait() == RESUME_ME, commands.said()
+        assert "(SIGTERM); the state is saved" in commands.said()
+
+
 def lines(runs: Path) -> int:
     """Return how many lines the training under way has recorded."""
     return sum(path.read_bytes().count(b"\n") for path in runs.glob(".work/*/metrics.jsonl"))

@@ -17,5 +17,5 @@ rule evaluate:
     message:
         "evaluating {wildcards.training} with seed {wildcards.seed}: {params.variants}"
     shell:
-        "python -m date evaluate {wildcards.training} --tier {params.tier:q} --seed {wildcards.seed}"
-        " --threads {threads} --results {params.results:q} 2>&1 | tee {log:q}"
+        "trap '' TERM; python -m date evaluate {wildcards.training} --tier {params.tier:q} --seed {wildcards.seed}"
+        " --threads {threads} --job --results {params.results:q} 2>&1 | tee -ai {log:q}"

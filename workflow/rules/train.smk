@@ -11,6 +11,8 @@ rule train:
     log:
         f"{LOGS}/{{training}}-seed{{seed}}.train.log",
     threads: 1 if TIER.workers == 0 else TIER.workers
+    resources:
+        runtime=0,  # minutes; a profile sets the limit where there is one
     params:
         # Another config or other training code makes another run; another comment, table or figure does not.
         identity=identity,
@@ -19,5 +21,6 @@ rule train:
     message:
         "training {wildcards.training} with seed {wildcards.seed}"
     shell:
-        "python -m date train {wildcards.training} --tier {params.tier:q} --seed {wildcards.seed}"
-        " --threads {threads} --results {params.results:q} 2>&1 | tee {log:q}"
+        # A signal that ends the job is the trainer's to handle: the shell and tee outlive it.
+        "trap '' TERM; python -m date train {wildcards.training} --tier {params.tier:q} --seed {wildcards.seed}"
+        " --threads {threads} --job {resources.runtime} --results {params.results:q} 2>&1 | tee -ai {log:q}"

@@ -1,0 +1,105 @@
+"""A copy of the project and the Snakemakes that run in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cluster as slurm
+
+from date.catalogue import ROOT
+
+PARTS = ("Snakefile", "date", "experiments", "slurm", "workflow", "tests/slurm")
+SNAKEMAKE = Path(sys.executable).with_name("snakemake")
+ON_SLURM = ["--profile", "slurm", "--profile", "tests/slurm/profile"]
+"""The user's profile, with the waiting times of tests."""
+
+
+def copy_project(folder: Path) -> Path:
+    """Copy what a clone has that the DAG needs."""
+    for part in PARTS:
+        source, target = ROOT / part, folder / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    return folder
+
+
+@dataclass
+class Clone:
+    """A copy of the project and the Snakemakes that ran in it."""
+
+    folder: Path
+    tier: str
+    said: list[Path] = field(default_factory=list)
+
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        self.said.append(self.folder / f"snakemake-{len(self.said)}.log")
+        environment = {k: v for k, v in os.environ.items() if k != "DATE_DATA_ROOT"} | {"OMP_NUM_THREADS": "1"}
+        with self.said[-1].open("wb") as log:
+            return subprocess.Popen(
+                [SNAKEMAKE, *words],
+                cwd=self.folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def segments(self, training: str) -> list[dict[str, Any]]:
+        """Return the processes that worked on a finished training."""
+        return self.provenance(training)["segments"]
+
+    def provenance(self, training: str) -> dict[str, Any]:
+        return json.loads((self.folder / f"results/{self.tier}/{training}/seed0/provenance.json").read_text())
+
+    def step(self, training: str) -> int:
+        """Return the step of a running training's newest checkpoint, 0 where it has none."""
+        found = self.folder.glob(f"runs/.work/{self.tier}-{training}-s0-*/checkpoints/step-*.ckpt")
+        return max((int(path.name.split("-")[1]) for path in found), default=0)
+
+    def job(self, training: str) -> str | None:
+        """Return the Slurm job that trains a training now."""
+        lines = slurm.output("squeue", "-h", "-t", "RUNNING", "-o", "%A|%k|%Z").splitlines()
+        wanted = ["rule_train_wildcards_" + training + "_0", str(self.folder)]
+        return next((line.split("|")[0] for line in lines if line.split("|")[1:] == wanted), None)
+
+    def trainer(self, training: str) -> int:
+        """Return the process that trains a training now."""
+        lease = next(self.folder.glob(f"runs/.work/{self.tier}-{training}-s0-*/lease.json"))
+        return json.loads(lease.read_text())["pid"]
+
+    def gave_way(self, training: str, job: str) -> bool:
+        """Say whether another job of a training gave its GPU back until a job has ended."""
+        logs = (self.folder / f"logs/slurm/rule_train/{training}_0").glob("*.log")
+        return any(f"waits for Slurm job {job}" in path.read_text() for path in logs if path.stem != job)
+
+    def tables(self) -> dict[str, bytes]:
+        folder = self.folder / f"reports/{self.tier}/tables"
+        return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.suffix in (".md", ".csv")}
+
+    def clean_up(self) -> None:
+        """Cancel what the clone still has in the queue."""
+        lines = slurm.output("squeue", "-h", "-o", "%A|%Z").splitlines()
+        for job, folder in (line.split("|", 1) for line in lines):
+            if folder == str(self.folder):
+                slurm.succeeds("scancel", job)
+
+
+def until(what: str, true: Callable[[], Any], seconds: float = 240) -> Any:
+    end = time.monotonic() + seconds
+    while not (value := true()):
+        assert time.monotonic() < end, f"waited {seconds:g} s for {what}"
+        time.sleep(0.2)
+    return value

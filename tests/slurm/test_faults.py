@@ -1,0 +1,204 @@
+"""The user's command on a real Slurm, under every fault that a cluster has in store.
+
+One run of the DAG suffers them all at once, each in a training of its own; the tests then look at what each one left.
+It is compared with an undisturbed run of the same trainings without Slurm.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cluster as slurm
+import pytest
+import yaml
+from clones import ON_SLURM, Clone, copy_project, until
+
+from date.job import time_budget
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+CANCELLED = "retinanet-r50-coco-12e"
+KILLED = "fcos-r50-coco-12e"
+REQUEUED = "onenet-r50-coco-12e"
+PREEMPTED = "onenet_poto-r50-coco-12e"
+SLICED = "date_f-r50-coco-12e"
+FAILING = "date_r-r50-coco-12e"
+GOOD = [CANCELLED, KILLED, REQUEUED, PREEMPTED, SLICED]
+TIER = "tests/slurm/slow.yaml"
+
+MINUTES = 3
+"""The time limit of the training that runs in slices."""
+RESOURCES = [
+    f"train:runtime={MINUTES} if wildcards.training == '{SLICED}' else 1440",
+    f"train:slurm_partition='spare' if wildcards.training == '{PREEMPTED}' else 'gpu'",
+    "train:gpu=1",
+    "train:mem_mb=48000",
+    "evaluate:gpu=1",
+]
+
+
+def arguments(trainings: list[str]) -> list[str]:
+    return ["--config", f"tier={TIER}", f"trainings={json.dumps(trainings)}", "--", "all"]
+
+
+def on_slurm(clone: Clone, trainings: list[str]) -> subprocess.Popen[bytes]:
+    """Start the user's command."""
+    return clone.start(*ON_SLURM, "--set-resources", *RESOURCES, *arguments(trainings))
+
+
+@dataclass
+class Story:
+    """What happened to the clone on Slurm."""
+
+    clone: Clone
+    undisturbed: Clone
+    exits: list[int] = field(default_factory=list)
+    orphan: str = ""
+    restarted: int = 0
+
+
+@pytest.fixture(scope="module")
+def story(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    folder = tmp_path_factory.mktemp("slurm")
+    undisturbed, clone = (Clone(copy_project(folder / name), "slow") for name in ("quiet", "a clone"))
+    catalogue = clone.folder / "experiments/trainings.yaml"
+    trainings = yaml.safe_load(catalogue.read_text())
+    trainings[FAILING]["lambda_o2m"] = 1e38
+    catalogue.write_text(yaml.safe_dump(trainings, sort_keys=False))
+    told = Story(clone, undisturbed)
+    try:
+        suffer(told)
+        yield told
+    finally:
+        clone.clean_up()
+
+
+def suffer(story: Story) -> None:
+    """Run the DAG through every fault."""
+    clone = story.clone
+    first = on_slurm(clone, [*GOOD, FAILING])
+    try:
+        halt(clone, GOOD)
+        preempt()
+        until("the end of the preempted job", lambda: clone.job(PREEMPTED) is None)
+        slurm.end("slurmd", signal.SIGKILL)
+        os.kill(clone.trainer(KILLED), signal.SIGKILL)
+        slurm.start_slurmd()
+        story.restarted = slurm.process("slurmd") or 0
+        slurm.sh("scancel", clone.job(CANCELLED) or "")
+        slurm.sh("scontrol", "requeue", clone.job(REQUEUED) or "")
+        # A process that stands still uses its time up as well as one that trains, and leaves the CPU to the others.
+        story.orphan, sliced = clone.job(SLICED) or "", clone.trainer(SLICED)
+        halted = time.monotonic()
+        resubmitted = re.compile(rb"Trying to restart job")
+        until("new jobs of what was lost", lambda: len(resubmitted.findall(clone.said[0].read_bytes())) >= 3)
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    second = on_slurm(clone, [*GOOD, FAILING])
+    try:
+        until("a job that gives way", lambda: clone.gave_way(SLICED, story.orphan))
+        quiet = story.undisturbed.start("--profile", "workflow/profiles/local", *arguments(GOOD))
+        time.sleep(max(0.0, halted + (time_budget(MINUTES) or 0) - time.monotonic()))
+        os.kill(sliced, signal.SIGCONT)
+        assert quiet.wait(300) == 0, story.undisturbed.said[-1].read_text()
+        story.exits.append(second.wait(300))
+    finally:
+        if second.poll() is None:
+            os.killpg(second.pid, signal.SIGKILL)
+    third = on_slurm(clone, GOOD)
+    story.exits.append(third.wait(120))
+
+
+def halt(clone: Clone, trainings: list[str]) -> None:
+    """Stop the trainers after their first checkpoints, so that none ends early; what Slurm sends wakes them again."""
+    running = set(trainings)
+    while running:
+        name = until(f"a checkpoint of {running}", lambda: next((t for t in running if clone.step(t)), None))
+        os.kill(clone.trainer(name), signal.SIGSTOP)
+        running.remove(name)
+
+
+def preempt() -> None:
+    """Submit a job of higher priority that needs one GPU more than are free."""
+    used = re.search(r"AllocTRES=\S*gres/gpu=(\d+)", slurm.output("scontrol", "show", "node"))
+    free = slurm.NUMBER_OF_GPUS - int(used[1] if used else 0)
+    slurm.sh("sbatch", "-p", "gpu", f"--gpus={free + 1}", "--mem=50", "-o", "/dev/null", "--wrap", "sleep 1")
+
+
+def chained(segments: list[dict[str, Any]]) -> bool:
+    """Say whether every process began at the last checkpoint of the one before it."""
+    return all(a["step"] >= b["from_step"] > 0 for a, b in itertools.pairwise(segments))
+
+
+def test_the_tables_are_those_of_an_undisturbed_run_without_slurm(story: Story) -> None:
+    assert story.exits[-1] == 0, story.clone.said[-1].read_text()
+    tables = story.clone.tables()
+    assert len(tables) >= 2
+    assert tables == story.undisturbed.tables()
+
+
+@pytest.mark.parametrize("training", GOOD)
+def test_the_weights_are_those_of_the_undisturbed_run(story: Story, training: str) -> None:
+    disturbed, quiet = story.clone.provenance(training), story.undisturbed.provenance(training)
+    assert disturbed["weights_sha256"] == quiet["weights_sha256"]
+    assert len(quiet["segments"]) == 1 < len(disturbed["segments"])
+    assert chained(disturbed["segments"])
+
+
+def test_a_cancelled_training_is_submitted_again_and_resumes(story: Story) -> None:
+    segments = story.clone.segments(CANCELLED)
+    assert [s["reason"] for s in segments] == ["SIGTERM", "finished"]
+    assert segments[0]["job"] != segments[1]["job"]
+
+
+def test_a_killed_trainer_is_submitted_again_and_resumes(story: Story) -> None:
+    segments = story.clone.segments(KILLED)
+    assert [s["reason"] for s in segments] == ["killed", "finished"]
+    assert segments[0]["job"] != segments[1]["job"]
+
+
+@pytest.mark.parametrize("training", [REQUEUED, PREEMPTED])
+def test_a_requeued_or_preempted_job_starts_again_and_resumes(story: Story, training: str) -> None:
+    segments = story.clone.segments(training)
+    assert [s["reason"] for s in segments] == ["SIGTERM", "finished"]
+    assert segments[0]["job"] == segments[1]["job"]
+
+
+def test_a_training_longer_than_its_time_limit_runs_in_slices_of_one_job(story: Story) -> None:
+    segments = story.clone.segments(SLICED)
+    assert [s["reason"] for s in segments] == ["time budget"] * (len(segments) - 1) + ["finished"]
+    assert {s["job"] for s in segments} == {story.orphan}
+
+
+def test_after_sigkill_of_snakemake_its_jobs_go_on_and_later_ones_wait_without_a_gpu(story: Story) -> None:
+    assert story.clone.gave_way(SLICED, story.orphan)
+    assert {s["job"] for s in story.clone.segments(SLICED)} == {story.orphan}
+
+
+def test_a_training_that_fails_for_good_fails_alone_and_names_its_logs(story: Story) -> None:
+    assert story.exits[0] == 1
+    said = story.clone.said[1].read_text()
+    log = story.clone.folder / f"logs/slow/{FAILING}-seed0.train.log"
+    assert re.search(rf"log: logs/slow/{FAILING}-seed0.train.log, /\S.*\.log \(check log file", said)
+    assert "the loss is not finite" in log.read_text()
+    slurm_logs = re.findall(rf"log: \S+, (/.*/logs/slurm/rule_train/{FAILING}_0/\d+\.log) \(check", said)
+    assert slurm_logs and all(Path(path).is_file() for path in slurm_logs)
+    assert not (story.clone.folder / f"results/slow/{FAILING}/seed0/provenance.json").exists()
+
+
+def test_the_cluster_is_whole_and_nothing_is_left_in_the_queue(story: Story) -> None:
+    assert slurm.process("slurmd") == story.restarted
+    assert not [
+        line for line in slurm.output("squeue", "-h", "-o", "%Z").splitlines() if str(story.clone.folder) in line
+    ]
