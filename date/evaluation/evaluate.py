@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from date import config as configs
-from date.catalogue import Training, Variant, load, load_dataset, load_tier, no_such_branch
+from date.catalogue import Compute, Training, Variant, load, load_dataset, load_tier, no_such_branch
 from date.data.coco import prepare
 from date.errors import UserError, unknown_name
 from date.evaluation.coco import DETECTION_COLUMNS
@@ -117,7 +117,6 @@ def _detect(
     import torch
     from mmengine.config import Config
     from mmengine.registry import init_default_scope
-    from mmengine.runner import Runner
     from safetensors.torch import load_file
 
     import date.models
@@ -128,22 +127,27 @@ def _detect(
     init_default_scope("mmdet")
     from mmdet.registry import MODELS
 
+    from date.training.metric import category_ids
+    from date.training.network import set_precision
+    from date.training.sampling import LoadFailure, build_loader
+
     model_config = Config.fromfile(str(run / CONFIG)).model
     model_config.backbone.pop("init_cfg", None)
     model = MODELS.build(model_config)
     model.load_state_dict(load_file(run / WEIGHTS))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    set_precision(Compute().model_dump())  # the paper's, whatever the training's
     model.to(device).eval()
     with contextlib.redirect_stdout(io.StringIO()):  # MMDetection's datasets print pycocotools' chatter
-        loader = Runner.build_dataloader(loader_config)
-    from date.training.metric import category_ids
-
+        loader = build_loader(Config(loader_config), device)
     ids = category_ids(Path(loader.dataset.ann_file))
     selections = {name: _selection(model.bbox_head, variant) for name, variant in variants.items()}
     parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in variants}
     done = 0
     with torch.inference_mode():
         for batch in loader:
+            if isinstance(batch, LoadFailure):
+                raise UserError(f"{batch.image} can't be loaded ({batch.reason}); restore the file.")
             for name, rows in batch_detections(model, batch, selections, ids).items():
                 parts[name] += rows
             done += len(batch["data_samples"])

@@ -42,6 +42,10 @@ FIRST_LENGTH, GROWTH = 1, 4
 SMALL_ENTRIES, SMALL_POINTS_PER_OBJECT = 2**15, 8
 
 
+class NonFiniteQualityError(ValueError):
+    """A matching quality is NaN or infinite."""
+
+
 def match(quality: Tensor) -> Tensor:
     """Match each object to its own point so that the summed quality is maximal.
 
@@ -81,7 +85,9 @@ def match_batch(qualities: Sequence[Tensor]) -> list[Tensor]:
     problems = [_read(quality.numpy()) for quality in wide] if device.type == "cpu" else _fetch(wide)
     for index, (quality, problem) in enumerate(zip(wide, problems, strict=True)):
         if not problem.finite:
-            raise ValueError(f"the quality of image {index} holds {_describe_nonfinite(quality)}; it must be finite")
+            raise NonFiniteQualityError(
+                f"the quality of image {index} holds {_describe_nonfinite(quality)}; it must be finite"
+            )
     matched = [problem.solve() for problem in problems]
     packed = torch.from_numpy(np.concatenate(matched)).to(device)
     return list(packed.split([len(points) for points in matched]))

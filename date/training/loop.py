@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from date.errors import NO_SPACE, UserError
 from date.models import normalisers
+from date.models.matching import NonFiniteQualityError
 from date.training import checkpoint
 from date.training.interruption import SIGNALS, Interrupted, Interruption
 from date.training.journal import Journal
@@ -43,6 +45,7 @@ from date.training.weights import initialise_feature_extractor, load_checkpoint
 
 LOADER_ATTEMPTS = 3
 """How often the loading processes are started anew for the same batch before their death ends the training."""
+LOWER_LR = "lower the tier's lr, or check the data"
 REASONS = [*(number.name for number in SIGNALS), "time budget"]
 
 
@@ -172,6 +175,9 @@ class Trainer:
                 losses["grad_norm"] = nn.utils.clip_grad_norm_(trained, **self.clip)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
+        except NonFiniteQualityError as error:  # before the loss, which would be found not finite, too
+            cause = f"the predictions are not finite ({error})"
+            raise self._stopped(cause, step, images, LOWER_LR) from error
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
@@ -193,10 +199,7 @@ class Trainer:
         try:
             yield
         except NonFiniteLoss as found:
-            raise self._stopped(
-                f"the loss is not finite{found.parts}", found.step, found.images,
-                "lower the tier's lr, or check the data",
-            ) from found  # fmt: skip
+            raise self._stopped(f"the loss is not finite{found.parts}", found.step, found.images, LOWER_LR) from found
 
     def _backward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Add the batch's gradients and return its losses by name; in several passes, the passes' sums."""
@@ -249,6 +252,9 @@ class Trainer:
                 if self.batches is None or index == 0:
                     self.sampler.start_at(epoch, index)
                     self.batches = iter(self.loader)
+                    # PyTorch raises at the death of a worker wherever the trainer then is, be it in the middle of an
+                    # update of the weights. The wait for the next batch notices it as well.
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 batch = next(self.batches)
                 break
             except RuntimeError as error:
@@ -325,7 +331,7 @@ class Trainer:
             self.recorder.raise_if_bad()
         weights = self.model.state_dict()
         if not checkpoint.finite(weights):
-            raise self._stopped("the weights are not finite", step - 1, [], "lower the tier's lr")
+            raise self._stopped("the weights are not finite", step - 1, [], LOWER_LR)
         state = {
             "run_digest": self.run_digest,
             "model": weights,

@@ -56,7 +56,7 @@ def pipeline(name: str, split: str = "train") -> Any:
 
     config = resolve(load().training(TRAININGS[name]), load_tier("paper"), 0, None)
     source = config[f"{split}_dataloader"]["dataset"]
-    steps = (source["dataset"] if split == "train" else source)["pipeline"]
+    steps = source["dataset"]["pipeline"]
     assert steps[0]["type"] == "LoadImageFromFile"
     return Compose(steps[1:])
 

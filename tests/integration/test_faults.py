@@ -1,0 +1,200 @@
+"""What goes wrong in a training ends it with one sentence: the cause, the step, the images, the last checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from date.catalogue import load, load_tier
+from date.errors import UserError
+from date.training.journal import read_segments
+from date.training.loop import Trainer
+from date.training.run import train
+from date.training.sampling import SeededDataset
+
+TRAINING = "date_f-r50-coco-12e"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("faulty runs")
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATE_DATA_ROOT", str(folder / "data"))
+        yield folder
+    torch.set_num_threads(threads)
+
+
+def go(runs: Path, tier: str = "", training: str = TRAINING) -> Path:
+    path = runs.parent / "tier.yaml"
+    path.write_text(f"extends: smoke\n{tier}")
+    return train(load().training(training), load_tier(str(path)), 0, runs, 1)
+
+
+def fails(runs: Path, sentence: str, tier: str = "") -> None:
+    """Train and expect a sentence, which status and segments have, too."""
+    with pytest.raises(UserError, match=sentence) as error:
+        go(runs, tier)
+    (work,) = (runs / ".work").iterdir()
+    status = json.loads((work / "status.json").read_text())
+    assert (status["state"], status["reason"]) == ("failed", str(error.value))
+    assert read_segments(work)[-1]["reason"] == str(error.value)
+    assert "failed: " in (work / "train.log").read_text().splitlines()[-1]
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Let a weight be NaN from a step on."""
+    original = Trainer._step
+
+    def patched(trainer: Trainer, at: int) -> None:
+        if at == step:
+            next(trainer.model.bbox_head.parameters()).data.fill_(float("nan"))
+        original(trainer, at)
+
+    monkeypatch.setattr(Trainer, "_step", patched)
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found at the interval's end, two steps later, but told of the step and the images where it began."""
+    poison(monkeypatch, 7)
+    sentence = (
+        r"^the loss is not finite \(.*loss nan.*\) at step 8 \(images \d+, \d+, \d+, \d+\); "
+        r"the last checkpoint is of step 6; lower the tier's lr, or check the data, then run the same command again\.$"
+    )
+    fails(folder / "nan", sentence, "log_interval: 5\n")
+
+
+@pytest.mark.slow
+def test_no_checkpoint_has_weights_that_are_not_finite(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An epoch ends before the interval does."""
+    poison(monkeypatch, 11)
+    fails(
+        folder / "nan late",
+        r"^the loss is not finite at step 12 \(images .*the last checkpoint is of step 6;",
+        "log_interval: 50\n",
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+    ids=["gpu", "python", "cpu"],
+)
+def test_out_of_memory(error: Exception, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, calls = Trainer._backward, []
+
+    def patched(trainer: Trainer, batch: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 9:
+            raise error
+        return original(trainer, batch)
+
+    monkeypatch.setattr(Trainer, "_backward", patched)
+    sentence = r"^memory ran out at step 9 \(images .*\); the last checkpoint is of step 6; .*--images-per-pass"
+    fails(folder / f"memory {type(error).__name__} {len(str(error))}", sentence)
+
+
+@pytest.mark.slow
+def test_other_errors_are_not_taken_for_want_of_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trainer, "_backward", lambda *_: (_ for _ in ()).throw(RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
+        go(folder / "bug")
+    (work,) = (folder / "bug" / ".work").iterdir()
+    assert json.loads((work / "status.json").read_text())["reason"] == "RuntimeError: a bug"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_unreadable_training_image(workers: int, folder: Path) -> None:
+    go(folder / "before")
+    (image,) = (folder / "data").glob("scenes-smoke-*/train/000005.png")
+    content = image.read_bytes()
+    image.write_bytes(b"\0" * len(content))  # the same size: listing the folder does not show it
+    try:
+        sentence = rf"^{image} can't be loaded \(.*\) at step \d \(images .*\b5\b.*\); there is no checkpoint yet; restore the file"
+        fails(folder / f"image {workers}", sentence, f"workers: {workers}\n")
+    finally:
+        image.write_bytes(content)
+
+
+@pytest.mark.slow
+def test_an_unreadable_validation_image(folder: Path) -> None:
+    go(folder / "before")
+    (image,) = (folder / "data").glob("scenes-smoke-*/val/000003.png")
+    content = image.read_bytes()
+    image.write_bytes(b"\0" * len(content))
+    try:
+        fails(folder / "val image", rf"^{image} can't be loaded \(.*the last checkpoint is of step 6; restore the file")
+    finally:
+        image.write_bytes(content)
+
+
+def kill_worker_at(monkeypatch: pytest.MonkeyPatch, folder: Path, times: int) -> None:
+    """Let the loading process that meets a certain sample die, so many times."""
+    original = SeededDataset.__getitem__
+
+    def patched(dataset: SeededDataset, number: int) -> Any:
+        if number // len(dataset) == 1 and dataset.image_id(number) == 7:  # in the second epoch
+            marks = len(list(folder.glob("mark*")))
+            if marks < times:
+                (folder / f"mark{marks}").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return original(dataset, number)
+
+    monkeypatch.setattr(SeededDataset, "__getitem__", patched)
+
+
+def weights(run: Path) -> bytes:
+    return (run / "final.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_dead_loading_process_is_replaced(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    undisturbed = weights(go(folder / "before"))
+    kill_worker_at(monkeypatch, tmp_path, 2)
+    assert weights(go(folder / "worker", "workers: 2\n")) == undisturbed
+    assert "killed by signal: Killed" in capsys.readouterr().err
+    assert len(list(tmp_path.glob("mark*"))) == 2
+
+
+@pytest.mark.slow
+def test_loading_processes_that_keep_dying(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kill_worker_at(monkeypatch, tmp_path, 99)
+    sentence = r"^the loading processes die \(.*Killed.*\) at step \d+ \(images .*the last checkpoint is of step 6; give the job more memory"
+    fails(folder / "workers", sentence, "workers: 2\n")
+
+
+@pytest.mark.slow
+def test_one_writer(folder: Path) -> None:
+    """A second process is refused while the first one trains, and told who that is."""
+    original = Trainer._step
+    refused = []
+
+    def patched(trainer: Trainer, at: int) -> None:
+        if at == 3:
+            with pytest.raises(UserError) as error:
+                go(folder / "two")
+            refused.append(str(error.value))
+        original(trainer, at)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_step", patched)
+        run = go(folder / "two")
+    assert refused == [
+        f"training {run.name} is being done by process {os.getpid()} on {os.uname().nodename}; wait for it or stop it first."
+    ]
