@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -100,6 +102,27 @@ def test_mistakes_stop_before_any_job(tmp_path: Path, setting: str, sentence: st
     output = snakemake(copy_project(tmp_path), "-c1", "--config", setting, "--", "all", check=False)
     assert sentence in output
     assert "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_after_sigkill_of_snakemake_the_same_command_finishes_and_trains_nothing_twice(tmp_path: Path) -> None:
+    folder = copy_project(tmp_path / "a clone")
+    tier = tmp_path / "longer.yaml"
+    tier.write_text("extends: smoke\nepoch_scale: 3\n")
+    words = ["--profile", "workflow/profiles/local", "--config", f"tier={tier}", f"trainings=[{TRAININGS[1]}]"]
+    target = f"results/longer/{TRAININGS[1]}/seed0/provenance.json"
+    with (tmp_path / "said").open("w") as said:
+        killed = subprocess.Popen([SNAKEMAKE, *words, "--", target], cwd=folder, stdout=said, stderr=said)
+    while not (leases := list(folder.glob("runs/.work/*/lease.json"))):
+        assert killed.poll() is None, (tmp_path / "said").read_text()
+        time.sleep(0.1)
+    trainer = json.loads(leases[0].read_text())["pid"]
+    killed.kill()
+    killed.wait()
+    output = snakemake(folder, *words, "--", target)
+    assert f"is being done by process {trainer} on" in output
+    (segment,) = json.loads((folder / target).read_text())["segments"]
+    assert (segment["pid"], segment["reason"]) == (trainer, "finished")
 
 
 @pytest.mark.slow

@@ -16,7 +16,6 @@ VARIANTS = {
     "gpus": [],
     "gres": ["--profile", "workflow/profiles/slurm-gres"],
 }
-TARGET = f"results/smoke/{TRAININGS[0]}/seed0"
 COMMAND = ["--config", "tier=smoke", f"trainings={json.dumps(TRAININGS)}", "--", "all"]
 
 
@@ -27,8 +26,9 @@ def clones(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     made = {name: Clone(copy_project(folder / f"with {name}"), "smoke") for name in [*VARIANTS, "local"]}
     running = {name: made[name].start(*ON_SLURM, *words, *COMMAND) for name, words in VARIANTS.items()}
     running["local"] = made["local"].start("--profile", "workflow/profiles/local", *COMMAND)
-    made["two gpus"] = Clone(copy_project(folder / "with two gpus"), "smoke")
-    settings = ["--config", "tier=smoke", f"trainings={json.dumps(TRAININGS[:1])}", "--", f"{TARGET}/provenance.json"]
+    made["two gpus"] = Clone(copy_project(folder / "with two gpus"), "frozen")
+    tier, target = "tests/slurm/frozen.yaml", f"results/frozen/{TRAININGS[0]}/seed0/provenance.json"
+    settings = ["--config", f"tier={tier}", f"trainings={json.dumps(TRAININGS[:1])}", "--", target]
     running["two gpus"] = made["two gpus"].start(*ON_SLURM, "--set-resources", "train:gpu=2", *settings)
     for name, process in running.items():
         assert process.wait(240) == 0, made[name].said[0].read_text()
