@@ -257,8 +257,8 @@ class Trainer:
                     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 batch = next(self.batches)
                 break
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
+            except (RuntimeError, ConnectionError, EOFError) as error:
+                if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                     raise
                 # Slurm sends SIGTERM to every process of a job: the workers die of what only stops the trainer.
                 self._leave_if_told(step)

@@ -19,7 +19,6 @@ from mmengine.runner import Runner
 from torch.utils.data import Dataset, Sampler
 
 from date.errors import UserError
-from date.training.interruption import SIGNALS
 
 READ_ATTEMPTS = 3
 """How often an image is read before an error of the file system counts; file servers have bad moments."""
@@ -207,6 +206,7 @@ def _collate(samples: list[Any]) -> Any:
 
 
 def _start_worker(worker: int) -> None:
-    for number in SIGNALS:  # which a batch system sends to every process of a job, and the trainer alone acts on
-        signal.signal(number, signal.SIG_IGN)
+    # A batch system sends it to every process of a job, and the trainer alone acts on it. SIGTERM stays as PyTorch has
+    # it: workers that did not die of it could hold up the trainer's end.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     cv2.setNumThreads(0)  # as many workers as cores, each with threads of its own, get into each other's way
