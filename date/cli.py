@@ -84,6 +84,24 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--results", type=Path, metavar="DIR", help="write evaluation.json and detections.npz there")
     evaluate.set_defaults(command=_evaluate)
 
+    status = commands.add_parser(
+        "status",
+        help="show where the runs of a tier stand",
+        description="Show all runs of a tier: what `all` makes there, and what else lies in the runs folder.",
+    )
+    status.add_argument("--tier", help=TIER_HELP)
+    status.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept [runs]")
+    status.add_argument(
+        "--results", type=Path, default=Path("results"), metavar="DIR", help="tells the present data [results]"
+    )
+    status.add_argument("--seeds", type=_seed, nargs="+", metavar="N", help="[those of experiments/config.yaml]")
+    form = status.add_mutually_exclusive_group()
+    form.add_argument(
+        "--watch", type=_interval, nargs="?", const=10.0, metavar="SECONDS", help="again and again, until all are done"
+    )
+    form.add_argument("--json", action="store_true", help="print JSON")
+    status.set_defaults(command=_status)
+
     listing = commands.add_parser("list", help="show the catalogue")
     listing.add_argument("what", choices=["trainings", "evaluations", "rows", "claims"])
     listing.add_argument("--json", action="store_true", help="print one JSON array")
@@ -151,6 +169,13 @@ def _duration(text: str) -> float:
     return 86400 * whole + seconds
 
 
+def _interval(text: str) -> float:
+    seconds = _duration(text)
+    if seconds == 0:
+        raise argparse.ArgumentTypeError("0 is no interval; give the seconds between two looks")
+    return seconds
+
+
 def _tier_name(args: argparse.Namespace) -> str:
     from date.config import load_settings
 
@@ -205,6 +230,26 @@ def _evaluate(args: argparse.Namespace) -> None:
     for name, variant in record["variants"].items():
         numbers = "  ".join(f"{k} {'-' if v is None else f'{v:.1f}'}" for k, v in variant["metrics"].items())
         print(f"{record['training']}/{name}: {numbers}")
+
+
+def _status(args: argparse.Namespace) -> None:
+    from date import status
+    from date.catalogue import load_tier
+    from date.config import load_settings
+    from date.survey import Survey
+
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that stops early, such as `head`, ends it quietly
+    settings, tier = load_settings(), load_tier(_tier_name(args))
+    survey = Survey(tier, settings.trainings or tier.trainings, args.seeds or settings.seeds, args.runs, args.results)
+    if args.json:
+        print(status.as_json(tier.name, survey.look()))
+    elif args.watch is None:
+        status.show(survey)
+    else:
+        try:
+            status.watch(survey, args.watch)
+        except KeyboardInterrupt:  # the usual way to end it
+            return
 
 
 def _list(args: argparse.Namespace) -> None:
