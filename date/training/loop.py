@@ -323,6 +323,7 @@ class Trainer:
         self.lease.check()
         with self._told():
             self.recorder.raise_if_bad()
+        self.recorder.sync()
         weights = self.model.state_dict()
         if not checkpoint.finite(weights):
             raise self._stopped("the weights are not finite", step - 1, [], "lower the tier's lr")
@@ -343,8 +344,8 @@ class Trainer:
         except OSError as error:
             if error.errno not in NO_SPACE:
                 raise
-            self.journal.say(f"no space for the checkpoint of step {step}; removing all but the newest one")
-            checkpoint.free_space(self.checkpoints)
+            checkpoint.free_space(self.checkpoints, step)  # before the log, for which there is no space either
+            self.journal.say(f"no space for the checkpoint of step {step}; removed all but the newest one")
             checkpoint.save(self.checkpoints, step, state)
 
     def _leave_if_told(self, step: int) -> None:
@@ -353,6 +354,7 @@ class Trainer:
         reason = self.processes.agree(self.interruption.reason(margin), REASONS)
         if reason is not None:
             self._save(step)
+            self.processes.agree(reason, REASONS)  # none leaves before the state is saved: torchrun ends the others then
             raise Interrupted(reason, step)
 
     def _unreadable(self, failure: LoadFailure, step: int, images: list[int]) -> TrainingError:
