@@ -1,4 +1,4 @@
-"""Where the runs of a tier stand, read from what they leave in the runs folder. Needs no PyTorch, and writes nothing."""
+"""Where the runs of a tier stand, read from what they leave in the runs folder. Needs no PyTorch, writes nothing."""
 
 from __future__ import annotations
 

@@ -11,6 +11,8 @@ from typing import Any
 RESUME_ME = 75
 """Exit status of a training that saved its state and left before its end: run the same command again (EX_TEMPFAIL)."""
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+ECHO = 3.0
+"""Seconds in which the same signal comes again without anybody having sent it twice."""
 
 
 class Interrupted(Exception):
@@ -29,7 +31,9 @@ class Interrupted(Exception):
 class Interruption:
     """Notices SIGTERM, SIGUSR1 and the end of a time budget while it is entered.
 
-    The first signal is remembered for `reason`; a second one ends the process at once, with 128 plus its number.
+    The first signal is remembered for `reason`; a second one ends the process at once, with 128 plus its number. The
+    same signal within `ECHO` seconds is not a second one: Slurm signals every process of a job, and `torchrun`, which
+    is one of them, passes it on.
 
     Args:
         budget: seconds from now after which the process has to be gone, or None.
@@ -49,9 +53,11 @@ class Interruption:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
+        name, now = signal.Signals(number).name, time.monotonic()
+        if self.received is None:
+            self.received, self._received_at = name, now
+        elif name != self.received or now - self._received_at > ECHO:
             os._exit(128 + number)
-        self.received = signal.Signals(number).name
 
     def reason(self, margin: float = 0.0) -> str | None:
         """Return why to leave now: a signal's name or ``time budget``; None to go on.

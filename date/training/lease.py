@@ -50,7 +50,7 @@ def process_start(pid: int) -> str | None:
 def slurm_job_state(job: str) -> str | None:
     """Return a Slurm job's state, ``GONE`` where Slurm no longer knows it, or None where Slurm can't be asked.
 
-    The number of an array's last task is the array's, too: Slurm then answers with the states of all tasks, a line each.
+    The number of an array's last task is the array's, too: Slurm then answers for all tasks, a line each.
     """
     command = ["squeue", "--noheader", "--states=all", "--format=%T", "--jobs", job]
     try:

@@ -354,7 +354,9 @@ class Trainer:
         reason = self.processes.agree(self.interruption.reason(margin), REASONS)
         if reason is not None:
             self._save(step)
-            self.processes.agree(reason, REASONS)  # none leaves before the state is saved: torchrun ends the others then
+            self.processes.agree(
+                reason, REASONS
+            )  # none leaves before the state is saved: torchrun ends the others then
             raise Interrupted(reason, step)
 
     def _unreadable(self, failure: LoadFailure, step: int, images: list[int]) -> TrainingError:

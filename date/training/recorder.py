@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
 import resource
 import time
 from collections import deque
@@ -90,6 +92,11 @@ class Recorder:
         """Start the clock of the steps that come."""
         self.mark, self.timed = time.perf_counter(), 0
 
+    def sync(self) -> None:
+        """Make what is written survive a loss of power; before a checkpoint, after which it is not written again."""
+        if self.stream is not None:
+            os.fsync(self.stream.fileno())
+
     def close(self) -> None:
         """Close the file."""
         if self.stream is not None:
@@ -169,9 +176,16 @@ class Recorder:
         self.begin()
 
     def _write(self, **record: Any) -> None:
-        if self.stream is not None:
+        if self.stream is None:
+            return
+        try:
             self.stream.write(json.dumps(record) + "\n")
             self.stream.flush()
+        except OSError:
+            stream, self.stream = self.stream, None
+            with contextlib.suppress(OSError):  # closing tries once more to write the line whose failure is told
+                stream.close()
+            raise
 
 
 def peak_memory(device: torch.device) -> int:

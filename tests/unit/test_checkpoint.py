@@ -53,9 +53,9 @@ def test_nested_state_comes_back(tmp_path: Path) -> None:
     assert (read["step"], read["schema_version"]) == (12, checkpoint.SCHEMA)
     for name, value in given_state["model"].items():
         assert read["model"][name].dtype == value.dtype and torch.equal(read["model"][name], value)
-    assert torch.equal(
-        read["optimizer"]["state"][0]["exp_avg"], given_state["optimizer"]["state"][0]["exp_avg"]
-    ), "to the last bit"
+    assert torch.equal(read["optimizer"]["state"][0]["exp_avg"], given_state["optimizer"]["state"][0]["exp_avg"]), (
+        "to the last bit"
+    )
     assert read["optimizer"]["groups"] == given_state["optimizer"]["groups"]
     assert read["schedulers"] == given_state["schedulers"]
 
