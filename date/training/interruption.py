@@ -11,8 +11,8 @@ from typing import Any
 RESUME_ME = 75
 """Exit status of a training that saved its state and left before its end: run the same command again (EX_TEMPFAIL)."""
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-ECHO = 3.0
-"""Seconds in which the same signal comes again without anybody having sent it twice."""
+REPEATED = 1.0
+"""Seconds within which a signal that comes again is the same one."""
 
 
 class Interrupted(Exception):
@@ -31,9 +31,9 @@ class Interrupted(Exception):
 class Interruption:
     """Notices SIGTERM, SIGUSR1 and the end of a time budget while it is entered.
 
-    The first signal is remembered for `reason`; a second one ends the process at once, with 128 plus its number. The
-    same signal within `ECHO` seconds is not a second one: Slurm signals every process of a job, and `torchrun`, which
-    is one of them, passes it on.
+    The first signal is remembered for `reason`; a second one ends the process at once, with 128 plus its number. It is
+    no second one when it comes again within `REPEATED` seconds: at a time limit and on preemption, Slurm sends SIGTERM
+    twice within milliseconds.
 
     Args:
         budget: seconds from now after which the process has to be gone, or None.
@@ -53,10 +53,10 @@ class Interruption:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        name, now = signal.Signals(number).name, time.monotonic()
+        name = signal.Signals(number).name
         if self.received is None:
-            self.received, self._received_at = name, now
-        elif name != self.received or now - self._received_at > ECHO:
+            self.received, self._received_at = name, time.monotonic()
+        elif name != self.received or time.monotonic() - self._received_at >= REPEATED:
             os._exit(128 + number)
 
     def reason(self, margin: float = 0.0) -> str | None:

@@ -12,7 +12,7 @@ import pytest
 
 from date.catalogue import ROOT
 from date.training import interruption as module
-from date.training.interruption import ECHO, RESUME_ME, SIGNALS, Interrupted, Interruption
+from date.training.interruption import REPEATED, RESUME_ME, SIGNALS, Interrupted, Interruption
 
 
 class Clock:
@@ -65,12 +65,12 @@ def test_a_signal_counts_before_the_budget(clock: Clock) -> None:
 
 
 def test_the_echo_of_a_signal_is_no_second_one(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slurm signals every process of a job, and torchrun, which is one of them, passes it on."""
+    """Slurm sends SIGTERM twice, and torchrun passes on what Slurm sent to every process of a job."""
     left: list[int] = []
     monkeypatch.setattr(module.os, "_exit", left.append)
     with Interruption() as interruption:
         os.kill(os.getpid(), signal.SIGTERM)
-        clock.now += ECHO
+        clock.now += REPEATED - 0.1
         os.kill(os.getpid(), signal.SIGTERM)
         assert left == [] and interruption.reason() == "SIGTERM"
         os.kill(os.getpid(), signal.SIGUSR1)
