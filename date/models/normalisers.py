@@ -1,9 +1,9 @@
-"""What losses are divided by: means over the processes, and over the parts of a batch that share a step.
+"""What losses are divided by, where a batch is divided among processes, or within one into passes through the network.
 
-A batch may be divided among processes, and within a process into passes through the network, one after the other
-(gradient accumulation). Losses are sums over the batch divided by a normaliser of the whole batch, e.g. its number of
-positives, which no part knows alone. `recording` collects each pass's own numbers, and `replaying` gives every pass
-their mean, so that the mean of the passes' losses is the loss of the undivided batch.
+Losses are sums over a batch divided by a number of the whole batch, e.g. of its positives, which no part of it knows
+alone. Processes take the mean of theirs, as MMDetection does, since their gradients are averaged. Passes of one process
+(gradient accumulation) take the sum, since their gradients are added up: `recording` collects what each pass asks for,
+and `replaying` answers each with the whole process's numbers, so that passes change nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from mmdet.models.dense_heads import fcos_head
 from mmengine.dist import get_world_size
 from torch import Tensor
 
+from date.models.losses import NORMALISER_EPS
+
 _recorded: list[tuple[Tensor, bool]] | None = None
 _replayed: Iterator[Tensor] | None = None
 
@@ -27,18 +29,26 @@ def undivided() -> bool:
 
 
 def reduce_mean(value: Tensor, over_processes: bool = True) -> Tensor:
-    """Return the mean of a number over the processes and over the passes of the step at hand.
+    """Return the mean over the processes of a number that each has of its whole part of the batch.
 
     Args:
-        value: a scalar, this part's own.
-        over_processes: False for the mean over this process's passes alone.
+        value: a scalar, of the pass at hand.
+        over_processes: False for this process's own number.
     """
     if _recorded is not None:
         _recorded.append((value, over_processes))
         return value
     if _replayed is not None:
         return next(_replayed)
-    return mmdet.utils.reduce_mean(value) if over_processes else value
+    return _mean(value) if over_processes else value
+
+
+def _mean(values: Tensor) -> Tensor:
+    """Return means over the processes, to which losses add `NORMALISER_EPS` as one process would to its sum."""
+    processes = get_world_size()
+    if processes == 1:
+        return values
+    return mmdet.utils.reduce_mean(values) + (NORMALISER_EPS / processes - NORMALISER_EPS)
 
 
 # MMDetection's head reduces by a name in its own module; its normalisers, too, have to know of the passes.
@@ -47,7 +57,7 @@ fcos_head.reduce_mean = reduce_mean
 
 @contextlib.contextmanager
 def recording() -> Iterator[list[tuple[Tensor, bool]]]:
-    """Collect the numbers that a pass asks the mean of, in order, and give them back as they are."""
+    """Collect the numbers that a pass wants reduced, in order, and give them back as they are."""
     global _recorded
     recorded: list[tuple[Tensor, bool]] = []
     _recorded = recorded
@@ -58,21 +68,20 @@ def recording() -> Iterator[list[tuple[Tensor, bool]]]:
 
 
 @contextlib.contextmanager
-def replaying(means: list[Tensor]) -> Iterator[None]:
-    """Answer a pass, in order, with means computed before."""
+def replaying(answers: list[Tensor]) -> Iterator[None]:
+    """Answer a pass, in order, with numbers that were reduced before."""
     global _replayed
-    _replayed = iter(means)
+    _replayed = iter(answers)
     try:
         yield
     finally:
         _replayed = None
 
 
-def means_of(passes: list[list[tuple[Tensor, bool]]]) -> list[Tensor]:
-    """Return the means over processes and passes of what the passes recorded; one reduction for all of them."""
-    values = torch.stack([torch.stack([value.double() for value, _ in recorded]) for recorded in passes]).mean(0)
-    reduced = mmdet.utils.reduce_mean(values)
+def reduced(passes: list[list[tuple[Tensor, bool]]]) -> list[Tensor]:
+    """Return the answers to what the passes of this process recorded; one reduction for all of them."""
+    sums = torch.stack([torch.stack([value.double() for value, _ in recorded]) for recorded in passes]).sum(0)
+    means = _mean(sums)
     return [
-        (reduced if over_processes else values)[i].to(value.dtype)
-        for i, (value, over_processes) in enumerate(passes[0])
+        (means if over_processes else sums)[i].to(value.dtype) for i, (value, over_processes) in enumerate(passes[0])
     ]

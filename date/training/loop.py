@@ -199,7 +199,7 @@ class Trainer:
             ) from found  # fmt: skip
 
     def _backward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Add the batch's gradients and return its losses by name; in several passes, the passes' means."""
+        """Add the batch's gradients and return its losses by name; in several passes, the passes' sums."""
         data = self._prepare(batch, training=True)
         if self.passes == 1:
             total, losses = self.model.parse_losses(self.network(**data, mode="loss"))
@@ -211,17 +211,17 @@ class Trainer:
             with normalisers.recording() as asked, torch.no_grad():
                 self.model(**part, mode="loss")
             recorded.append(asked)
-        means = normalisers.means_of(recorded)
+        answers = normalisers.reduced(recorded)
         summed: dict[str, Tensor] = {}
         for number, part in enumerate(parts, 1):
             last = number == len(parts) or self.processes.count == 1
             alone = contextlib.nullcontext() if last else self.network.no_sync()
             with alone:
-                with normalisers.replaying(means):
+                with normalisers.replaying(answers):
                     total, losses = self.model.parse_losses(self.network(**part, mode="loss"))
-                (total / self.passes).backward()
+                total.backward()
             for name, value in losses.items():
-                summed[name] = summed.get(name, 0) + value.detach() / self.passes
+                summed[name] = summed.get(name, 0) + value.detach()
         return summed
 
     def _prepare(self, batch: Any, training: bool) -> dict[str, Any]:

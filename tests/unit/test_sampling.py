@@ -173,7 +173,8 @@ def images(tmp_path: Path) -> Path:
     (tmp_path / "2.png").write_bytes(b"\x89PNG and nothing else")
     records = [{"id": 10 + i, "file_name": f"{i}.png", "width": 32, "height": 24} for i in range(4)]
     objects = [
-        {"id": i, "image_id": 10 + i, "category_id": 1, "bbox": [2, 2, 9, 9], "area": 81, "iscrowd": 0} for i in range(4)
+        {"id": i, "image_id": 10 + i, "category_id": 1, "bbox": [2, 2, 9, 9], "area": 81, "iscrowd": 0}
+        for i in range(4)
     ]
     annotations = {"images": records, "annotations": objects, "categories": [{"id": 1, "name": "a"}]}
     (tmp_path / "train.json").write_text(json.dumps(annotations))
