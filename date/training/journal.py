@@ -143,11 +143,14 @@ def end_segment(folder: Path, step: int | None, reason: str) -> None:
 def read_segments(folder: Path) -> list[dict[str, Any]]:
     """Return the processes that worked on a run, in order, each with its beginning and, unless it works on, its end."""
     segments: list[dict[str, Any]] = []
-    path = folder / SEGMENTS
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    try:
+        lines = (folder / SEGMENTS).read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    for line in lines:
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:  # torn by a kill
+        except ValueError:  # torn by a kill
             continue
         if record.pop("event") == "begin":
             segments.append(record)

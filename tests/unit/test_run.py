@@ -100,9 +100,10 @@ def test_a_failure_to_seal_is_a_failure(tmp_path: Path, monkeypatch: pytest.Monk
     def full(folder: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+    with monkeypatch.context() as patch:
         patch.setattr(module, "sync_folder", full)
-        carry_out(planned)
+        with pytest.raises(OSError, match="No space left"):
+            carry_out(planned)
     assert not planned.sealed.exists()
     assert status(planned.work)["state"] == "failed" and "No space left on device" in status(planned.work)["reason"]
     assert len(read_segments(planned.work)) == 1 and "No space left" in read_segments(planned.work)[0]["reason"]
