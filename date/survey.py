@@ -231,7 +231,7 @@ def _sealed(training: str, seed: int, folder: Path) -> RunStatus:
         status.host, status.job = segments[-1].get("host"), segments[-1].get("job")
         status.reason = duration(sum(segment["seconds"] for segment in segments))
         if len(segments) > 1:
-            status.reason += f", resumed {len(segments) - 1} times"
+            status.reason += f", resumed {len(segments) - 1} time{'s' if len(segments) > 2 else ''}"
     status.ap = last_ap(folder / METRICS)
     return status
 

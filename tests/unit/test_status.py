@@ -102,7 +102,7 @@ def test_a_sealed_run_is_done(survey: Survey, runs: Path) -> None:
     status = one(survey)
     assert (status.state, status.run, status.step, status.steps, status.ap) == ("done", plan(runs).sealed.name, STEPS, STEPS, 12.0)  # fmt: skip
     assert status.host == os.uname().nodename
-    assert re.fullmatch(r"\d+ s, resumed 1 times", status.reason)
+    assert re.fullmatch(r"\d+ s, resumed 1 time", status.reason)
     assert status.log == str(plan(runs).sealed / LOG)
     assert (status.eta_seconds, status.heard_seconds) == (None, None)
 
