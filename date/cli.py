@@ -240,7 +240,9 @@ def _status(args: argparse.Namespace) -> None:
 
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that stops early, such as `head`, ends it quietly
     settings, tier = load_settings(), load_tier(_tier_name(args))
-    survey = Survey(tier, settings.trainings or tier.trainings, args.seeds or settings.seeds, args.runs, args.results)
+    seeds = args.seeds or settings.seeds
+    trainings = settings.trainings or tier.trainings
+    survey = Survey(tier, trainings, lambda training: seeds, args.runs, args.results)
     if args.json:
         print(status.as_json(tier.name, survey.look()))
     elif args.watch is None:

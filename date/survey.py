@@ -78,14 +78,14 @@ class Survey:
     Args:
         tier: whose runs.
         trainings: patterns of what ``all`` trains.
-        seeds: that ``all`` trains it with.
+        seeds: returns those that ``all`` trains a training with.
         runs: folder of all runs.
         results: folder of the results, which has the manifests of the data.
     """
 
     tier: Tier
     trainings: list[str]
-    seeds: Sequence[int]
+    seeds: Callable[[str], Sequence[int]]
     runs: Path
     results: Path
     _identities: dict[tuple[str, int, str], str] = field(default_factory=dict)
@@ -95,19 +95,22 @@ class Survey:
         """Return where every run stands: those that ``all`` makes in its order, then what else there is."""
         self._job_state = functools.cache(slurm_job_state)  # a job is asked for once
         found = self._found()
-        planned = [(training, seed) for training in self._planned() for seed in self.seeds]
+        planned = self._planned()
         rest = sorted(found.keys() - set(planned))
         return [self._status(training, seed, found.get((training, seed), [])) for training, seed in planned + rest]
 
-    def _planned(self) -> list[str]:
-        """Return the trainings that ``all`` makes, with those that they start from."""
+    def _planned(self) -> list[tuple[str, int]]:
+        """Return the trainings and seeds that ``all`` makes, with those that they start from."""
         catalogue = load()
-        chosen = [training.name for training in catalogue.select(self.trainings)]
-        for name in chosen:
+        chosen = [
+            (training.name, seed) for training in catalogue.select(self.trainings) for seed in self.seeds(training.name)
+        ]
+        for name, seed in chosen:
             training = catalogue.trainings[name]
-            if training.init is not None and training.init_file is None and training.init not in chosen:
-                chosen.append(training.init)
-        return [name for name in catalogue.trainings if name in chosen]
+            if training.init is not None and training.init_file is None and (training.init, seed) not in chosen:
+                chosen.append((training.init, seed))
+        order = list(catalogue.trainings)
+        return sorted(chosen, key=lambda run: (order.index(run[0]), run[1]))
 
     def _found(self) -> dict[tuple[str, int], list[_Run]]:
         pattern = re.compile(rf"{re.escape(self.tier.name)}-(.+)-s(\d+)-([0-9a-f]{{10}})")
