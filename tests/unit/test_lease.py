@@ -255,8 +255,8 @@ def test_a_job_that_slurm_ended_is_taken_over_at_once(
 
 @pytest.mark.parametrize("before", ["a dead one", "nobody", "damaged"])
 @pytest.mark.usefixtures("without_locks")
-def test_of_several_at_once_exactly_one_wins(before: str, folder: Path) -> None:
-    """As on several machines whose file system shares no locks."""
+def test_of_several_at_once_exactly_one_wins(before: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on several machines whose file system shares no locks; all have looked before any acts."""
     folder.mkdir()
     if before == "a dead one":
         leave(folder, **here(started="1"))
@@ -264,9 +264,17 @@ def test_of_several_at_once_exactly_one_wins(before: str, folder: Path) -> None:
         (folder / HOLDER).write_text('{"token": "th')
     start, over, outcomes = threading.Barrier(4), threading.Event(), []
 
+    def read_together(path: Path) -> dict[str, Any] | None:
+        found = read_holder(path)
+        if threading.current_thread() in waiting:
+            waiting.remove(threading.current_thread())
+            start.wait(10)
+        return found
+
+    monkeypatch.setattr(module, "read_holder", read_together)
+
     def run() -> None:
         lease = Lease(folder, "training it", beat=0.5, silence=SILENCE)
-        start.wait()
         try:
             with lease:
                 outcomes.append("won")
@@ -275,7 +283,8 @@ def test_of_several_at_once_exactly_one_wins(before: str, folder: Path) -> None:
         except UserError:
             outcomes.append("refused")
 
-    threads = [threading.Thread(target=run) for _ in range(4)]
+    threads = [threading.Thread(target=run, daemon=True) for _ in range(4)]
+    waiting = set(threads)
     for thread in threads:
         thread.start()
     assert wait(lambda: len(outcomes) == 4)
