@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser(
         "train",
         help="train a network, or resume it; the last line printed is the sealed run's folder",
-        description="Train a network, or resume it where it was interrupted. SIGTERM, SIGUSR1 or the end of the time "
+        description="Train a network, or resume it where it was interrupted. SIGTERM, SIGUSR1, Ctrl-C or the end of the time "
         "budget make it save its state at the next step and leave with status 75: run the same command again. A second "
         "signal ends it at once. Several processes: torchrun --nproc-per-node N -m date train ...",
     )
@@ -118,6 +118,24 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(command=_evaluate)
 
     _add_score(commands)
+
+    status = commands.add_parser(
+        "status",
+        help="show where the runs of a tier stand",
+        description="Show all runs of a tier: what `all` makes there, and what else lies in the runs folder.",
+    )
+    status.add_argument("--tier", help=TIER_HELP)
+    status.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept [runs]")
+    status.add_argument(
+        "--results", type=Path, default=Path("results"), metavar="DIR", help="tells the present data [results]"
+    )
+    status.add_argument("--seeds", type=_seed, nargs="+", metavar="N", help="[those of experiments/config.yaml]")
+    form = status.add_mutually_exclusive_group()
+    form.add_argument(
+        "--watch", type=_interval, nargs="?", const=10.0, metavar="SECONDS", help="again and again, until all are done"
+    )
+    form.add_argument("--json", action="store_true", help="print JSON")
+    status.set_defaults(command=_status)
 
     listing = commands.add_parser("list", help="show the catalogue")
     listing.add_argument("what", choices=["experiments", "trainings", "evaluations", "rows", "claims"])
@@ -303,6 +321,13 @@ def _side(text: str) -> float:
     return value
 
 
+def _interval(text: str) -> float:
+    seconds = _duration(text)
+    if seconds == 0:
+        raise argparse.ArgumentTypeError("0 is no interval; give the seconds between two looks")
+    return seconds
+
+
 def _tier_name(args: argparse.Namespace) -> str:
     from date.config import load_settings
 
@@ -431,6 +456,27 @@ def _nms_recall(args: argparse.Namespace) -> None:
 def _print_notes(notes: list[str]) -> None:
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
+
+
+def _status(args: argparse.Namespace) -> None:
+    from date import status
+    from date.catalogue import load_tier
+    from date.config import load_settings
+    from date.survey import Survey
+
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that stops early, such as `head`, ends it quietly
+    settings, tier = load_settings(), load_tier(_tier_name(args))
+    trainings = settings.trainings or tier.trainings
+    survey = Survey(tier, trainings, lambda name: args.seeds or settings.seeds_for(name), args.runs, args.results)
+    if args.json:
+        print(status.as_json(tier.name, survey.look()))
+    elif args.watch is None:
+        status.show(survey)
+    else:
+        try:
+            status.watch(survey, args.watch)
+        except KeyboardInterrupt:  # the usual way to end it
+            return
 
 
 def _list(args: argparse.Namespace) -> None:

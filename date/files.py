@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -39,6 +40,16 @@ def replace_bytes(path: Path, data: bytes | memoryview, durable: bool = True) ->
         partial.unlink(missing_ok=True)
         error.filename = str(path)  # which a failed write does not tell
         raise
+
+
+def read_replaced(path: Path) -> bytes:
+    """Return the content of a file that other machines replace: it may go stale between opening and reading it."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        if error.errno != errno.ESTALE:
+            raise
+        return path.read_bytes()
 
 
 def sync_folder(folder: Path) -> None:

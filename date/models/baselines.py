@@ -29,5 +29,5 @@ class RetinaNetHead(RetinaHead):
         *targets, num_pos = super().get_targets(*args, **kwargs)
         if undivided():
             return (*targets, num_pos)
-        like = targets[2][0]
+        like = args[2][0].bboxes  # the objects' own precision; MMDetection's targets are float32 also in float64
         return (*targets, reduce_mean(like.new_tensor(float(num_pos)), self.reduce_normaliser))

@@ -6,7 +6,6 @@ digits of the SHA-256 of its bytes: one rename makes it appear complete, and any
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import re
@@ -37,6 +36,8 @@ class CheckpointError(UserError):
 def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
     """Write a checkpoint, then remove all but the last `KEPT`, and return its path.
 
+    Those of later steps are removed, too: the training went back behind them because they are damaged.
+
     Args:
         folder: of a run's checkpoints.
         step: that the state stands after.
@@ -50,10 +51,10 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
     data = buffer.getbuffer()
     digest = hashlib.sha256(data).hexdigest()[:16]
     path = folder / f"step-{step:08d}-{digest}.ckpt"
+    _remove_torn(folder)
     replace_bytes(path, data)
     sync_path(folder)
-    for _, old in steps(folder)[KEPT:]:
-        old.unlink()
+    _keep(folder, {path, *_before(folder, step)[: KEPT - 1]})
     return path
 
 
@@ -65,8 +66,8 @@ def steps(folder: Path) -> list[tuple[int, Path]]:
     return sorted(found, reverse=True)
 
 
-def latest(folder: Path, run_digest: str, say: Callable[[str], None]) -> dict[str, Any] | None:
-    """Return the newest good checkpoint's state; None where the folder never had any.
+def latest(folder: Path, run_digest: str, say: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
+    """Return the newest good checkpoint and its state; None where the folder never had any.
 
     Args:
         folder: of the run's checkpoints.
@@ -87,7 +88,7 @@ def latest(folder: Path, run_digest: str, say: Callable[[str], None]) -> dict[st
             continue
         if problems:
             say(f"going on from the checkpoint before it, of step {step}")
-        return state
+        return path, state
     if found:
         raise CheckpointError(
             f"no checkpoint in {folder} can be used ({'; '.join(problems)}); restore one, or delete "
@@ -103,7 +104,10 @@ def load(path: Path, run_digest: str) -> dict[str, Any]:
         CheckpointError: the file is damaged, of another run, or holds anything that would execute code when read.
     """
     match = _NAME.fullmatch(path.name)
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path.name} can't be read ({error.strerror})") from None
     if match is None or hashlib.sha256(data).hexdigest()[:16] != match[2]:
         raise CheckpointError(f"{path.name} is damaged: its bytes are not those that were written")
     try:
@@ -124,8 +128,23 @@ def finite(state: dict[str, Tensor]) -> bool:
     return bool(torch.stack([value.isfinite().all() for value in floating]).all())
 
 
-def free_space(folder: Path) -> None:
-    """Remove all checkpoints but the newest, so that the next fits on a full disk."""
-    for _, old in steps(folder)[1:]:
-        with contextlib.suppress(FileNotFoundError):
-            old.unlink()
+def free_space(folder: Path, step: int) -> None:
+    """Remove all checkpoints but the newest one before a step, so that the step's own fits on a full disk."""
+    _remove_torn(folder)
+    _keep(folder, {*_before(folder, step)[:1]})
+
+
+def _before(folder: Path, step: int) -> list[Path]:
+    return [path for at, path in steps(folder) if at < step]
+
+
+def _keep(folder: Path, kept: set[Path]) -> None:
+    for _, path in steps(folder):
+        if path not in kept:
+            path.unlink()
+
+
+def _remove_torn(folder: Path) -> None:
+    """Remove what is left of a checkpoint whose writer was killed."""
+    for path in folder.glob(".step-*.partial"):
+        path.unlink()

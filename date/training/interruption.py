@@ -10,7 +10,7 @@ from typing import Any
 
 RESUME_ME = 75
 """Exit status of a training that saved its state and left before its end: run the same command again (EX_TEMPFAIL)."""
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 REPEATED = 1.0
 """Seconds within which a signal that comes again is the same one."""
 
@@ -29,7 +29,7 @@ class Interrupted(Exception):
 
 
 class Interruption:
-    """Notices SIGTERM, SIGUSR1 and the end of a time budget while it is entered.
+    """Notices SIGTERM, SIGUSR1, SIGINT (Ctrl-C) and the end of a time budget while it is entered.
 
     The first signal is remembered for `reason`; a second one ends the process at once, with 128 plus its number. It is
     no second one when it comes again within `REPEATED` seconds: at a time limit and on preemption, Slurm sends SIGTERM

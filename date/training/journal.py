@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -47,12 +49,14 @@ class Journal:
             self.stream = (self.folder / LOG).open("a", encoding="utf-8")
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self.progress is not None:
             self.progress.stop()
             self.progress = None
         if not self.quiet:
-            self.stream.close()
+            # On a full disk closing fails like the line before it, and must not hide what the training ended with.
+            with contextlib.suppress(*[OSError] if error is not None else []):
+                self.stream.close()
 
     def say(self, line: str) -> None:
         """Tell a line in the log and on standard error."""
@@ -123,9 +127,11 @@ class Journal:
 def begin_segment(folder: Path, facts: dict[str, Any]) -> None:
     """Write down that a process starts to work on a run; a predecessor that took no leave was killed."""
     if (open_segment := _open_segment(folder)) is not None:
-        status = _read_status(folder)
-        ended = status.get("updated", open_segment["began"])
-        _append(folder, {"event": "end", "ended": ended, "step": status.get("step"), "reason": "killed"})
+        # Its last word, unless it was killed before it could say any and the word is of one before it.
+        status, began = _read_status(folder), open_segment["began"]
+        told = status.get("updated", "") >= began
+        ended, step = (status["updated"], status.get("step")) if told else (began, None)
+        _append(folder, {"event": "end", "ended": ended, "step": step, "reason": "killed"})
     _append(folder, {"event": "begin", "began": utc(), **facts})
 
 
@@ -137,11 +143,14 @@ def end_segment(folder: Path, step: int | None, reason: str) -> None:
 def read_segments(folder: Path) -> list[dict[str, Any]]:
     """Return the processes that worked on a run, in order, each with its beginning and, unless it works on, its end."""
     segments: list[dict[str, Any]] = []
-    path = folder / SEGMENTS
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    try:
+        lines = (folder / SEGMENTS).read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    for line in lines:
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:  # torn by a kill
+        except ValueError:  # torn by a kill
             continue
         if record.pop("event") == "begin":
             segments.append(record)
@@ -158,7 +167,7 @@ def _open_segment(folder: Path) -> dict[str, Any] | None:
 def _read_status(folder: Path) -> dict[str, Any]:
     try:
         return json.loads((folder / STATUS).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError):
         return {}
 
 

@@ -22,12 +22,16 @@ from types import TracebackType
 from typing import Any
 
 from date.errors import UserError
-from date.files import replace_text
+from date.files import read_replaced
 
+HOLDER = "lease.json"
 BEAT = 15.0
 """Seconds between two heartbeats."""
-SILENCE = 5 * BEAT
-SLURM_ALIVE = {"PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "COMPLETING", "STOPPED", "REQUEUED", "RESIZING"}
+SILENCE = 9 * BEAT  # more than the minute for which NFS may show an old file
+_FIELDS = {"token", "host", "boot", "pid", "started", "job", "cluster", "restart", "beat"}
+SLURM_ALIVE = {
+    "PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "COMPLETING", "STOPPED", "REQUEUED", "RESIZING", "SIGNALING",
+}  # fmt: skip
 
 
 class LeaseHeldError(UserError):
@@ -59,7 +63,10 @@ def process_start(pid: int) -> str | None:
 
 
 def slurm_job_state(job: str) -> str | None:
-    """Return a Slurm job's state, ``GONE`` where Slurm no longer knows it, or None where Slurm can't be asked."""
+    """Return a Slurm job's state, ``GONE`` where Slurm no longer knows it, or None where Slurm can't be asked.
+
+    The number of an array's last task is the array's, too: Slurm then answers for all tasks, a line each.
+    """
     command = ["squeue", "--noheader", "--states=all", "--format=%T", "--jobs", job]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
@@ -73,20 +80,35 @@ def slurm_job_state(job: str) -> str | None:
 def read_holder(path: Path) -> dict[str, Any] | None:
     """Return who holds a lease file; None where nobody does, or where the file is damaged."""
     try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        holder = json.loads(read_replaced(path))
+    except (FileNotFoundError, ValueError):
         return None
+    return holder if isinstance(holder, dict) and holder.keys() >= _FIELDS else None
 
 
-def known_dead(holder: dict[str, Any]) -> bool | None:
-    """Return whether a holder is dead, or None where only its silence could tell."""
+def known_dead(holder: dict[str, Any], ask: Callable[[str], str | None] = slurm_job_state) -> bool | None:
+    """Return whether a holder is dead, or None where only its silence could tell.
+
+    Args:
+        holder: of a lease.
+        ask: answers for a Slurm job's state.
+    """
     if holder["host"] == socket.gethostname() and holder["boot"] == _boot():
         return process_start(holder["pid"]) != holder["started"]
-    if holder["job"] is not None:
-        state = slurm_job_state(holder["job"])
-        if state is not None and state not in SLURM_ALIVE:
+    mine = _slurm()
+    if holder["job"] is not None and holder["cluster"] in (mine["cluster"], None):
+        if holder["job"] == mine["job"] and holder["restart"] < mine["restart"]:
+            return True  # this very job, before Slurm started it again
+        state = ask(holder["job"])
+        if state is not None and SLURM_ALIVE.isdisjoint(state.split()):
             return True
     return None
+
+
+def _slurm() -> dict[str, Any]:
+    """Return this process's Slurm job, its cluster and how often Slurm started it again; nothing outside of Slurm."""
+    restart = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    return {"job": os.environ.get("SLURM_JOB_ID"), "cluster": os.environ.get("SLURM_CLUSTER_NAME"), "restart": restart}
 
 
 def _boot() -> str:
@@ -115,7 +137,7 @@ class Lease:
         silence: float = SILENCE,
     ) -> None:
         self.folder, self.what, self.say = folder, what, say
-        self.path = folder / "lease.json"
+        self.path = folder / HOLDER
         self.beat, self.silence = beat, silence
         self.lost: str | None = None
         pid = os.getpid()
@@ -125,8 +147,9 @@ class Lease:
             "boot": _boot(),
             "pid": pid,
             "started": process_start(pid),
-            "job": os.environ.get("SLURM_JOB_ID"),
+            **_slurm(),
         }
+        self.own = folder / f".{HOLDER}.{self.me['token']}"
 
     def __enter__(self) -> Lease:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -157,7 +180,7 @@ class Lease:
         """
         holder = read_holder(self.path)
         if self.lost is None and not self._mine():
-            self.lost = "nobody" if holder is None else _name(holder)
+            self.lost = "somebody who left again" if holder is None else _name(holder)
         if self.lost is not None:
             raise LeaseLostError(
                 f"{self.what} was taken over by {self.lost} while this process was silent; it goes on there."
@@ -180,12 +203,17 @@ class Lease:
                 dead = self._silent(holder)
             if not dead:
                 raise self._held(holder)
+            # Another may have taken over in the time that finding out took.
+            now = read_holder(self.path)
+            if now is not None and now["token"] != holder["token"]:
+                raise self._held(now)
             self.say(f"taking over from {_name(holder)}, which is gone")
+        elif self._create():
+            return
         self._write(0)
-        if holder is not None:
-            time.sleep(min(2.0, self.beat))  # of two that take over at once, the later writer has it
-            if not self._mine():
-                raise self._held(read_holder(self.path))
+        time.sleep(min(2.0, self.beat))  # of two that take over at once, the later writer has it
+        if not self._mine():
+            raise self._held(read_holder(self.path))
 
     def _silent(self, holder: dict[str, Any]) -> bool:
         end = time.monotonic() + self.silence
@@ -216,8 +244,30 @@ class Lease:
         holder = read_holder(self.path)
         return holder is not None and holder["token"] == self.me["token"]
 
-    def _write(self, beat: int) -> None:
-        replace_text(self.path, json.dumps(self.me | {"beat": beat}) + "\n", durable=False)
+    def _create(self) -> bool:
+        """Write the lease file where there is none, and return whether it is this process's without further ado.
+
+        Of several that start at once, a hard link lets one through on any file system that has them.
+        """
+        self._write(0, place=False)
+        try:
+            os.link(self.own, self.path)
+        except FileExistsError:
+            if self._mine():  # a file server answers so where it was asked twice, since its first answer got lost
+                return True
+            if (holder := read_holder(self.path)) is not None:
+                raise self._held(holder) from None
+            return False  # a damaged file, which is replaced
+        except OSError:  # a file system without hard links
+            return False
+        finally:
+            self.own.unlink()
+        return True
+
+    def _write(self, beat: int, place: bool = True) -> None:
+        self.own.write_text(json.dumps(self.me | {"beat": beat}) + "\n")  # a name of its own: others may write, too
+        if place:
+            self.own.replace(self.path)
 
 
 def _name(holder: dict[str, Any]) -> str:

@@ -133,7 +133,7 @@ class Trainer:
             Interrupted: a signal or the end of the time budget; the state is saved.
             UserError: what the training can't go on with.
         """
-        step = self._restore()
+        step = first = self._restore()
         self.journal.begin(self.steps, step)
         self.saved_step, self.saved_at = step if step else -1, time.monotonic()
         try:
@@ -147,13 +147,15 @@ class Trainer:
                 began = time.monotonic()
                 self._step(step)
                 step += 1
-                self.longest_step = max(self.longest_step, time.monotonic() - began)
-                due = time.monotonic() - self.saved_at >= self.options.checkpoint_interval
-                if due or step % self.epoch_steps == 0:
+                if step > first + 1:  # which a compiler may take long for
+                    self.longest_step = max(self.longest_step, time.monotonic() - began)
+                if step % self.epoch_steps == 0 or self._checkpoint_is_due():
                     self._leave_if_told(step)
                     self._save(step)
-        except OSError as error:  # of the run's folder: what goes wrong with images is a `LoadFailure`
-            cause = f"{error.filename or self.checkpoints.parent} can't be written ({error.strerror or error})"
+        except OSError as error:  # what goes wrong with an image is a `LoadFailure`
+            if error.filename is None and error.errno not in NO_SPACE:
+                raise
+            cause = f"{error.filename or self.checkpoints.parent} can't be written ({error.strerror})"
             raise self._stopped(cause, step, [], "make room or mend the file system") from error
         finally:
             self.recorder.close()
@@ -308,10 +310,13 @@ class Trainer:
 
     def _restore(self) -> int:
         """Load the newest good checkpoint, where there is one, and return the steps that are done."""
-        state = checkpoint.latest(self.checkpoints, self.run_digest, self.journal.say)
-        if state is None:
+        found = checkpoint.latest(self.checkpoints, self.run_digest, self.journal.say) if self.processes.first else None
+        # The others take the first one's: a file server may show them another folder at the same moment.
+        path = self.processes.share(None if found is None else found[0])
+        if path is None:
             self.recorder.open(0, None)
             return 0
+        state = checkpoint.load(path, self.run_digest) if found is None else found[1]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         for scheduler, saved in zip(self.schedulers, state["schedulers"], strict=True):
@@ -321,14 +326,19 @@ class Trainer:
         return state["step"]
 
     def _save(self, step: int) -> None:
-        """Write a checkpoint, unless this step's is written."""
-        if not self.processes.first or self.saved_step == step:
+        """Let the first process write a checkpoint, unless this step's is written."""
+        if self.saved_step == step:
             return
         began = time.monotonic()
+        self.saved_step, self.saved_at = step, began
+        record = self.recorder.state()
+        if not self.processes.first:
+            return
         assert self.lease is not None
         self.lease.check()
         with self._told():
             self.recorder.raise_if_bad()
+        self.recorder.sync()
         weights = self.model.state_dict()
         if not checkpoint.finite(weights):
             raise self._stopped("the weights are not finite", step - 1, [], LOWER_LR)
@@ -337,11 +347,10 @@ class Trainer:
             "model": weights,
             "optimizer": self.optimizer.state_dict(),
             "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
-            "recorder": self.recorder.state(),
+            "recorder": record,
         }
         self._write(step, state)
-        self.saved_step, self.saved_at = step, time.monotonic()
-        self.saving_seconds = max(self.saving_seconds, self.saved_at - began)
+        self.saving_seconds = max(self.saving_seconds, time.monotonic() - began)
 
     def _write(self, step: int, state: dict[str, Any]) -> None:
         try:
@@ -349,9 +358,13 @@ class Trainer:
         except OSError as error:
             if error.errno not in NO_SPACE:
                 raise
-            self.journal.say(f"no space for the checkpoint of step {step}; removing all but the newest one")
-            checkpoint.free_space(self.checkpoints)
+            checkpoint.free_space(self.checkpoints, step)  # before the log, for which there is no space either
+            self.journal.say(f"no space for the checkpoint of step {step}; removed all but the newest one")
             checkpoint.save(self.checkpoints, step, state)
+
+    def _checkpoint_is_due(self) -> bool:
+        due = time.monotonic() - self.saved_at >= self.options.checkpoint_interval
+        return self.processes.agree("due" if due else None, ["due"]) is not None
 
     def _leave_if_told(self, step: int) -> None:
         """Save and leave when a signal came or the time budget is used up, in all processes at the same step."""
@@ -359,6 +372,7 @@ class Trainer:
         reason = self.processes.agree(self.interruption.reason(margin), REASONS)
         if reason is not None:
             self._save(step)
+            self.processes.agree(reason, REASONS)  # torchrun ends the others when one leaves: not before all is saved
             raise Interrupted(reason, step)
 
     def _unreadable(self, failure: LoadFailure, step: int, images: list[int]) -> TrainingError:

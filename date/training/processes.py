@@ -40,6 +40,14 @@ class Processes:
         distributed.all_reduce(number, op=distributed.ReduceOp.MAX, group=self.control)
         return None if number == 0 else reasons[int(number) - 1]
 
+    def share(self, thing: Any) -> Any:
+        """Return the first process's thing, a simple one, in all processes."""
+        if self.count == 1:
+            return thing
+        things = [thing]
+        distributed.broadcast_object_list(things, src=0, group=self.control)
+        return things[0]
+
     def mean(self, values: torch.Tensor) -> torch.Tensor:
         """Return the mean of a tensor over the processes."""
         if self.count > 1:

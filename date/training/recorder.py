@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
 import resource
 import time
 from collections import deque
@@ -72,7 +74,7 @@ class Recorder:
         """
         if state is not None:
             device = self.processes.device
-            self.sums = {name: value.to(device) for name, value in state["sums"].items()}
+            self.sums = {name: value.clone().to(device) for name, value in state["sums"].items()}
             self.count = state["count"]
         if self.processes.first:
             records = read_metrics(self.path) if self.path.exists() else []
@@ -90,14 +92,22 @@ class Recorder:
         """Start the clock of the steps that come."""
         self.mark, self.timed = time.perf_counter(), 0
 
+    def sync(self) -> None:
+        """Make what is written survive a loss of power; before a checkpoint, after which it is not written again."""
+        if self.stream is not None:
+            os.fsync(self.stream.fileno())
+
     def close(self) -> None:
         """Close the file."""
         if self.stream is not None:
             self.stream.close()
 
     def state(self) -> dict[str, Any]:
-        """Return what the next line is made of besides the steps that come."""
-        return {"sums": dict(self.sums), "count": self.count}
+        """Return what the next line is made of besides the steps that come; all processes ask at the same step."""
+        if not self.sums:
+            return {"sums": {}, "count": 0}
+        means = self.processes.mean(torch.stack(list(self.sums.values())))
+        return {"sums": dict(zip(self.sums, means.unbind(), strict=True)), "count": self.count}
 
     def epoch(self, step: int) -> float:
         """Return the epochs that a step completes."""
@@ -169,9 +179,16 @@ class Recorder:
         self.begin()
 
     def _write(self, **record: Any) -> None:
-        if self.stream is not None:
+        if self.stream is None:
+            return
+        try:
             self.stream.write(json.dumps(record) + "\n")
             self.stream.flush()
+        except OSError:
+            stream, self.stream = self.stream, None
+            with contextlib.suppress(OSError):  # closing tries once more to write the line whose failure is told
+                stream.close()
+            raise
 
 
 def peak_memory(device: torch.device) -> int:

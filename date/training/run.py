@@ -28,7 +28,7 @@ from date import config as configs
 from date.catalogue import ROOT, Tier, Training, load, load_dataset
 from date.data.coco import prepare, verify_weights
 from date.errors import UserError, told
-from date.files import file_digest, sync_folder
+from date.files import file_digest, sync_folder, sync_path
 from date.results import METRICS, PROVENANCE
 from date.training.interruption import Interrupted, Interruption
 from date.training.options import Options
@@ -143,7 +143,7 @@ def _processes(threads: int | None) -> Iterator[Processes]:
 
 
 def _train(planned: Plan, interruption: Interruption, processes: Processes, options: Options) -> None:
-    from date.training.journal import Journal, begin_segment, end_segment, tell
+    from date.training.journal import Journal, tell
     from date.training.lease import Lease
 
     if not processes.first:
@@ -154,23 +154,44 @@ def _train(planned: Plan, interruption: Interruption, processes: Processes, opti
         Lease(planned.work, f"training {planned.sealed.name}", tell(planned.title)) as lease,
         Journal(planned.work, planned.title) as journal,
     ):
-        if planned.sealed.exists():  # finished by the holder before
-            return
-        segment = _segment(planned, processes)
-        _give_up_if_stuck(planned, segment)
-        begin_segment(planned.work, segment)
-        try:
-            weights = _run(planned, interruption, processes, options, lease, journal)
-        except BaseException as error:
-            state, reason = ("interrupted", error.reason) if isinstance(error, Interrupted) else ("failed", told(error))
-            with contextlib.suppress(OSError):  # on a full disk the error itself has to reach the user
-                journal.end(state, reason)
-                end_segment(planned.work, journal.status.get("step"), reason)
-            raise
+        if not planned.sealed.exists():  # else finished by the holder before
+            _complete(planned, interruption, processes, options, lease, journal)
+        done = _set_aside(planned.work)
+    try:
+        shutil.rmtree(done)  # now that nothing in it is open: NFS keeps open files under other names
+    except OSError as error:
+        tell(planned.title)(f"{done} can't be removed ({error.strerror}); nobody needs it, delete it")
+
+
+def _complete(
+    planned: Plan,
+    interruption: Interruption,
+    processes: Processes,
+    options: Options,
+    lease: Lease,
+    journal: Journal,
+) -> None:
+    """Train and seal, and leave word of how that ended."""
+    from date.training.journal import begin_segment, end_segment, read_segments
+    from date.training.lease import LeaseLostError
+
+    segment, earlier = _segment(planned, processes), read_segments(planned.work)
+    begin_segment(planned.work, segment)
+    try:
+        _give_up_if_stuck(planned, segment, earlier)
+        weights = _run(planned, interruption, processes, options, lease, journal)
         end_segment(planned.work, journal.status.get("step"), "finished")
         journal.end("finished", "sealed")
         lease.check()
         _seal(planned, weights, processes)
+    except LeaseLostError:  # the folder is another process's, and so are the files that tell of it
+        raise
+    except BaseException as error:
+        state, reason = ("interrupted", error.reason) if isinstance(error, Interrupted) else ("failed", told(error))
+        with contextlib.suppress(OSError):  # on a full disk the error itself has to reach the user
+            journal.end(state, reason)
+            end_segment(planned.work, journal.status.get("step"), reason)
+        raise
 
 
 def _run(
@@ -202,7 +223,7 @@ def _run(
 
 
 def _seal(planned: Plan, weights: dict[str, Any], processes: Processes) -> None:
-    """Make the sealed folder of a finished training appear, and remove its working folder."""
+    """Make the sealed folder of a finished training appear."""
     from mmengine.config import Config
     from safetensors.torch import save_file
 
@@ -219,7 +240,15 @@ def _seal(planned: Plan, weights: dict[str, Any], processes: Processes) -> None:
     (folder / PROVENANCE).write_text(json.dumps(_provenance(planned, folder, processes), indent=1) + "\n")
     sync_folder(folder)
     folder.rename(planned.sealed)
-    shutil.rmtree(planned.work)
+    sync_path(planned.sealed.parent)
+
+
+def _set_aside(work: Path) -> Path:
+    """Give the working folder of a finished training a name under which nobody looks for it, and return that."""
+    done = work.with_name(f"{work.name}.done")
+    if done.exists():
+        shutil.rmtree(done)
+    return work.rename(done)
 
 
 def _initial_weights(training: Training, tier: Tier, seed: int, runs: Path, manifest_digest: str) -> Path | None:
@@ -260,12 +289,12 @@ def generation_progress(name: str) -> Any:
     return report
 
 
-def _give_up_if_stuck(planned: Plan, segment: dict[str, Any]) -> None:
+def _give_up_if_stuck(planned: Plan, segment: dict[str, Any], segments: list[dict[str, Any]]) -> None:
     """Raise a `UserError` where a Slurm job that is started again and again gets nowhere; another job may try anew."""
-    from date.training.journal import LOG, read_segments
+    from date.training.journal import LOG
 
     starts = 0
-    for earlier in reversed(read_segments(planned.work)):
+    for earlier in reversed(segments):
         same = (earlier["job"], earlier.get("from_step")) == (segment["job"], segment["from_step"])
         if segment["job"] is None or not same:
             break
