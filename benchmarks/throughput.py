@@ -3,13 +3,14 @@
     python -m benchmarks.throughput                                             # a CUDA machine: 800x1333, batch 16
     python -m benchmarks.throughput --device cpu --height 160 --width 256 --batch 2 --steps 3   # a trial
 
-The network is the paper's (ResNet-50, 256 channels, 80 classes) with random weights, on random images with COCO's mean of
-7 objects. A step is the trainer's own: forward, matching, losses, backward, clipping, update. The baseline is MMDetection's
-FCOS in float32, stepped as MMEngine does it. Every variant runs in a process of its own; the baseline runs first and last,
-and what it drifts by is shown. Where the batch does not fit, it is halved until it does, and the row says so.
+The network is the paper's (ResNet-50, 256 channels, 80 classes) with random weights, on random images with COCO's mean
+of 7 objects. A step is the trainer's own: forward, matching, losses, backward, clipping, update. The baseline is
+MMDetection's FCOS in float32, stepped as MMEngine does it. Every variant runs in a process of its own; the baseline
+runs first and last, and what it drifts by is shown. Where the batch does not fit, it is halved until it does, and the
+row says so.
 
-From the fastest float32-faithful rows follow the hours of the whole paper: steps of every training, each weighted by the
-catalogue's hours per step relative to DATE-F's.
+Each row's hours of the whole paper are the steps of all trainings, weighted by the catalogue's hours per step relative
+to DATE-F's, on one such device.
 """
 
 from __future__ import annotations
@@ -157,10 +158,8 @@ def main() -> None:
         hours = "" if name.startswith(STOCK) else f"{paper_hours(16 / row['images']):.0f}"
         gib = "" if row["gib"] is None else f"{row['gib']:.1f}"
         ratio = row["images"] / stock
-        print(
-            f"| {name} | {row['batch']} | {1000 * row['seconds']:.1f} | {row['images']:.1f} | {ratio:.2f} | {gib} | {hours} |",
-            flush=True,
-        )
+        timing = f"{1000 * row['seconds']:.1f} | {row['images']:.1f} | {ratio:.2f}"
+        print(f"| {name} | {row['batch']} | {timing} | {gib} | {hours} |", flush=True)
     if args.json is not None:
         args.json.write_text(json.dumps(rows, indent=1) + "\n")
 

@@ -1,11 +1,11 @@
-"""What a training costs besides its steps: start-up by parts, and the share of records, checkpoints and data in the loop.
+"""What a training costs besides its steps: start-up by parts, and the share of records, checkpoints and data.
 
     python -m benchmarks.training_loop                      # mini tier, two epochs
     python -m benchmarks.training_loop --tier paper         # on a machine with a GPU and COCO
 
-Start-up is measured in fresh processes, from the interpreter's start to the end of the first step. The loop's shares are
-measured in one training of the real trainer, whose methods are timed from outside; checkpoints are written at every
-epoch's end, as always.
+Start-up is measured in fresh processes, from the interpreter's start to the end of the first step. The loop's shares
+are measured in one training of the real trainer, whose methods are timed from outside; checkpoints are written at
+every epoch's end, as always.
 """
 
 from __future__ import annotations

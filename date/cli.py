@@ -49,9 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser(
         "train",
         help="train a network, or resume it; the last line printed is the sealed run's folder",
-        description="Train a network, or resume it where it was interrupted. SIGTERM, SIGUSR1, Ctrl-C or the end of the time "
-        "budget make it save its state at the next step and leave with status 75: run the same command again. A second "
-        "signal ends it at once. Several processes: torchrun --nproc-per-node N -m date train ...",
+        description="Train a network, or resume it where it was interrupted. SIGTERM, SIGUSR1, Ctrl-C or the end of "
+        "the time budget make it save its state at the next step and leave with status 75: run the same command again. "
+        "A second signal ends it at once. Several processes: torchrun --nproc-per-node N -m date train ...",
     )
     _add_run_options(train)
     train.add_argument(

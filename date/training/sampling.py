@@ -206,8 +206,8 @@ def _collate(samples: list[Any]) -> Any:
 
 
 def _start_worker(worker: int) -> None:
-    # They come to every process of a job or a terminal, and the trainer alone acts on them. SIGTERM stays as PyTorch has
-    # it: workers that did not die of it could hold up the trainer's end.
+    # They come to every process of a job or a terminal, and the trainer alone acts on them. SIGTERM stays as PyTorch
+    # has it: workers that did not die of it could hold up the trainer's end.
     for number in (signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)  # as many workers as cores, each with threads of its own, get into each other's way

@@ -148,7 +148,7 @@ def test_a_payload_is_refused_and_not_executed(form: str, tmp_path: Path, told: 
     content = state(model=Payload(target)) | {"schema_version": checkpoint.SCHEMA, "step": 9}
     put(folder, 9, torch_bytes(content) if form == "inside a checkpoint" else pickle.dumps(content, protocol=2))
     read = latest(folder, RUN, told.append)
-    assert read is not None and read["step"] == 5
+    assert read is not None and read[1]["step"] == 5 and read[0].name.startswith("step-00000005-")
     assert not target.exists()
     assert "is not a checkpoint of a training" in told[0]
     assert told[1] == "going on from the checkpoint before it, of step 5"
@@ -177,7 +177,7 @@ def test_the_checkpoint_before_a_damaged_one_is_used(
 
         monkeypatch.setattr(Path, "read_bytes", read_bytes)
     read = latest(tmp_path, RUN, told.append)
-    assert read is not None and torch.equal(read["model"]["weight"], torch.full((3,), 1.0))
+    assert read is not None and torch.equal(read[1]["model"]["weight"], torch.full((3,), 1.0))
     assert newest.name in told[0] and "going on from the checkpoint before it, of step 5" in told[1]
 
 
@@ -191,7 +191,7 @@ def test_a_damaged_checkpoint_never_displaces_a_good_one(tmp_path: Path, told: l
     free_space(tmp_path, 8)
     assert [step for step, _ in steps(tmp_path)] == [7]
     read = latest(tmp_path, RUN, told.append)
-    assert read is not None and read["step"] == 7 and told == []
+    assert read is not None and read[1]["step"] == 7 and told == []
 
 
 def no_space(*_: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from date import job
 from date.errors import UserError
-from date.training.journal import begin_segment, end_segment
+from date.training.journal import begin_segment, end_segment, read_segments
 from date.training.lease import LeaseHeldError
 from date.training.run import STARTS_WITHOUT_PROGRESS, _give_up_if_stuck
 
@@ -105,6 +105,7 @@ def test_a_slurm_that_does_not_answer_is_told_and_no_disaster(
 def test_a_training_waits_for_another_process_and_then_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lease = tmp_path / "lease.json"
     holder = {"host": "elsewhere", "boot": "", "pid": 1, "started": "1", "job": None, "token": "a", "beat": 0}
+    holder |= {"cluster": None, "restart": 0}
     lease.write_text(json.dumps(holder))
     slept: list[float] = []
 
@@ -132,7 +133,7 @@ def test_a_job_that_is_started_again_and_again_without_progress_gives_up(tmp_pat
 
     def start(slurm_job: str | None, step: int) -> None:
         segment = {"job": slurm_job, "from_step": step, "began": "now"}
-        _give_up_if_stuck(Planned, segment)  # type: ignore[arg-type]
+        _give_up_if_stuck(Planned, segment, read_segments(tmp_path))  # type: ignore[arg-type]
         begin_segment(tmp_path, segment)
         end_segment(tmp_path, step, "killed")
 

@@ -42,7 +42,8 @@ def take(folder: Path, said: Said | None = None) -> Lease:
 
 def holder(**changes: Any) -> dict[str, Any]:
     """A holder on another machine."""
-    other = {"token": "theirs", "host": "elsewhere", "boot": "other", "pid": 1, "started": "1", "job": None, "beat": 0}
+    other = {"token": "theirs", "host": "elsewhere", "boot": "other", "pid": 1, "started": "1", "job": None}
+    other |= {"cluster": None, "restart": 0, "beat": 0}
     return other | changes
 
 
@@ -214,6 +215,25 @@ def squeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
         monkeypatch.setenv("PATH", f"{path.parent}:{os.environ['PATH']}")
 
     return install
+
+
+def test_the_job_of_another_cluster_is_not_asked_about(
+    squeue: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    squeue("exit 0")  # here, no such job
+    monkeypatch.setenv("SLURM_CLUSTER_NAME", "here")
+    assert known_dead(holder(job="5", cluster="there")) is None
+    assert known_dead(holder(job="5", cluster="here")) is True
+
+
+def test_a_job_that_slurm_started_again_knows_its_predecessor(
+    squeue: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    squeue("echo RUNNING")  # the job runs: it is this process
+    monkeypatch.setenv("SLURM_JOB_ID", "5")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    assert known_dead(holder(job="5", restart=1)) is True
+    assert known_dead(holder(job="5", restart=2)) is None, "another step of the same job"
 
 
 @pytest.mark.parametrize(
