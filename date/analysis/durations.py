@@ -191,14 +191,15 @@ class Durations:
 
 
 def _scaled(training: Training, donors: Mapping[str, Speed], value: Callable[[Speed], float | None]) -> float | None:
-    """Return a training's seconds from others': of the same training, else the same kind, else any.
+    """Return a training's seconds from others': of the same training, else the same kind (and schedule), else any.
 
     Networks of another kind are scaled by the ratio of the catalogue's seconds per step.
     """
     trainings = load().trainings
     known = {name: found for name, speed in donors.items() if (found := value(speed)) is not None}
     alike = [name for name in known if kind(trainings[name]) == kind(training)]
-    chosen = [training.name] if training.name in known else alike or list(known)
+    same_images = [name for name in alike if trainings[name].schedule == training.schedule]
+    chosen = [training.name] if training.name in known else same_images or alike or list(known)
     own = published_step(training)
     ratios = [known[name] * own / published_step(trainings[name]) for name in chosen]
     return statistics.median(ratios) if ratios else None
