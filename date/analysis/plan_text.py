@@ -70,7 +70,7 @@ def _hours(plan: Plan) -> list[str]:
     lines.append(f"critical path: {duration(path_hours(plan))}: {path}")
     lines.append("makespan, one GPU a training, in the DAG's order:")
     for bill in plan.bills:
-        above = f"{100 * (bill.makespan / bill.lower_bound - 1):.1f} %" if bill.lower_bound else "0 %"
+        above = f"{max(0.0, 100 * (bill.makespan / bill.lower_bound - 1)):.1f} %" if bill.lower_bound else "0 %"
         gpus = f"{bill.gpus} GPU{'' if bill.gpus == 1 else 's'}"
         lines.append(f"  {gpus:>8}  {duration(bill.makespan):>11}  {above} above the lower bound")
     return lines

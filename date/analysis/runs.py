@@ -135,11 +135,11 @@ class Runs:
         return changes
 
     def _config_changes(self, training: Training, seed: int, provenance: dict[str, Any]) -> str:
-        path = self.runs / provenance.get("run", "none") / CONFIG
+        path = self.runs / str(provenance.get("run")) / CONFIG
         try:
             old = dict(flat(read_config(path.read_text(encoding="utf-8"))))
         except (FileNotFoundError, ValueError, SyntaxError):
-            return f"config changed ({path} is not there to tell where)"
+            return f"config changed (where, {path} would tell)"
         new = dict(flat(configs.resolve(training, self.tier, seed, configs.data_root())))
         keys = [k for k in [*new, *(k for k in old if k not in new)] if _shown(old.get(k)) != _shown(new.get(k))]
         keys = [k for k in keys if not set(k.split(".")) & set(configs.CARRIED_OUT)]
