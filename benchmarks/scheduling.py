@@ -51,7 +51,7 @@ def main() -> None:
             }
             rows.append({"seeds": seeds, "gpus": gpus, "lower_bound": lower_bound(tasks, gpus), **makespans})
     names = [name for name in rows[0] if name not in ("seeds", "gpus", "lower_bound")]
-    print("| seeds | GPUs | lower bound |", " | ".join(names), "|\n|--:|--:|--:|", "--:|" * len(names), sep="")
+    print(f"| seeds | GPUs | lower bound | {' | '.join(names)} |\n|--:|--:|--:|{'--:|' * len(names)}")
     for row in rows:
         cells = [f"{100 * (row[name] / row['lower_bound'] - 1):+.1f} %" for name in names]
         print(f"| {row['seeds']} | {row['gpus']} | {row['lower_bound']:,.0f} h |", " | ".join(cells), "|")

@@ -225,8 +225,8 @@ def _measured(folder: Path) -> dict[str, Speed]:
         segments, steps = provenance.get("segments") or [], provenance.get("steps")
         if provenance.get("training") not in load().trainings or not segments or not steps:
             continue
-        seconds = sum(segment["seconds"] * segment.get("processes", 1) for segment in segments)
-        images = (provenance["data"].get("splits") or {}).get("val", {}).get("images")
+        seconds = sum(segment.get("seconds", 0.0) * segment.get("processes", 1) for segment in segments)
+        images = provenance.get("data", {}).get("splits", {}).get("val", {}).get("images")
         validation = _last_validation(path.parent / METRICS)
         image = validation / images if validation and images else None
         speeds.setdefault(provenance["training"], []).append(Speed(seconds / steps, image))

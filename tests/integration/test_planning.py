@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,23 @@ def test_plan_and_snakemake_want_the_same_jobs(target: str, tmp_path: Path) -> N
     assert {kind: found.count(kind) for kind in ("train", "evaluate")} == {
         kind: wanted[kind] for kind in ("train", "evaluate")
     }
+
+
+@pytest.mark.slow
+def test_snakemake_begins_with_the_longest_path_and_evaluates_at_once(tmp_path: Path) -> None:
+    clone = copy_project(tmp_path / "a clone")
+    chosen = ["retinanet-r50-coco-12e", "date_f_init-r50-coco-30k"]
+    output = snakemake(clone, "-c1", "--config", "tier=smoke", f"trainings={chosen}", "--", "all")
+    order = re.findall(r"^Job \d+: (training|evaluating) (\S+) with", output, re.MULTILINE)
+    # RetinaNet takes longer than FCOS (58 hours, 55), from which another training starts (19 more), and is first in the
+    # catalogue.
+    assert order == [
+        ("training", "fcos-r50-coco-12e"),
+        ("training", "retinanet-r50-coco-12e"),
+        ("evaluating", "retinanet-r50-coco-12e"),
+        ("training", "date_f_init-r50-coco-30k"),
+        ("evaluating", "date_f_init-r50-coco-30k"),
+    ]
 
 
 def test_an_unknown_target_is_a_sentence(tmp_path: Path) -> None:
