@@ -144,6 +144,39 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--markdown", action="store_true", help="print docs/experiments.md (of experiments alone)")
     listing.set_defaults(command=_list)
 
+    planning = commands.add_parser(
+        "plan",
+        help="list what is cached, what would run and why, and what it costs",
+        description="List what targets of the DAG need: what is cached, what would run and why, GPU hours, makespan "
+        "with its lower bound and critical path, disk. Nothing is written, and neither GPU nor data are needed.",
+    )
+    planning.add_argument("targets", nargs="*", metavar="TARGET", help="all, table05, figure3, a training ... [all]")
+    planning.add_argument("--tier", help=TIER_HELP)
+    planning.add_argument(
+        "--gpus", type=_count, nargs="+", default=[1, 2, 4, 8], metavar="N", help="numbers of GPUs [1 2 4 8]"
+    )
+    planning.add_argument(
+        "--seeds", type=_seed, nargs="+", metavar="SEED", help="in place of those in experiments/config.yaml"
+    )
+    planning.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    planning.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR")
+    planning.add_argument("--cached", action="store_true", help="list what is cached job by job, too")
+    planning.add_argument("--json", action="store_true", help="print one JSON object")
+    planning.set_defaults(command=_plan)
+
+    calibrate = commands.add_parser(
+        "calibrate",
+        help="time a few training steps on this machine, for `plan` and the order of jobs",
+        description="Time training steps and inference of each kind of network that the tier trains, on random images "
+        "of the tier's size, and write results/<tier>/calibration.json. No data or weights are needed.",
+    )
+    calibrate.add_argument("--tier", help=TIER_HELP)
+    calibrate.add_argument("--steps", type=_count, default=10, metavar="N", help="timed for each network [10]")
+    calibrate.add_argument("--threads", type=_count, metavar="N", help="CPU threads")
+    calibrate.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    calibrate.add_argument("--json", action="store_true", help="print the file's content")
+    calibrate.set_defaults(command=_calibrate)
+
     schema = commands.add_parser("schema", help="write the JSON schemas of the YAML files below experiments/")
     schema.add_argument(
         "--output", type=Path, default=Path("experiments/schema"), metavar="DIR", help="[experiments/schema]"
@@ -498,6 +531,33 @@ def _list(args: argparse.Namespace) -> None:
     widths = [max(map(len, column)) for column in zip(*(cells for _, cells in listed), strict=True)]
     for _, cells in listed:
         print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+
+
+def _plan(args: argparse.Namespace) -> None:
+    from date.analysis.plan import make_plan, to_dict
+    from date.analysis.plan_text import to_text
+    from date.catalogue import load_tier
+    from date.config import load_settings
+
+    seeds = {} if args.seeds is None else {"seeds": args.seeds, "seeds_of": {}}
+    settings = load_settings(({"tier": args.tier} if args.tier else {}) | seeds)
+    tier = load_tier(settings.tier)
+    plan = make_plan(args.targets or ["all"], tier, settings, args.results, args.runs, sorted(set(args.gpus)))
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as in `_list`
+    print(json.dumps(to_dict(plan), indent=1) if args.json else to_text(plan, args.cached))
+
+
+def _calibrate(args: argparse.Namespace) -> None:
+    from date.catalogue import load, load_tier
+    from date.config import load_settings
+
+    settings = load_settings({"tier": args.tier} if args.tier else {})
+    tier = load_tier(settings.tier)
+    from date.training.calibration import calibrate, representatives, to_text
+
+    chosen = representatives(load().select(settings.trainings or tier.trainings))
+    found = calibrate(chosen, tier, args.steps, args.threads, args.results)
+    print(json.dumps(found, indent=1) if args.json else to_text(found))
 
 
 def _schema(args: argparse.Namespace) -> None:

@@ -14,6 +14,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 EXPERIMENTS = ROOT / "experiments"
 
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""LibYAML's where it is there: ten times as fast, which every command and the DAG's beginning gain from."""
+
+
 class Entry(BaseModel):
     """Base of all catalogue data: immutable, and an unknown key is an error."""
 
@@ -27,7 +31,7 @@ def read_yaml(path: Path) -> Any:
         UserError: the file is absent or not YAML; the message names the file and the line.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
     except FileNotFoundError:
         raise UserError(f"{shown(path)} does not exist; create it or correct the name.") from None
     except yaml.YAMLError as error:

@@ -1,9 +1,12 @@
 # What the rules share: the settings, the chosen trainings, and where their results lie.
+import functools
 import re
 
 from snakemake.exceptions import WorkflowError
 
 from date import config as configs
+from date.analysis.dag import ranks
+from date.analysis.durations import Durations
 from date.catalogue import load, load_dataset, load_tier
 from date.errors import UserError
 
@@ -45,6 +48,17 @@ def initial_run(wildcards):
 def identity(wildcards):
     """Return the digest of a run's config, code and seed."""
     return configs.run_digest(CATALOGUE.training(wildcards.training), TIER, int(wildcards.seed), "")
+
+
+@functools.cache
+def job_ranks():
+    """Return the priorities of all jobs on GPUs by rule and training."""
+    return ranks(CATALOGUE, TIER, Durations(TIER, Path("results")))
+
+
+def rank(rule):
+    """Return the function that gives the priority of a rule's jobs: the longest remaining path first."""
+    return lambda wildcards: job_ranks()[rule, wildcards.training]
 
 
 def of_runs(trainings, *files):

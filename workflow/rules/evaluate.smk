@@ -9,6 +9,7 @@ rule evaluate:
         detections=f"{RUN}/detections.npz",
     log:
         f"{LOGS}/{{training}}-seed{{seed}}.evaluate.log",
+    priority: rank("evaluate")
     threads: 1 if TIER.workers == 0 else TIER.workers
     params:
         variants=lambda wildcards: [e.variant for e in CATALOGUE.evaluations_of(wildcards.training)],

@@ -1,4 +1,6 @@
 # Tables, figures and the page, from sealed results alone. What is asked for by name needs its own results only.
+from date.catalogue.targets import trainings_of
+
 RUN_FILES = ("provenance.json", "metrics.jsonl", "evaluation.json")
 COMPLEXITY = "results/complexity.json"
 
@@ -8,15 +10,10 @@ def annotations_of(data):
     return [f"{RESULTS}/annotations/{name}.json" for name, entry in CATALOGUE.annotations.items() if entry.data in data]
 
 
-def trainings_of(table):
-    """Return the trainings whose evaluations a table needs."""
-    return list(dict.fromkeys(CATALOGUE.evaluation(name).training for name in table.evaluations))
-
-
 def table_inputs(wildcards):
     """Return the results that the rows of one table need, chosen or not."""
     table = CATALOGUE.tables[wildcards.table]
-    files = of_runs(trainings_of(table), *RUN_FILES) + [COMPLEXITY] * bool(table.networks)
+    files = of_runs(trainings_of(CATALOGUE, table), *RUN_FILES) + [COMPLEXITY] * bool(table.networks)
     return files + [f"{RESULTS}/annotations/{row.annotations}.json" for row in table.rows if row.annotations]
 
 

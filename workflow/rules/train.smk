@@ -10,6 +10,7 @@ rule train:
         metrics=f"{RUN}/metrics.jsonl",
     log:
         f"{LOGS}/{{training}}-seed{{seed}}.train.log",
+    priority: rank("train")
     threads: 1 if TIER.workers == 0 else TIER.workers
     resources:
         runtime=0,  # minutes; a profile sets the limit where there is one

@@ -1,0 +1,56 @@
+"""What can be asked of the DAG by name, and which trainings and evaluations that needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from date.catalogue.models import Catalogue
+from date.catalogue.paper import Table
+from date.errors import unknown_name
+
+GROUPS = ("all", "report", "tables", "figures")
+"""Targets that follow from the chosen trainings."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a target needs, beside what its trainings start from."""
+
+    trainings: list[str]
+    evaluated: bool
+    """Whether the trainings' evaluations are needed, too."""
+
+
+def trainings_of(catalogue: Catalogue, table: Table) -> list[str]:
+    """Return the trainings whose evaluations a table needs."""
+    return list(dict.fromkeys(catalogue.evaluation(name).training for name in table.evaluations))
+
+
+def named_targets(catalogue: Catalogue) -> dict[str, Target]:
+    """Return the tables, figures, trainings and evaluations."""
+    return {
+        **{name: Target(trainings_of(catalogue, table), True) for name, table in catalogue.tables.items()},
+        **{name: Target(figure.trainings, False) for name, figure in catalogue.figures.items()},
+        **{name: Target([name], False) for name in catalogue.trainings},
+        **{e.name: Target([e.training], True) for e in catalogue.evaluations.values()},
+    }
+
+
+def find_target(catalogue: Catalogue, name: str, chosen: Sequence[str]) -> Target:
+    """Return a target by name.
+
+    Args:
+        catalogue: all there is.
+        name: of the target.
+        chosen: the trainings that ``all`` trains.
+
+    Raises:
+        UserError: unknown name; the message has the nearest valid one.
+    """
+    targets = named_targets(catalogue)
+    if name in GROUPS:
+        return Target(list(chosen), name != "figures")
+    if name not in targets:
+        raise unknown_name("target", name, [*targets, *GROUPS])
+    return targets[name]
