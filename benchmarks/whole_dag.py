@@ -5,7 +5,7 @@
 The user's command runs in a fresh copy of what git tracks, in a folder that is thrown away. Every Python process of the
 DAG notes its own wall and processor time, and the part of both that passed inside the outermost ``import`` statements
 (by a ``sitecustomize`` that wraps them, for this measurement alone). Core-seconds that no process of ours used are
-Snakemake's own, shells, and waiting.
+Snakemake's own, shells, the ends of processes, and waiting.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def table(found: dict[str, Any]) -> str:
         line(f"`{kind}`: imports", str(len(processes)), imports, import_cpu)
         line(f"`{kind}`: work", "", wall - imports, cpu - import_cpu)
     wall, cpu = (sum(p[key] for p in found["processes"]) for key in ("wall", "cpu"))
-    line("Snakemake, shells, waiting", "", capacity - wall, used_cpu - cpu)
+    line("Snakemake, shells, ends of processes, waiting", "", capacity - wall, used_cpu - cpu)
     line(f"all, in {found['wall']:.0f} s on {found['cores']} cores", "", capacity, used_cpu)
     return "\n".join(lines)
 

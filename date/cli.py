@@ -492,7 +492,7 @@ def _doctor(args: argparse.Namespace) -> int:
     from date.catalogue import load, load_tier
     from date.config import load_settings
     from date.doctor import examine, to_json
-    from date.doctor.slurm import read_profiles, settings_of
+    from date.doctor.profile import read_profiles, settings_of
 
     on_slurm = settings_of(read_profiles([Path("slurm")]))
     if args.profile is None:

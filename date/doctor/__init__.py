@@ -51,8 +51,9 @@ def examine(tier: Tier, trainings: list[Training], runs_of: dict[str, int], prof
     from date.catalogue import ROOT, load_dataset
     from date.config import data_root, dataset_name
     from date.doctor import data, environment, slurm, storage
+    from date.doctor.profile import read_profiles
 
-    profile = slurm.read_profiles(profiles)
+    profile = read_profiles(profiles)
     on_slurm = profile.get("executor") == "slurm"
     yield environment.python()
     yield from environment.packages()

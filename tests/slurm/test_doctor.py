@@ -10,7 +10,8 @@ import pytest
 
 from date.catalogue import load, load_tier
 from date.doctor import Finding
-from date.doctor.slurm import examine, read_profiles
+from date.doctor.profile import read_profiles
+from date.doctor.slurm import examine
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 

@@ -15,6 +15,7 @@ from date.catalogue import ROOT, load, load_dataset, load_tier
 from date.cli import main
 from date.doctor import Finding, environment, first, slurm, storage
 from date.doctor import data as data_checks
+from date.doctor.profile import read_profiles, requests, settings_of
 from date.errors import UserError
 
 CONFIG = """Configuration data as of 2026-05-17T18:00:31
@@ -91,7 +92,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     return made
 
 
-PROFILE = slurm.read_profiles([Path("slurm")])
+PROFILE = read_profiles([Path("slurm")])
 TRAININGS = load().select(["*-coco-*"])
 PAPER = load_tier("paper")
 
@@ -138,7 +139,7 @@ def test_slurm_is_asked_with_the_plugins_own_command_and_nothing_is_submitted(cl
 
 def test_resources_may_be_expressions_that_differ_between_trainings(cluster: Cluster) -> None:
     profile = with_resources(slurm_partition="'long' if '36e' in wildcards.training else 'gpu'", mem_mb="48GB")
-    train, long, evaluate = slurm.requests(profile, PAPER, TRAININGS)
+    train, long, evaluate = requests(profile, PAPER, TRAININGS)
     assert (train.get("slurm_partition"), long.get("slurm_partition"), evaluate.get("slurm_partition")) == (
         "gpu",
         "long",
@@ -207,7 +208,7 @@ def test_accounts(cluster: Cluster) -> None:
 )
 def test_time_limits(cluster: Cluster, longest: str, usual: str, runtime: int, expected: str, remedy: str) -> None:
     cluster.partition(longest=longest, usual=usual)
-    request = next(r for r in slurm.requests(with_resources(runtime=runtime), PAPER, TRAININGS) if r.rule == "train")
+    request = next(r for r in requests(with_resources(runtime=runtime), PAPER, TRAININGS) if r.rule == "train")
     findings = list(slurm.partition(request))
     assert status(findings, "time limit") == [expected]
     assert remedy in said(findings, "time limit")
@@ -276,13 +277,13 @@ def test_no_slurm_and_a_controller_that_does_not_answer(cluster: Cluster, monkey
 
 
 def test_profiles_are_merged_as_snakemake_merges_them() -> None:
-    merged = slurm.read_profiles([Path("slurm"), Path("workflow/profiles/slurm-gres")])
+    merged = read_profiles([Path("slurm"), Path("workflow/profiles/slurm-gres")])
     assert merged["set-resources"]["train"]["gres"] == "'gpu:1'"
     assert "gpu" not in merged["set-resources"]["train"]
     assert merged["executor"] == "slurm"
-    assert slurm.settings_of(merged) == {"tier": "paper"}
+    assert settings_of(merged) == {"tier": "paper"}
     with pytest.raises(UserError, match="workflow is not a profile"):
-        slurm.read_profiles([Path("workflow")])
+        read_profiles([Path("workflow")])
 
 
 # ---------------------------------------------------------------------------------------------------------- environment
