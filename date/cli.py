@@ -189,6 +189,23 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--seed", type=int, default=0)
     show.set_defaults(command=_config)
 
+    doctor = commands.add_parser(
+        "doctor",
+        help="check what the work needs: packages, GPUs, data, weights, disk, Slurm; a line each",
+        description="Check what the work needs, a line each with the remedy; nothing is submitted. Exit status 2 where "
+        "something would stop the work.",
+    )
+    doctor.add_argument("--tier", help=f"{TIER_HELP} [the profile's]")
+    doctor.add_argument(
+        "--profile",
+        action="append",
+        type=Path,
+        metavar="DIR",
+        help="of Snakemake, as you will give it (repeatable) [slurm for its tier, else workflow/profiles/local]",
+    )
+    doctor.add_argument("--json", action="store_true", help="print one JSON object")
+    doctor.set_defaults(command=_doctor)
+
     data = commands.add_parser("data", help="verify and show datasets").add_subparsers(required=True, metavar="ACTION")
     verify = data.add_parser(
         "verify", help="check datasets, generating or converting what is to be made; everything wrong is listed"
@@ -575,6 +592,30 @@ def _config(args: argparse.Namespace) -> None:
     from mmengine.config import Config
 
     print(Config(config).pretty_text)
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from date.catalogue import load, load_tier
+    from date.config import load_settings
+    from date.doctor import examine, to_json
+    from date.doctor.profile import read_profiles, settings_of
+
+    on_slurm = settings_of(read_profiles([Path("slurm")]))
+    if args.profile is None:
+        local = _tier_name(args) != on_slurm.get("tier")
+        args.profile = [Path("workflow/profiles/local" if local else "slurm")]
+    changes = settings_of(read_profiles(args.profile)) | ({"tier": args.tier} if args.tier else {})
+    settings = load_settings(changes)
+    tier = load_tier(settings.tier)
+    trainings = load().select(settings.trainings or tier.trainings)
+    findings = []
+    for finding in examine(tier, trainings, {t.name: len(settings.seeds_for(t.name)) for t in trainings}, args.profile):
+        findings.append(finding)
+        if not args.json:
+            print(finding.line(), flush=True)
+    if args.json:
+        print(to_json(findings))
+    return 2 if any(finding.status == "error" for finding in findings) else 0
 
 
 def _data_verify(args: argparse.Namespace) -> None:

@@ -101,12 +101,8 @@ def examine(dataset: Dataset, root: Path, progress: Progress | None = None, deep
             folders[name] = parent_folders(checked.images.names)
             if deep and images.is_dir():
                 problems += _decode(checked.images, images, progress)
-    if missing := _missing(files):
-        obtain = f" Get it from: {dataset.obtain}" if dataset.obtain else ""
-        problems.append(
-            f"dataset {dataset.name!r} is not complete below {root}: no {', '.join(missing)}. "
-            f"Put it there, or set data_root in experiments/config.yaml or DATE_DATA_ROOT.{obtain}"
-        )
+    if absent := incomplete(dataset, root):
+        problems.append(absent)
     if problems:
         return Examination(None, problems)
     content = {"schema_version": MANIFEST_SCHEMA, "dataset": dataset.name, "splits": parts}
@@ -127,11 +123,20 @@ def _splits(files: DataFiles) -> Splits:
     ]
 
 
-def _missing(files: DataFiles) -> list[str]:
+def incomplete(dataset: Dataset, root: Path) -> str | None:
+    """Return the sentence on the files and folders of a dataset that are missing, and where to get it; None if none."""
+    files = data_files(dataset, root)
     annotations = files.odgt or (files.train_annotations, files.val_annotations)
     present = ((path, path.is_file()) for path in annotations)
     folders = ((path, path.is_dir()) for path in dict.fromkeys((files.train_images, files.val_images)))
-    return [str(path) for path, there in (*present, *folders) if not there]
+    missing = [str(path) for path, there in (*present, *folders) if not there]
+    if not missing:
+        return None
+    obtain = f" Get it from: {dataset.obtain}" if dataset.obtain else ""
+    return (
+        f"dataset {dataset.name!r} is not complete below {root}: no {', '.join(missing)}. "
+        f"Put it there, or set data_root in experiments/config.yaml or DATE_DATA_ROOT.{obtain}"
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------- making

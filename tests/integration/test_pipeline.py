@@ -21,11 +21,20 @@ PARTS = ("Snakefile", "date", "experiments", "slurm", "workflow")
 TRAININGS = load_tier("smoke").trainings
 
 
-def snakemake(folder: Path, *arguments: str, check: bool = True) -> str:
-    """Run Snakemake in a copy of the project and return what it said."""
-    environment = {k: v for k, v in os.environ.items() if k != "DATE_DATA_ROOT"} | {"OMP_NUM_THREADS": "1"}
+def snakemake(folder: Path, *arguments: str, check: bool = True, **variables: str) -> str:
+    """Run Snakemake in a copy of the project, with environment variables of its own, and return what it said.
+
+    Where ``HOME`` is among them, it runs as somebody with another umask, too.
+    """
+    environment = {k: v for k, v in os.environ.items() if k != "DATE_DATA_ROOT"} | {"OMP_NUM_THREADS": "1"} | variables
     done = subprocess.run(
-        [SNAKEMAKE, *arguments], cwd=folder, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        [SNAKEMAKE, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        umask=0o077 if "HOME" in variables else -1,
     )
     output = done.stdout + done.stderr
     assert not check or done.returncode == 0, output
@@ -33,10 +42,9 @@ def snakemake(folder: Path, *arguments: str, check: bool = True) -> str:
     return output
 
 
-def local(folder: Path, *arguments: str, check: bool = True) -> str:
-    return snakemake(
-        folder, "--profile", "workflow/profiles/local", *arguments, "--config", "tier=smoke", "--", "all", check=check
-    )
+def local(folder: Path, *arguments: str, check: bool = True, **variables: str) -> str:
+    words = ["--profile", "workflow/profiles/local", *arguments, "--config", "tier=smoke", "--", "all"]
+    return snakemake(folder, *words, check=check, **variables)
 
 
 def jobs(output: str) -> Counter[str]:
@@ -57,10 +65,17 @@ def copy_project(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project, in a folder with a space in its name, after ``snakemake all`` at smoke."""
+    """A copy of the project, in a folder with a space in its name, after ``snakemake all`` at smoke by somebody else."""
     folder = copy_project(tmp_path_factory.mktemp("a clone"))
-    local(folder)
+    (folder / "README.md").write_text("what it is\n")
+    local(folder, **elsewhere(tmp_path_factory.mktemp("their home")))
     return folder
+
+
+def elsewhere(home: Path) -> dict[str, str]:
+    """Return the environment of another user in another time zone, whose locale is not UTF-8."""
+    variables = {"LC_ALL": "C", "LANG": "C", "TZ": "Pacific/Kiritimati", "PYTHONHASHSEED": "7"}
+    return {"HOME": str(home), "USER": "somebody", "LOGNAME": "somebody", "XDG_CACHE_HOME": "", **variables}
 
 
 def test_the_dag_before_anything_is_done(tmp_path: Path) -> None:
@@ -102,6 +117,35 @@ def test_mistakes_stop_before_any_job(tmp_path: Path, setting: str, sentence: st
     output = snakemake(copy_project(tmp_path), "-c1", "--config", setting, "--", "all", check=False)
     assert sentence in output
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("profile", ["slurm", "workflow/profiles/local"])
+def test_what_is_missing_is_told_all_at_once_before_any_job(tmp_path: Path, profile: str) -> None:
+    """Data and weights, of all datasets; on Slurm nothing is submitted (here is none that anything could go to)."""
+    folder = copy_project(tmp_path)
+    words = ("--profile", profile, "--config", "tier=paper", 'trainings=["*"]', "--", "all")
+    output = snakemake(folder, *words, check=False)
+    needed = [
+        "'coco2017'",
+        "'crowdhuman'",
+        "resnet50_caffe-788b5fa3",
+        "resnet101_caffe-3ad79236",
+        "resnet50_msra-5891d200",
+    ]
+    told = output.split("no job was started, since this would stop the work:")[1].splitlines()[1:6]
+    assert all(sum(name in line for line in told) == 1 for name in needed), told
+    for place in ("https://cocodataset.org", "https://www.crowdhuman.org", "https://download.openmmlab.com"):
+        assert place in output
+    assert "Traceback" not in output
+    assert not any((folder / name).exists() for name in ("results", "logs", "runs", "data"))
+    assert not list(folder.glob(".snakemake/slurm_logs/*"))
+
+
+def test_only_what_is_asked_for_is_looked_for(tmp_path: Path) -> None:
+    folder = copy_project(tmp_path)
+    output = snakemake(folder, "-c1", "--config", "tier=paper", "--", "onenet-r50-crowdhuman-30k", check=False)
+    assert "'crowdhuman' is not complete" in output and "resnet50_caffe-788b5fa3" in output
+    assert "coco2017" not in output and "resnet101" not in output
 
 
 @pytest.mark.slow
@@ -156,30 +200,47 @@ def test_the_second_time_there_is_nothing_to_do(finished: Path) -> None:
 
 @pytest.mark.slow
 def test_only_what_matters_makes_trainings_run_again(finished: Path) -> None:
+    said = ""
+
     def spoiled(file: str, old: str, new: str) -> Counter[str]:
+        nonlocal said
         path = finished / file
         before, times = path.read_text(), path.stat()
         assert old in before, f"{file} no longer has {old!r}"
         path.write_text(before.replace(old, new))
-        planned = jobs(local(finished, "-n"))
+        said = local(finished, "-n")
         path.write_text(before)
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-        return planned
+        return jobs(said)
 
     assert not spoiled("date/models/assigners.py", "# one (G, N) term at a time", "# term by term")
     assert not spoiled("date/models/assigners.py", '"""How good a point', '"""Say how good a point')
-    assert not spoiled("date/reporting/report.py", "from __future__", "# a comment\nfrom __future__")
+    assert not spoiled("date/reporting/report.py", "from __future__", "import this\nfrom __future__")
+    assert not spoiled("README.md", "what it is", "what it was")
     assert spoiled("date/models/assigners.py", "center_radius: float = 1.5", "center_radius: float = 1.6")["train"] == 4
+    changed = re.findall(r"Params have changed .* before: (.*?) now: (.*?) *$", said, re.MULTILINE)
+    assert len(changed) == 4, said
+    for before, now in changed:
+        assert re.fullmatch(r"'code of date/models/assigners.py [0-9a-f]{8}'", before)
+        assert re.fullmatch(r"'code of date/models/assigners.py [0-9a-f]{8}'", now) and now != before
     lambdas = spoiled(
         "experiments/trainings.yaml", "  o2m: fcos\n  schedule: 12e", "  o2m: fcos\n  lambda_o2m: 2\n  schedule: 12e"
     )
     assert lambdas["train"] == 1
+    assert re.search(r"before: 'model.bbox_head [0-9a-f]{8}' now: 'model.bbox_head [0-9a-f]{8}'", said)
     assert spoiled("experiments/tiers/mini.yaml", "lr: 2.0e-3", "lr: 1.0e-3")["train"] == 4
+    assert len(re.findall(r"before: 'optim_wrapper .*' now: 'optim_wrapper ", said)) == 4
+
+
+@pytest.mark.slow
+def test_another_user_and_time_zone_change_nothing(finished: Path, tmp_path: Path) -> None:
+    assert "Nothing to be done" in local(finished, **elsewhere(tmp_path))
+    assert "Nothing to be done" in local(finished, TZ="America/Los_Angeles", LC_ALL="C.UTF-8", PYTHONHASHSEED="0")
 
 
 @pytest.mark.slow
 def test_moving_the_clone_changes_nothing(finished: Path, tmp_path: Path) -> None:
-    moved = tmp_path / "moved"
+    moved = tmp_path / "moved, and 'quoted'"
     shutil.copytree(finished, moved, symlinks=True)  # copy2 keeps the times, as moving does
     assert "Nothing to be done" in local(moved)
     assert not jobs(local(moved, "-n"))

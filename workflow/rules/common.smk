@@ -5,6 +5,7 @@ import re
 from snakemake.exceptions import WorkflowError
 
 from date import config as configs
+from date import reasons
 from date.analysis.dag import ranks
 from date.analysis.durations import Durations
 from date.catalogue import load, load_dataset, load_tier
@@ -45,9 +46,20 @@ def initial_run(wildcards):
     return f"{RESULTS}/{training.init}/seed{wildcards.seed}/provenance.json"
 
 
-def identity(wildcards):
-    """Return the digest of a run's config, code and seed."""
-    return configs.run_digest(CATALOGUE.training(wildcards.training), TIER, int(wildcards.seed), "")
+@functools.cache
+def sections(training, seed):
+    """Return the sections of a run's config, each with its content or digest."""
+    return reasons.config_parts(CATALOGUE.training(training), TIER, int(seed))
+
+
+def section(name):
+    """Return a function that gives one section of a run's config."""
+    return lambda wildcards: sections(wildcards.training, wildcards.seed).get(name, f"no {name}")
+
+
+def starts_from(wildcards):
+    """Return what a run starts from, with its digest."""
+    return reasons.initial_part(CATALOGUE.training(wildcards.training), TIER, int(wildcards.seed))
 
 
 @functools.cache

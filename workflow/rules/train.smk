@@ -16,7 +16,9 @@ rule train:
         runtime=0,  # minutes; a profile sets the limit where there is one
     params:
         # Another config or other training code makes another run; another comment, table or figure does not.
-        identity=identity,
+        *reasons.code_parts(),
+        *map(section, reasons.section_names()),
+        starts_from=starts_from,
         tier=SETTINGS.tier,
         results=subpath(output.provenance, parent=True),
     message:

@@ -1,0 +1,94 @@
+"""``python -m date doctor``: is everything there that the work needs, said in one line each before hours are spent.
+
+`first` is what the DAG itself checks before its first job: what can be known in a second without PyTorch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from date.catalogue import Dataset, Tier, Training
+
+MARKS = {"ok": "ok     ", "warning": "warning", "error": "ERROR  "}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        check: what was looked at, e.g. ``"gpus"``.
+        status: ``error`` would stop the work; ``warning`` would not, or not surely.
+        text: what is the case.
+        remedy: what to do about it; empty where all is well.
+    """
+
+    check: str
+    status: Literal["ok", "warning", "error"]
+    text: str
+    remedy: str = ""
+
+    def line(self) -> str:
+        """Return the finding for a reader."""
+        text = self.text.replace("\n", "\n" + 25 * " ")
+        return f"{MARKS[self.status]}  {self.check:<14}  {text}" + (f" -> {self.remedy}" if self.remedy else "")
+
+
+def examine(tier: Tier, trainings: list[Training], runs_of: dict[str, int], profiles: list[Path]) -> Iterator[Finding]:
+    """Yield what every check finds, cheap ones first.
+
+    Args:
+        tier: that is to be worked at.
+        trainings: that are to be trained.
+        runs_of: how many seeds each of them has, by name.
+        profiles: folders of Snakemake profiles in the order of its ``--profile`` options.
+    """
+    from date.catalogue import ROOT, load_dataset
+    from date.config import data_root, dataset_name
+    from date.doctor import data, environment, slurm, storage
+    from date.doctor.profile import read_profiles
+
+    profile = read_profiles(profiles)
+    on_slurm = profile.get("executor") == "slurm"
+    yield environment.python()
+    yield from environment.packages()
+    yield from environment.stack()
+    yield from environment.gpus(tier, on_slurm)
+    datasets = [load_dataset(name) for name in dict.fromkeys(dataset_name(t, tier) for t in trainings)]
+    yield from data.datasets(datasets, data_root())
+    yield from data.weights(trainings, tier, data_root())
+    yield from storage.file_system(ROOT / "runs")
+    yield from storage.space(ROOT / "runs", tier, trainings, runs_of, profile)
+    if on_slurm:
+        yield from slurm.examine(profile, tier, trainings)
+    elif profiles:
+        yield Finding("slurm", "ok", f"not used: {', '.join(map(str, profiles))} works on this machine")
+
+
+def first(datasets: list[Dataset], trainings: list[Training], tier: Tier) -> list[str]:
+    """Return what would stop a run of the DAG and can be known at once, each a sentence with its remedy.
+
+    Args:
+        datasets: that the run reads.
+        trainings: that it trains.
+        tier: of the run.
+    """
+    from date.catalogue import ROOT
+    from date.config import data_root
+    from date.doctor import data, storage
+
+    root = data_root()
+    problems = [problem for problem in (data.absent(dataset, root) for dataset in datasets) if problem]
+    found: Iterable[Finding] = [*data.weights(trainings, tier, root), *storage.file_system(ROOT / "runs")]
+    return problems + [": ".join(filter(None, (f.text, f.remedy))) for f in found if f.status == "error"]
+
+
+def to_json(findings: list[Finding]) -> str:
+    """Return all findings as one JSON object."""
+    ok = all(finding.status != "error" for finding in findings)
+    return json.dumps({"ok": ok, "findings": [asdict(finding) for finding in findings]}, indent=1)

@@ -1,0 +1,51 @@
+"""Datasets and pretrained weights of the work at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from date.catalogue import Dataset, Tier, Training
+from date.data.coco import incomplete, prepare, verify_weights
+from date.data.verify import progress_lines
+from date.doctor import Finding
+from date.errors import UserError
+
+
+def absent(dataset: Dataset, root: Path) -> str | None:
+    """Return what of a dataset is not there and where to get it, or None; nothing is read."""
+    return incomplete(dataset, root) if dataset.scenes is None else None
+
+
+def datasets(datasets: list[Dataset], root: Path) -> Iterator[Finding]:
+    """Verify datasets as every training does, generating and converting what is to be made."""
+    for dataset in datasets:
+        try:
+            manifest = prepare(dataset, root, progress_lines(f"verifying {dataset.name}"))
+        except UserError as error:
+            yield Finding("data", "error", str(error))
+        except OSError as error:
+            yield Finding(
+                "data", "error", f"{dataset.name} can't be made: {error}", "let data_root be a writable folder"
+            )
+        else:
+            images = ", ".join(f"{name} {part['images']:,} images" for name, part in manifest["splits"].items())
+            yield Finding("data", "ok", f"{dataset.name}: {images}")
+
+
+def weights(trainings: list[Training], tier: Tier, root: Path) -> Iterator[Finding]:
+    """Look at the pretrained backbones, and the files of weights that trainings start from."""
+    names = [name for name in dict.fromkeys(training.weights for training in trainings) if name in tier.weights]
+    for name in names:
+        try:
+            verify_weights(tier, name, root)
+        except UserError as error:
+            yield Finding("weights", "error", str(error))
+        else:
+            yield Finding("weights", "ok", tier.weights[name].file)
+    for training in trainings:
+        if training.init_file is not None and not training.init_file.is_file():
+            text = f"{training.name} starts from {training.init_file}, which is not a file"
+            yield Finding("weights", "error", text, "correct 'init' in experiments/trainings.yaml")
+    if not names:
+        yield Finding("weights", "ok", f"none needed: the tier {tier.name!r} trains from random weights")

@@ -1,0 +1,436 @@
+"""The doctor's checks: each finding is brought about, Slurm's by commands that answer as Slurm 22.05 does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from date.catalogue import ROOT, load, load_dataset, load_tier
+from date.cli import main
+from date.doctor import Finding, environment, first, slurm, storage
+from date.doctor import data as data_checks
+from date.doctor.profile import read_profiles, requests, settings_of
+from date.errors import UserError
+
+CONFIG = """Configuration data as of 2026-05-17T18:00:31
+AccountingStorageEnforce = {enforce}
+AccountingStorageType   = {accounting}
+ClusterName             = sky
+JobRequeue              = {requeue}
+MinJobAge               = {age}
+SLURM_VERSION           = 22.05.8
+"""
+PARTITION = (
+    "PartitionName={name} AllowGroups=ALL AllowAccounts=ALL Default={default} DefaultTime={usual} DisableRootJobs=NO "
+    "MaxNodes=UNLIMITED MaxTime={longest} MinNodes=0 PriorityTier=10 State={state} TotalCPUs=64 TotalNodes=1\n"
+)
+
+
+def status(findings: list[Finding], check: str) -> list[str]:
+    return [finding.status for finding in findings if finding.check == check]
+
+
+def said(findings: list[Finding], check: str) -> str:
+    return "\n".join(f.line() for f in findings if f.check == check)
+
+
+class Cluster:
+    """A folder of commands that answer from files beside them, and note how they were called."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        self.answer(
+            "config", CONFIG.format(enforce="none", accounting="accounting_storage/slurmdbd", requeue=1, age="300 sec")
+        )
+        self.partition()
+        self.answer("names", "cpu\ngpu*\n")
+        self.answer("gres", "gpu:h100:4(S:0-1)\ngpu:a100:2,tmpdisk:1\n")
+        self.answer("accounts", "vision\nci\n")
+        self.answer(
+            "test-only",
+            "sbatch: Job 15 to start at 2026-05-17T18:00:31 using 1 processors on nodes n1 in partition gpu",
+        )
+        self.command("scontrol", 'case "$*" in "show config") cat config;; *partition*) cat partition;; esac')
+        self.command("sinfo", 'case "$*" in *%G*) cat gres;; *) cat names;; esac')
+        self.command("sacctmgr", "cat accounts")
+        self.command("squeue", ":")
+        self.command("sbatch", "cat test-only >&2; test ! -e refused")
+
+    def answer(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(text)
+
+    def command(self, name: str, body: str) -> None:
+        path = self.folder / name
+        path.write_text(
+            f'#!/bin/sh\ncd "{self.folder}"\nfor word; do printf "%s\\n" "$word"; done > called-{name}\n{body}\n'
+        )
+        path.chmod(0o755)
+
+    def configure(self, **options: Any) -> None:
+        usual = dict(enforce="none", accounting="accounting_storage/slurmdbd", requeue=1, age="300 sec")
+        self.answer("config", CONFIG.format(**usual | options))
+
+    def partition(self, **options: Any) -> None:
+        usual = dict(name="gpu", default="YES", usual="01:00:00", longest="2-00:00:00", state="UP")
+        self.answer("partition", PARTITION.format(**usual | options))
+
+    def called(self, name: str) -> list[str]:
+        return (self.folder / f"called-{name}").read_text().splitlines()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    made = Cluster(tmp_path / "bin")
+    monkeypatch.setenv("PATH", f"{made.folder}:{os.environ['PATH']}")
+    return made
+
+
+PROFILE = read_profiles([Path("slurm")])
+TRAININGS = load().select(["*-coco-*"])
+PAPER = load_tier("paper")
+
+
+def with_resources(rule: str = "train", **resources: Any) -> dict[str, Any]:
+    """Return the project's profile with other resources of a rule."""
+    others = PROFILE["set-resources"]
+    return PROFILE | {"set-resources": others | {rule: others[rule] | resources}}
+
+
+def examine(profile: dict[str, Any] = PROFILE) -> list[Finding]:
+    return list(slurm.examine(profile, PAPER, TRAININGS))
+
+
+def test_the_projects_profile_on_a_sane_cluster(cluster: Cluster) -> None:
+    findings = examine()
+    assert {finding.status for finding in findings} == {"ok"}, findings
+    checks = ["slurm", "slurm status", "slurm requeue", "account"]
+    per_rule = ["time limit", "{} partition", "{} sbatch"]
+    assert [f.check for f in findings] == checks + [c.format(rule) for rule in ("train", "evaluate") for c in per_rule]
+    assert "1 of h100 (up to 4 a node), a100 (up to 2 a node)" in said(findings, "train partition")
+    assert "22.05.8, cluster sky" in findings[0].text
+
+
+def test_slurm_is_asked_with_the_plugins_own_command_and_nothing_is_submitted(cluster: Cluster) -> None:
+    list(slurm.examine(PROFILE | {"set-resources": {"train": PROFILE["set-resources"]["train"]}}, PAPER, TRAININGS))
+    called = cluster.called("sbatch")
+    assert "--test-only" in called
+    list(slurm.examine(with_resources("evaluate", gpu_model="h100", slurm_account="vision"), PAPER, TRAININGS))
+    called = cluster.called("sbatch")
+    for words in (
+        ["--test-only"],
+        ["--gpus=h100:1"],
+        ["-A", "vision"],
+        ["-t", "120"],
+        ["--mem", "24000"],
+        ["--requeue"],
+    ):
+        place = called.index(words[0])
+        assert called[place : place + len(words)] == words
+    assert f"--cpus-per-task={PAPER.workers}" in called
+    assert "--open-mode=append" in called
+
+
+def test_resources_may_be_expressions_that_differ_between_trainings(cluster: Cluster) -> None:
+    profile = with_resources(slurm_partition="'long' if '36e' in wildcards.training else 'gpu'", mem_mb="48GB")
+    train, long, evaluate = requests(profile, PAPER, TRAININGS)
+    assert (train.get("slurm_partition"), long.get("slurm_partition"), evaluate.get("slurm_partition")) == (
+        "gpu",
+        "long",
+        None,
+    )
+    assert {"36e" in name for name in long.trainings} == {True}
+    assert len(train.trainings) + len(long.trainings) == len(TRAININGS) == len(evaluate.trainings)
+    findings = examine(with_resources(runtime="60 * wildcards.hours"))
+    assert "slurm/config.yaml: train.runtime can't be evaluated" in said(findings, "resources")
+
+
+@pytest.mark.parametrize(
+    ("age", "accounting", "command", "wait", "expected"),
+    [
+        (300, True, "squeue", 70, "ok"),
+        (210, False, "squeue", 70, "ok"),
+        (209, True, "squeue", 70, "warning"),
+        (209, False, "squeue", 70, "error"),
+        (0, False, "squeue", 70, "error"),
+        (300, True, "sacct", 40, "warning"),
+        (300, False, "auto", 40, "error"),
+    ],
+)
+def test_how_the_end_of_jobs_is_seen(
+    cluster: Cluster, age: int, accounting: bool, command: str, wait: int, expected: str
+) -> None:
+    cluster.configure(
+        age=f"{age} sec", accounting="accounting_storage/slurmdbd" if accounting else "accounting_storage/none"
+    )
+    profile = PROFILE | {"slurm-status-command": command, "slurm-init-seconds-before-status-checks": wait}
+    findings = examine(profile)
+    assert status(findings, "slurm status") == [expected]
+    if age == 209:
+        assert "set slurm-init-seconds-before-status-checks: 69 in slurm/config.yaml" in said(findings, "slurm status")
+
+
+def test_a_cluster_that_does_not_start_jobs_again(cluster: Cluster) -> None:
+    cluster.configure(requeue=0)
+    assert status(examine(), "slurm requeue") == ["ok"], "sbatch --requeue overrides the cluster's default"
+    assert status(examine(PROFILE | {"slurm-requeue": False}), "slurm requeue") == ["error"]
+
+
+def test_accounts(cluster: Cluster) -> None:
+    findings = examine(with_resources(slurm_account="visoin"))
+    assert "unknown account 'visoin'; did you mean 'vision'?" in said(findings, "account")
+    assert status(examine(with_resources(slurm_account="Vision")), "account") == ["ok"]
+    cluster.answer("accounts", "")
+    cluster.configure(enforce="associations,limits")
+    assert status(examine(), "account") == ["error"]
+    cluster.configure(accounting="accounting_storage/none")
+    assert status(examine(), "account") == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("longest", "usual", "runtime", "expected", "remedy"),
+    [
+        ("2-00:00:00", "NONE", 1440, "ok", ""),
+        ("1-00:00:00", "NONE", 1440, "ok", ""),
+        ("12:00:00", "NONE", 1440, "error", "set train.runtime: 720 in slurm/config.yaml"),
+        ("UNLIMITED", "NONE", 0, "ok", ""),
+        ("UNLIMITED", "01:00:00", 0, "error", "to the partition's limit"),
+        ("12:00:00", "NONE", 0, "error", "set train.runtime: 720"),
+        ("12:00:00", "NONE", 10, "warning", "30 or more"),
+        ("30:00", "NONE", 31, "error", "set train.runtime: 30"),
+    ],
+)
+def test_time_limits(cluster: Cluster, longest: str, usual: str, runtime: int, expected: str, remedy: str) -> None:
+    cluster.partition(longest=longest, usual=usual)
+    request = next(r for r in requests(with_resources(runtime=runtime), PAPER, TRAININGS) if r.rule == "train")
+    findings = list(slurm.partition(request))
+    assert status(findings, "time limit") == [expected]
+    assert remedy in said(findings, "time limit")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("1-06:00:00", 1800), ("00:30:00", 30), ("45:30", 45.5), ("UNLIMITED", float("inf"))]
+)
+def test_minutes(text: str, expected: float) -> None:
+    assert slurm.minutes(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("offered", "resources", "expected", "sentence"),
+    [
+        ("gpu:4", {}, "ok", "1 of GPU (up to 4 a node)"),
+        ("(null)", {}, "error", "gpu has no GPUs"),
+        ("gpu:h100:4(S:0-1)", {"gpu_model": "a100"}, "error", "gpu has no a100; it has h100 (up to 4 a node)"),
+        ("gpu:h100:4", {"gpu": 0, "gres": "'gpu:h100:2'"}, "ok", "2 of h100"),
+        ("gpu:h100:4", {"gpu": 0, "gres": "'gpu:v100:2'"}, "error", "gpu has no v100"),
+        ("gpu:h100:4", {"gpu": 0}, "warning", "train asks for no GPU"),
+    ],
+)
+def test_gpus_of_the_partition(
+    cluster: Cluster, offered: str, resources: dict[str, Any], expected: str, sentence: str
+) -> None:
+    cluster.answer("gres", f"{offered}\n")
+    findings = examine(with_resources(**resources))
+    assert status(findings, "train partition") == [expected]
+    assert sentence in said(findings, "train partition")
+
+
+def test_partitions(cluster: Cluster) -> None:
+    cluster.partition(state="DRAIN")
+    assert set(status(examine(), "partition")) == {"warning"}
+    cluster.command(
+        "scontrol", 'case "$*" in "show config") cat config;; *) echo Partition gpus not found >&2; exit 1;; esac'
+    )
+    findings = examine(with_resources(slurm_partition="gpus"))
+    assert "unknown partition 'gpus'; did you mean 'gpu'?" in said(findings, "partition")
+
+
+def test_a_job_that_slurm_does_not_take(cluster: Cluster) -> None:
+    cluster.answer(
+        "test-only", "sbatch: error: noise\nallocation failure: Requested node configuration is not available\n"
+    )
+    cluster.answer("refused", "")
+    findings = examine()
+    assert status(findings, "train sbatch") == ["error"]
+    assert "Requested node configuration is not available" in said(findings, "train sbatch")
+    assert "--gpus=1" in said(findings, "train sbatch")
+    assert "alone need more" in said(examine(with_resources(mem_mb=400)), "train sbatch")
+
+
+def test_no_slurm_and_a_controller_that_does_not_answer(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster.command("scontrol", "echo noise >&2; echo Unable to contact slurm controller >&2; exit 1")
+    (finding,) = examine()
+    assert (finding.status, finding.text) == (
+        "error",
+        "the controller does not answer: Unable to contact slurm controller",
+    )
+    monkeypatch.setenv("PATH", "/nonexistent")
+    (finding,) = examine()
+    assert finding.text == "no sbatch, squeue, scontrol, sinfo on this machine"
+    assert "workflow/profiles/local" in finding.remedy
+
+
+def test_profiles_are_merged_as_snakemake_merges_them() -> None:
+    merged = read_profiles([Path("slurm"), Path("workflow/profiles/slurm-gres")])
+    assert merged["set-resources"]["train"]["gres"] == "'gpu:1'"
+    assert "gpu" not in merged["set-resources"]["train"]
+    assert merged["executor"] == "slurm"
+    assert settings_of(merged) == {"tier": "paper"}
+    with pytest.raises(UserError, match="workflow is not a profile"):
+        read_profiles([Path("workflow")])
+
+
+# ---------------------------------------------------------------------------------------------------------- environment
+
+
+def test_the_stack_is_named_and_a_detector_runs() -> None:
+    (finding,) = environment.stack()
+    assert finding.status == "ok"
+    for word in ("mmcv 2.1.0", "mmengine 0.10.7", "mmdet 3.3.0", "operators: torchvision", "boxes"):
+        assert word in finding.text
+
+
+def test_a_broken_stack_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "detect", lambda: 1 // 0)
+    (finding,) = environment.stack()
+    assert finding.status == "error"
+    assert "ZeroDivisionError" in finding.text
+
+
+def test_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = environment.pinned()
+    assert found["torch"] and len(found) > 100
+    monkeypatch.setattr(
+        environment, "installed", lambda name: {"torch": found["torch"] + "+cu130"}.get(name, found[name])
+    )
+    assert [f.status for f in environment.packages()] == ["ok"]
+    monkeypatch.setattr(environment, "installed", lambda name: {"numpy": "1.0"}.get(name, found[name]))
+    (finding,) = environment.packages()
+    assert finding.status == "warning" and f"numpy 1.0 (pinned: {found['numpy']})" in finding.text
+    monkeypatch.setattr(environment, "installed", lambda name: None if name in ("scipy", "ruff") else found[name])
+    (finding,) = environment.packages()
+    assert finding.status == "error" and finding.text == "not installed: scipy", "ruff is no more than a tool"
+
+
+@pytest.mark.parametrize(
+    ("capability", "built", "runs"),
+    [
+        ((9, 0), ["sm_80", "sm_90"], True),
+        ((8, 9), ["sm_80", "sm_90"], True),
+        ((7, 0), ["sm_75", "sm_80"], False),
+        ((12, 0), ["sm_80", "sm_90"], False),
+        ((12, 0), ["sm_90", "compute_90"], True),
+        ((9, 0), ["sm_90a"], True),
+    ],
+)
+def test_which_gpus_pytorch_has_code_for(capability: tuple[int, int], built: list[str], runs: bool) -> None:
+    assert environment.runs_on(*capability, built) is runs
+
+
+def test_no_gpu() -> None:
+    smoke = load_tier("smoke")
+    assert environment.no_gpu(smoke, False, None, "13.0", []).status == "ok"
+    assert environment.no_gpu(PAPER, True, None, "13.0", []).status == "ok"
+    assert environment.no_gpu(PAPER, False, None, "13.0", []).status == "warning"
+    finding = environment.no_gpu(PAPER, False, "470.1", "13.0", ["The NVIDIA driver\non your system is too old"])
+    assert finding.status == "error"
+    assert (
+        "driver 470.1 is there, but PyTorch with CUDA 13.0 can't use a GPU (The NVIDIA driver on your" in finding.text
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- data and storage
+
+
+def test_everything_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATE_DATA_ROOT", str(tmp_path))
+    datasets = [load_dataset(name) for name in ("coco2017", "crowdhuman", "scenes-mini")]
+    problems = first(datasets, load().select(["*"]), PAPER)
+    assert [word for word in ("coco2017", "crowdhuman", "resnet50_caffe", "resnet101_caffe", "resnet50_msra") for p in problems if word in p.split("Get it")[0].split("get them")[0]] == [
+        "coco2017", "crowdhuman", "resnet50_caffe", "resnet101_caffe", "resnet50_msra"
+    ]  # fmt: skip
+    assert "https://cocodataset.org" in problems[0] and "https://www.crowdhuman.org" in problems[1]
+    assert not any(tmp_path.iterdir()), "looking writes nothing"
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    (weights / "resnet50_caffe-788b5fa3.pth").write_bytes(b"another file")
+    problems = first([], load().select(["onenet-r50-coco-12e"]), PAPER)
+    assert len(problems) == 1 and "and not 788b5fa3" in problems[0]
+
+
+def test_a_dataset_that_is_there_is_verified(tmp_path: Path) -> None:
+    (finding,) = data_checks.datasets([load_dataset("scenes-smoke")], tmp_path)
+    assert finding == Finding("data", "ok", "scenes-smoke: train 24 images, val 8 images")
+    (finding,) = data_checks.datasets([load_dataset("bccd")], tmp_path)
+    assert finding.status == "error"
+
+
+def test_the_file_system_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (finding,) = storage.file_system(tmp_path / "not" / "there")
+    assert finding.status == "ok" and not any(tmp_path.iterdir())
+    monkeypatch.setattr(storage, "LOCK_FROM_ANOTHER_PROCESS", "")
+    (finding,) = storage.file_system(tmp_path)
+    assert finding.status == "warning" and "locks do not exclude" in finding.text
+
+    def full(path: Path, text: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(storage, "replace_text", full)
+    (finding,) = storage.file_system(tmp_path)
+    assert finding.status == "error" and "No space left on device" in finding.text
+
+
+def test_room_for_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainings = load().select(["onenet-r50-coco-12e", "date_f-r101-*"])
+    seeds = {t.name: 3 for t in trainings}
+    jobs = {"jobs": 2}
+    parameters = storage.largest(PAPER, trainings)
+    assert 50e6 < parameters < 55e6, "ResNet-101 FCOS has 51 million"
+    sealed, working = storage.sizes(parameters, PAPER, trainings, seeds, 2)
+    assert working == 2 * 3 * 12 * parameters
+    assert sum(seeds.values()) * 4 * parameters < sealed < 2 * sum(seeds.values()) * 4 * parameters
+    usage = namedtuple("usage", "total used free")
+    for free, expected in ((sealed + working, "ok"), (sealed + working - 1, "warning"), (working - 1, "error")):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: usage(0, 0, free))
+        (finding,) = storage.space(tmp_path, PAPER, trainings, seeds, jobs)
+        assert finding.status == expected
+
+
+def test_checkpoints_are_counted_as_they_are_kept() -> None:
+    from date.training.checkpoint import KEPT
+
+    assert storage.KEPT_CHECKPOINTS == KEPT
+
+
+# ---------------------------------------------------------------------------------------------------- the command line
+
+
+def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("DATE_DATA_ROOT", str(tmp_path))
+    assert main(["doctor", "--tier", "smoke"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line.startswith(("ok     ", "warning")) for line in lines), lines
+    assert [line.split("  ")[1].strip() or line.split()[1] for line in lines]
+    assert main(["doctor", "--tier", "paper", "--profile", "workflow/profiles/local", "--json"]) == 2
+    report = json.loads(capsys.readouterr().out)
+    assert report["ok"] is False
+    assert {"check", "status", "text", "remedy"} == set(report["findings"][0])
+    assert {f["check"] for f in report["findings"] if f["status"] == "error"} == {"data", "weights"}
+
+
+def test_the_papers_tier_is_examined_with_its_profile(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATE_DATA_ROOT", str(tmp_path))
+    cluster.partition(longest="12:00:00")
+    assert main(["doctor", "--profile", "slurm"]) == 2
+    out = capsys.readouterr().out
+    assert "set train.runtime: 720 in slurm/config.yaml" in out
+    assert "dataset 'coco2017' is not complete" in out
+    assert f"{ROOT}" in out
