@@ -12,9 +12,10 @@ import jinja2
 
 from date.catalogue import METRICS, SETTING_LABELS, Catalogue, Tier
 from date.reporting import style
-from date.reporting.claims import Outcome
+from date.reporting.claims import VERDICTS, Outcome
 from date.reporting.figures import Curve, Drawing
 from date.reporting.imports import import_mark, import_warnings
+from date.reporting.noise import SOURCES
 from date.reporting.scores import MISSING, number, signed
 from date.reporting.tables import FilledTable
 from date.results import PROVENANCE, RunResult
@@ -56,17 +57,19 @@ def page(
     tables: Sequence[FilledTable],
     figures: Sequence[PageFigure],
     outcomes: Sequence[Outcome],
+    reused: Sequence[str] = (),
 ) -> str:
     """Return the page as HTML that needs neither network nor other files."""
     return _template().render(
         tier=tier,
         tables=tables,
         outcomes=outcomes,
-        reach=_reach(outcomes),
+        verdicts={word: count for word in VERDICTS if (count := sum(o.verdict == word for o in outcomes))},
+        noise_sources=SOURCES,
         figures=figures,
         colors=style.color_variables(),
         summary=_summary(catalogue, tier, results),
-        warnings=_warnings(results),
+        warnings=[*dict.fromkeys(reused), *_warnings(results)],
         runs=_run_lines(results, results_dir),
         environments={letter: versions for versions, letter in _environments(results).items()},
     )
@@ -100,12 +103,6 @@ def _template() -> jinja2.Template:
     environment.filters |= {"number": number, "signed": signed}
     environment.globals |= {"metrics": METRICS, "setting_labels": SETTING_LABELS}
     return environment.get_template("page.html.j2")
-
-
-def _reach(outcomes: Sequence[Outcome]) -> float:
-    """Return the largest difference, the common scale of the claims' strips."""
-    ours = [abs(value) for outcome in outcomes for value in outcome.difference.values.values()]
-    return 1.1 * max([*ours, *(abs(outcome.claim.paper_difference) for outcome in outcomes)], default=1.0) or 1.0
 
 
 def _summary(catalogue: Catalogue, tier: Tier, results: Sequence[RunResult]) -> dict[str, str]:
