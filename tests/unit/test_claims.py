@@ -256,8 +256,8 @@ def shared_paper() -> str:
 @pytest.mark.parametrize(
     ("predicate", "message"),
     [
-        ({"kind": "higer"}, "'higer'|higer"),
-        ({"kind": "higher", "above": "x", "bellow": "y"}, "'bellow'; did you mean 'below'"),
+        ({"kind": "upper"}, "upper"),
+        ({"kind": "higher", "above": "x", "belows": "y"}, "'belows'; did you mean 'below'"),
         ({"kind": "within", "evaluation": "x", "of": ["y", "z"], "by": 0.2, "paper": [0.1]}, "one difference for each"),
     ],
 )

@@ -57,7 +57,7 @@ def test_every_table_has_the_papers_numbers_and_ours(results: Path, tier: str, n
                 2 if tier == "paper" and METRICS[column].kind == "score" and line.seeds else cell.ours.n
             )
     per_metric = len(table.parts)
-    assert per_metric == (3 if tier == "paper" else 2)
+    assert per_metric == (4 if tier == "paper" else 2)
     text = markdown(table)
     rows = [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")][2:]
     first = 2 + len(table.table.settings) + table.has_seeds
@@ -120,10 +120,12 @@ def test_latex_is_well_formed_and_has_every_number(results: Path, tier: str, nam
     table = filled(results, tier, name)
     text = latex(table)
     rows = latex_rows(text)
-    parts = 3 if tier == "paper" else 2
+    parts = 4 if tier == "paper" else 2
     assert len(rows) == 1 + parts * len(table.lines)
     settings = len(table.table.settings)
-    assert [row[1 + settings] for row in rows[1:]] == ["paper", "ours", "difference"][:parts] * len(table.lines)
+    assert [row[1 + settings] for row in rows[1:]] == ["paper", "ours", "difference", "verdict"][:parts] * len(
+        table.lines
+    )
     found = [re.findall(r"\d+\.?\d*", cell) for row in rows[1::parts] for cell in row[2 + settings :]]
     assert [n for cell in found for n in cell] == printed(table)
     assert text.count(r"\midrule") == len(table.groups)

@@ -92,13 +92,13 @@ def test_paper_tier_shows_means_spread_differences_and_ties(tmp_path: Path) -> N
     text = markdown(filled(tmp_path, "paper"))
     assert text.startswith("# Table 1")
     # Mean 37.5, deviation 1/sqrt(2), difference 37.5 - 37.3; FCOS's 37.46 is printed 37.5 and ties.
-    assert markdown_cells(text, "DATE-F (Ours)", "12")[:8] == [
-        "DATE-F (Ours)", "12", "no", "official", "2", "**37.3 (+1.9)**", "**37.5 \u00b1 0.7**", "+0.2",
+    assert markdown_cells(text, "DATE-F (Ours)", "12")[:9] == [
+        "DATE-F (Ours)", "12", "no", "official", "2", "**37.3 (+1.9)**", "**37.5 \u00b1 0.7**", "+0.2", "WITHIN NOISE",
     ]  # fmt: skip
     assert markdown_cells(text, "FCOS", "12")[:8] == ["FCOS", "12", "yes", "inferred", "1", "37.2", "**37.5**", "+0.3"]
     for missing in (markdown_cells(text, "OneNet", "12"), markdown_cells(text, "FCOS", "36")):
         assert missing[4] == "\u2014"
-        assert set(missing[6::3]) == set(missing[7::3]) == {"\u2014"}
+        assert set(missing[6::4]) == set(missing[7::4]) == set(missing[8::4]) == {"\u2014"}
     assert "as in COCO" in text
     assert "the paper: 32" not in text
 
@@ -370,9 +370,11 @@ def test_the_table_of_networks_needs_no_training(tmp_path: Path) -> None:
     add_complexity(tmp_path)
     text = write_report("paper", tmp_path, tmp_path / "reports", ["table08"]).read_text()
     assert markdown_cells(text, "DATE-F (Ours)", "FCOS")[2:] == [
-        "train", "official", "32.2", "32.2", "0.0", "205", "205", "0",
+        "train", "official", "32.2", "32.2", "0.0", "REPRODUCED", "205", "205", "0", "REPRODUCED",
     ]  # fmt: skip
-    assert markdown_cells(text, "OneNet")[3:] == ["inferred", "32.0", "32.0", "0.0", "201", "201", "0"]
+    assert markdown_cells(text, "OneNet")[3:] == [
+        "inferred", "32.0", "32.0", "0.0", "REPRODUCED", "201", "201", "0", "REPRODUCED",
+    ]  # fmt: skip
 
 
 def test_numbers_of_networks_are_printed_as_the_paper_prints_them(tmp_path: Path) -> None:
@@ -392,10 +394,10 @@ def test_crowd_numbers_come_from_their_own_protocol(tmp_path: Path) -> None:
     recalls = json.dumps({"clipped": False, "recall": {"0.5": 91.0, "0.6": 95.0}})
     (tmp_path / "paper" / "annotations" / "crowdhuman_nms.json").write_text(recalls)
     text = markdown(filled(tmp_path, "paper", "table04"))
-    assert markdown_cells(text, "DATE-R (Ours)")[3:9] == [
-        "**90.6**", "**90.0**", "\u22120.6", "**48.4**", "**48.0**", "\u22120.4",
+    assert markdown_cells(text, "DATE-R (Ours)")[3:11] == [
+        "**90.6**", "**90.0**", "\u22120.6", "DIFFERS", "**48.4**", "**48.0**", "\u22120.4", "WITHIN NOISE",
     ]  # fmt: skip
-    assert markdown_cells(text, "Annotations")[2:] == [*["\u2014"] * 7, "95.1", "95.0", "\u22120.1"]
+    assert markdown_cells(text, "Annotations")[2:] == [*["\u2014"] * 9, "95.1", "95.0", "\u22120.1", "DIFFERS"]
     assert "NMS at IoU 0.6." in text
     assert "area" not in text, "no sizes of objects in this protocol"
 
