@@ -15,6 +15,7 @@ from date.reporting import style
 from date.reporting.claims import VERDICTS, Outcome
 from date.reporting.figures import Curve, Drawing
 from date.reporting.imports import import_mark, import_warnings
+from date.reporting.ledger import LedgerEntry
 from date.reporting.noise import SOURCES
 from date.reporting.scores import MISSING, number, signed
 from date.reporting.tables import FilledTable
@@ -57,6 +58,7 @@ def page(
     tables: Sequence[FilledTable],
     figures: Sequence[PageFigure],
     outcomes: Sequence[Outcome],
+    entries: Sequence[LedgerEntry],
     reused: Sequence[str] = (),
 ) -> str:
     """Return the page as HTML that needs neither network nor other files."""
@@ -67,6 +69,9 @@ def page(
         verdicts={word: count for word in VERDICTS if (count := sum(o.verdict == word for o in outcomes))},
         noise_sources=SOURCES,
         figures=figures,
+        entries=entries,
+        has_entry={entry.training.name for entry in entries},
+        training_of={name: e.training for name, e in catalogue.evaluations.items()},
         colors=style.color_variables(),
         summary=_summary(catalogue, tier, results),
         warnings=[*dict.fromkeys(reused), *_warnings(results)],

@@ -1,8 +1,8 @@
 """The report of a tier: tables, figures and one page, made again from sealed results alone, byte for byte.
 
 ``<reports>/<tier>/`` gets ``tables/table01.md``, ``.csv`` and ``.tex`` and so on, ``figures/figure3.svg``, ``.png`` and
-``.pdf`` and so on, ``tables.md`` and ``figures.md`` with all of them, ``claims.md`` and ``claims.csv``, and
-``index.html``, a page that needs neither network nor other files.
+``.pdf`` and so on, ``tables.md`` and ``figures.md`` with all of them, ``claims.md`` and ``claims.csv``, ``ledger.md``
+and ``ledger.csv``, and ``index.html``, a page that needs neither network nor other files.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from date.reporting.claim_formats import claims_csv, claims_markdown
 from date.reporting.claims import Outcome, judge
 from date.reporting.figures import Curve, Drawing, drawings, write_drawing
 from date.reporting.formats import comma_separated, latex, markdown
+from date.reporting.ledger import ledger, ledger_csv, ledger_markdown
 from date.reporting.page import page, page_figure
 from date.reporting.scores import Scores, number
 from date.reporting.seeds import SeedAudit, audit_seeds
@@ -127,8 +128,11 @@ def _whole(report: Report, results_dir: Path) -> Path:
     outcomes = report.claims()
     replace_text(report.folder / "claims.md", claims_markdown(outcomes, report.tier))
     replace_text(report.folder / "claims.csv", claims_csv(outcomes, report.tier))
-    warnings = [sentence for sentences in report.audit.reused.values() for sentence in sentences]
-    text = page(report.catalogue, report.tier, report.results, results_dir, tables, figures, outcomes, warnings)
+    entries = ledger(report.catalogue, report.tier, report.results)
+    replace_text(report.folder / "ledger.md", ledger_markdown(entries, report.tier))
+    replace_text(report.folder / "ledger.csv", ledger_csv(report.catalogue, entries, report.tier))
+    reused = [sentence for sentences in report.audit.reused.values() for sentence in sentences]
+    text = page(report.catalogue, report.tier, report.results, results_dir, tables, figures, outcomes, entries, reused)
     replace_text(report.folder / "index.html", text)
     return report.folder / "index.html"
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from date.results import RunResult, started_runs
 
-DIGESTS = {"run_digest": "identity", "weights_sha256": "weights", "metrics_sha256": "records"}
+DIGESTS = {"run_digest": "identity", "weights_sha256": "weights", "metrics_sha256": "records", "imported": "detections"}
 """Of a provenance: what no two runs have in common."""
+
+
+def digests(run: RunResult) -> dict[str, str]:
+    """Return what tells a run from all others; an import has no records of its own, but files of detections."""
+    found = {key: run.provenance.get(key) for key in DIGESTS}
+    imported = run.provenance.get("imported")
+    if imported is not None:
+        files = imported.get("detections") if imported.get("kind") == "detections" else None
+        found |= {"metrics_sha256": None, "imported": json.dumps(files, sort_keys=True) if files else None}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -53,8 +64,7 @@ def audit_seeds(results: Sequence[RunResult], results_dir: Path, tier: str) -> S
     audit = SeedAudit([])
     seen: dict[tuple[str, str], RunResult] = {}
     for run in results:
-        digests = [(key, run.provenance.get(key)) for key in DIGESTS]
-        known = [(key, value) for key, value in digests if value is not None]
+        known = list(digests(run).items())
         same = next(((key, seen[key, value]) for key, value in known if (key, value) in seen), None)
         if same is not None:
             key, first = same
