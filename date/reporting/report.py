@@ -16,7 +16,7 @@ from date.errors import UserError, unknown_name
 from date.files import replace_text
 from date.reporting.claim_formats import claims_csv, claims_markdown
 from date.reporting.claims import Outcome, judge
-from date.reporting.figures import Curve, Drawing, drawings, write_drawing
+from date.reporting.figures import Drawing, Drawn, drawings, write_drawing
 from date.reporting.formats import comma_separated, latex, markdown
 from date.reporting.ledger import ledger, ledger_csv, ledger_markdown
 from date.reporting.page import page, page_figure
@@ -58,11 +58,11 @@ class Report:
         judged = self.catalogue.claims.values()
         return [judge(c, self.scores, self.results, self.tier, self.catalogue, self.audit) for c in judged]
 
-    def figure(self, drawing: Drawing) -> list[list[Curve]]:
+    def figure(self, drawing: Drawing) -> Drawn:
         """Write a figure in every format and return the curves of its panels, none where nothing has results."""
         return write_drawing(drawing, self.tier, self.results, self.folder / "figures" / drawing.name)
 
-    def all_figures(self) -> list[tuple[Drawing, list[list[Curve]]]]:
+    def all_figures(self) -> list[tuple[Drawing, Drawn]]:
         """Write all figures, and ``figures.md`` with all of them."""
         drawn = [(drawing, self.figure(drawing)) for drawing in drawings(self.catalogue)]
         replace_text(self.folder / "figures.md", _figures_markdown(drawn, self.tier))
@@ -137,7 +137,7 @@ def _whole(report: Report, results_dir: Path) -> Path:
     return report.folder / "index.html"
 
 
-def _figures_markdown(drawn: Sequence[tuple[Drawing, list[list[Curve]]]], tier: Tier) -> str:
+def _figures_markdown(drawn: Sequence[tuple[Drawing, Drawn]], tier: Tier) -> str:
     """Return a page with all figures, their final values, and the paper's where it gives them."""
     blocks = [f"> **{text}**" for text in (tier.watermark or "").splitlines()]
     for drawing, panels in drawn:
@@ -148,7 +148,7 @@ def _figures_markdown(drawn: Sequence[tuple[Drawing, list[list[Curve]]]], tier: 
         blocks.append(f"![{drawing.title}](figures/{drawing.name}.svg)")
         paper = {curve.label: curve for curve in drawing.curves}
         ends = []
-        for panel, curves in zip(drawing.panels, panels, strict=True):
+        for panel, curves in zip(drawing.panels, panels.panels, strict=True):
             for curve in curves:
                 printed = paper[curve.label].end if panel.metric == "AP" else None
                 beside = f" (the paper: {number(printed)}, {paper[curve.label].place})" if printed is not None else ""

@@ -168,13 +168,24 @@ frame.onload = () => {{
   const page = frame.contentDocument, root = page.documentElement;
   out.push("overflow " + (root.scrollWidth - root.clientWidth), "tables " + page.querySelectorAll("table").length);
   out.push("requests " + frame.contentWindow.performance.getEntriesByType("resource").length);
+  const plot = page.querySelector("[data-curves]"), values = page.getElementById("values");
+  plot.scrollIntoView();
+  const box = plot.querySelector("svg").getBoundingClientRect();
+  const Pointer = frame.contentWindow.PointerEvent, Key = frame.contentWindow.KeyboardEvent;
+  plot.dispatchEvent(new Pointer("pointermove", {{clientX: box.left + box.width * 0.3, clientY: box.top + box.height * 0.5}}));
+  const first = values.textContent;
+  out.push("hover " + (!values.hidden && first.startsWith("AP of the validation images (%), step ")));
+  plot.dispatchEvent(new Key("keydown", {{key: "ArrowRight"}}));
+  out.push("key " + (!values.hidden && values.textContent !== first) + " " + (root.scrollWidth - root.clientWidth));
+  plot.dispatchEvent(new Key("keydown", {{key: "Escape"}}));
+  out.push("hidden " + values.hidden);
   document.getElementById("out").textContent = out.join(", ") + ".";
 }};
 </script></body>"""
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed")
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium (Debian's package chromium) is not installed")
 @pytest.mark.parametrize("tier", ["paper", "mini"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_fits_its_window_in_a_browser(results: Path, tmp_path: Path, tier: str, width: int) -> None:
@@ -182,9 +193,11 @@ def test_the_page_fits_its_window_in_a_browser(results: Path, tmp_path: Path, ti
     (page.parent / "probe.html").write_text(PROBE.format(width=width))
     command = [
         "chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files",
-        f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=10000", "--dump-dom",
+        f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--virtual-time-budget=10000", "--dump-dom",
         f"file://{page.parent / 'probe.html'}",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert '<p id="out">overflow 0, tables 12, requests 0.</p>' in done.stdout, done.stdout[-300:] + done.stderr[-300:]
+    told = re.findall(r'<p id="out">(.*?)</p>', done.stdout)
+    assert told == ["overflow 0, tables 12, requests 0, hover true, key true 0, hidden true."], done.stderr[-300:]
+    assert "CONSOLE" not in done.stderr, done.stderr
     assert page.stat().st_size < 10_000_000

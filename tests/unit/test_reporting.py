@@ -259,11 +259,13 @@ def test_page_is_well_formed_self_contained_and_marked(three_seeds: Path) -> Non
     reader.close()
     assert reader.open == []
     tags = [tag for tag, _ in reader.starts]
-    assert not {"script", "link", "img", "iframe"} & set(tags)
+    assert not {"link", "img", "iframe"} & set(tags)
+    assert [attrs for tag, attrs in reader.starts if tag == "script"] == [{}], "one inline script"
     fetched = [a[k] or "" for _, a in reader.starts for k in ("src", "href", "xlink:href") if k in a]
     assert all(target.startswith("#") for target in fetched)
     assert "@import" not in source
     assert all(part.startswith("#") for part in source.split("url(")[1:])
+    assert not any(word in source for word in ("fetch(", "XMLHttpRequest", "import(", "WebSocket", "sendBeacon"))
     assert tags.count("caption") == tags.count("table") == len(load().tables) + 1
     assert all(attrs.get("scope") for tag, attrs in reader.starts if tag == "th")
     figures = [attrs for tag, attrs in reader.starts if tag == "svg"]
