@@ -102,6 +102,13 @@ def load_results(results: Path, tier: str) -> list[RunResult]:
     return found
 
 
+def started_runs(results: Path, tier: str) -> list[tuple[str, int]]:
+    """Return training and seed of the folders that a started or failed run has left without a sealed result."""
+    folders = sorted((results / tier).glob("*/seed*"))
+    open_folders = [f for f in folders if f.name[4:].isdecimal() and not (f / PROVENANCE).exists()]
+    return [(folder.parent.name, int(folder.name[4:])) for folder in open_folders]
+
+
 def load_complexity(results: Path) -> dict[tuple[str, str], dict[str, float]]:
     """Return ``params`` in millions and ``gflops`` of the paper's networks by training and phase; empty where absent.
 

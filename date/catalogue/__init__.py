@@ -4,6 +4,16 @@ Everything a researcher edits is YAML; every name is checked when the catalogue 
 a sentence and not GPU hours. Nothing here imports PyTorch.
 """
 
+from date.catalogue.claims import (
+    Claim,
+    Complexity,
+    Convergence,
+    Gap,
+    Higher,
+    Loss,
+    Ordered,
+    Within,
+)
 from date.catalogue.entries import (
     EXPERIMENTS,
     ROOT,
@@ -21,8 +31,6 @@ from date.catalogue.loading import (
 from date.catalogue.models import (
     COCO_AREA_THRESHOLDS,
     Catalogue,
-    Claim,
-    CocoMetric,
     Compute,
     Dataset,
     DatasetSplit,
@@ -60,11 +68,17 @@ __all__ = [
     "COCO_AREA_THRESHOLDS",
     "Catalogue",
     "Claim",
-    "CocoMetric",
+    "Complexity",
     "Compute",
+    "Convergence",
     "Dataset",
     "DatasetSplit",
     "Evaluation",
+    "Gap",
+    "Higher",
+    "Loss",
+    "Ordered",
+    "Within",
     "Tier",
     "Training",
     "Variant",

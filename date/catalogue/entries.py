@@ -62,12 +62,15 @@ def _violation(model: type[BaseModel], error: Any) -> str:
 
 def _fields_at(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
     """Return the field names of the model that a location inside ``model`` points at."""
+    nested: list[type[BaseModel]] = []
     for part in loc:
         if part in model.model_fields:
             nested = _models_in(model.model_fields[part].annotation)
             if not nested:
                 return []
             model = nested[0]
+        elif chosen := [m for m in nested if part in get_args(getattr(m.model_fields.get("kind"), "annotation", None))]:
+            model = chosen[0]
     return list(model.model_fields)
 
 

@@ -20,7 +20,7 @@ def listing(catalogue: Catalogue, what: str) -> Listed:
         sources = [row.evaluation or row.annotations or f"{row.network}/{row.phase}" for row in rows]
         return [(r, (r.id, r.label, s, n)) for r, s, n in zip(rows, sources, numbers, strict=True)]
     if what == "claims":
-        return [(c, (c.name, f"{c.higher} > {c.lower}", c.place, c.sentence)) for c in catalogue.claims.values()]
+        return [(c, (c.name, c.predicate.kind, c.place, c.sentence)) for c in catalogue.claims.values()]
     if what == "evaluations":
         evaluations: Listed = [
             (e, (e.name, "extra" if e.extra else "paper", catalogue.variants[e.variant].about))

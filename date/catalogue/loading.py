@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
+from date.catalogue.claims import Claim
 from date.catalogue.entries import EXPERIMENTS, Entry, parse, read_yaml, shown
-from date.catalogue.models import Catalogue, Claim, Dataset, Evaluation, Tier, Training, Variant
+from date.catalogue.models import Catalogue, Dataset, Evaluation, Tier, Training, Variant
 from date.catalogue.paper import METRICS, AnnotationEvaluation, Figure, Statement, Table
 from date.errors import UserError, unknown_name
 
@@ -111,8 +112,11 @@ def _check(catalogue: Catalogue, experiments: Path) -> None:
         for curve in figure.curves:
             known("training", curve.training, catalogue.trainings, shown(experiments / "paper" / f"{figure.name}.yaml"))
     for claim in catalogue.claims.values():
-        for name in (claim.higher, claim.lower):
-            known("evaluation", name, catalogue.evaluations, f"{shown(experiments / 'claims.yaml')}, {claim.name}")
+        where = f"{shown(experiments / 'claims.yaml')}, {claim.name}"
+        for name in claim.evaluations:
+            known("evaluation", name, [*catalogue.evaluations, *catalogue.annotations], where)
+        for name in claim.trainings:
+            known("training", name, catalogue.trainings, where)
     for statement in catalogue.statements.values():
         known(
             "table",

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, computed_field, model_validator
 
+from date.catalogue.claims import Claim
 from date.catalogue.entries import ROOT, Entry
 from date.catalogue.paper import AnnotationEvaluation, Figure, Row, Statement, Table
 from date.data.synthetic import SceneSpec, area_thresholds
@@ -110,19 +111,6 @@ class Evaluation(Entry):
     def name(self) -> str:
         """``<training>/<variant>``."""
         return f"{self.training}/{self.variant}"
-
-
-class Claim(Entry):
-    """A comparative sentence of the paper as a predicate over two evaluations."""
-
-    name: str
-    sentence: str
-    place: str
-    higher: str
-    """Evaluation that is claimed to score higher."""
-    lower: str
-    metric: CocoMetric = "AP"
-    paper_difference: float
 
 
 class DatasetSplit(Entry):

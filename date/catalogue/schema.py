@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from date.catalogue.claims import Claim
 from date.catalogue.entries import Entry
-from date.catalogue.models import Claim, Dataset, Tier, Training, Variant
+from date.catalogue.models import Dataset, Tier, Training, Variant
 from date.catalogue.paper import AnnotationEvaluation, Figure, Statement, Table
 from date.files import replace_text
 

@@ -60,6 +60,28 @@ class Curve:
         return f"{self.label}\N{EN SPACE}{number(self.mean[-1], self.digits)}"
 
 
+@dataclass(frozen=True)
+class Axis:
+    """Where a panel lies in its figure, so that a page can find values under a pointer."""
+
+    box: tuple[float, float, float, float]
+    """Left, top, right and bottom as fractions of the figure from its top left corner."""
+    x: tuple[float, float]
+    y: tuple[float, float]
+    """Data at the left and right, and at the bottom and top edge."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure that was drawn; without any curve there is none."""
+
+    panels: list[list[Curve]]
+    axes: list[Axis]
+
+    def __bool__(self) -> bool:
+        return bool(self.panels)
+
+
 def drawings(catalogue: Catalogue) -> list[Drawing]:
     """Return what is drawn: the convergence of Table 1's trainings, then the paper's figures in order."""
     entries = (CurveEntry(label=training_label(catalogue, t), training=t) for t in shown_trainings(catalogue))
@@ -156,17 +178,17 @@ def steps_per_epoch(results: Sequence[RunResult]) -> float | None:
     return ratios[-1]
 
 
-def write_drawing(drawing: Drawing, tier: Tier, results: Sequence[RunResult], stem: Path) -> list[list[Curve]]:
+def write_drawing(drawing: Drawing, tier: Tier, results: Sequence[RunResult], stem: Path) -> Drawn:
     """Draw a figure as ``<stem>.svg``, ``.png`` and ``.pdf``.
 
     Returns:
-        The curves of each panel; without any, no file is written and earlier ones are removed.
+        The curves of each panel and where they lie; without any, no file is written and earlier ones are removed.
     """
     panels = [curves(drawing, panel, results) for panel in drawing.panels]
     if not any(panels):
         for kind in style.FORMATS:
             stem.with_name(f"{stem.name}.{kind}").unlink(missing_ok=True)
-        return []
+        return Drawn([], [])
     names = {entry.training for entry in drawing.curves}
     shown = [run for run in results if run.training in names]
     with style.style_context():
@@ -191,7 +213,15 @@ def write_drawing(drawing: Drawing, tier: Tier, results: Sequence[RunResult], st
         for ax, lines in zip(axes, panels, strict=True):
             _label_ends(ax, lines, plot)
         style.write_figure(figure, stem)
-    return panels
+        places = [_axis(ax) for ax in axes]
+    return Drawn(panels, places)
+
+
+def _axis(axes: Axes) -> Axis:
+    box = axes.get_position()
+    left, right, bottom, top = (round(float(v), 5) for v in (box.x0, box.x1, box.y0, box.y1))
+    (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
+    return Axis((left, round(1 - top, 5), right, round(1 - bottom, 5)), (float(x0), float(x1)), (float(y0), float(y1)))
 
 
 def _draw_curves(axes: Axes, curves: Sequence[Curve], evaluations: bool) -> None:

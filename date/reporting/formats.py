@@ -2,10 +2,11 @@
 
 A CSV file has one line per row of the paper's table, at full precision: ``row``, ``label``, ``source`` (official or
 inferred) and ``evaluation``, the table's descriptive columns, ``seeds`` (separated by spaces), then for each metric
-``paper_<metric>``, ``ours_<metric>`` (the mean over the seeds), ``ours_<metric>_sd`` (sample standard deviation, empty
-with fewer than two seeds), at the paper's tier only ``difference_<metric>``, and, in tables with brackets,
-``paper_<metric>_bracket`` and ``ours_<metric>_bracket``. What is missing is empty. Lines that begin with ``#`` are
-comments (``pandas.read_csv(path, comment="#")``).
+``paper_<metric>``, ``ours_<metric>`` (the mean over the seeds), ``ours_<metric>_sd`` (sample standard deviation,
+empty with fewer than two seeds), at the paper's tier only ``difference_<metric>``, ``verdict_<metric>`` and
+``verdict_<metric>_seeds`` (of what is unresolved: how many it takes), and, in tables with brackets,
+``paper_<metric>_bracket``, ``ours_<metric>_bracket`` and ``verdict_<metric>_bracket``. What is missing is empty.
+Lines that begin with ``#`` are comments (``pandas.read_csv(path, comment="#")``).
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def aligned(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 def _markdown_parts(cell: Cell) -> list[str]:
     paper, ours = " ".join(cell.paper_parts), " ".join(cell.ours_parts)
     marked = [_marked(paper, cell.paper_best, cell.paper_near), _marked(ours, cell.ours_best, cell.ours_near)]
-    return [*marked, " ".join(cell.difference_parts)]
+    return [*marked, " ".join(cell.difference_parts), " ".join(cell.verdict_parts).strip() or MISSING]
 
 
 def _marked(text: str, best: bool, near: bool) -> str:
@@ -75,8 +76,9 @@ def comma_separated(filled: FilledTable) -> str:
     header = ["row", "label", "source", "evaluation", *table.settings, "seeds"]
     for metric in table.metrics:
         header += [f"paper_{metric}", f"ours_{metric}", f"ours_{metric}_sd"]
-        header += [f"difference_{metric}"] if filled.compared else []
+        header += [f"difference_{metric}", f"verdict_{metric}", f"verdict_{metric}_seeds"] if filled.compared else []
         header += [f"paper_{metric}_bracket", f"ours_{metric}_bracket"] if bracketed else []
+        header += [f"verdict_{metric}_bracket"] if bracketed and filled.compared else []
     writer.writerow(header)
     for line in filled.lines:
         settings = [line.row.setting.get(name, "") for name in table.settings]
@@ -86,9 +88,12 @@ def comma_separated(filled: FilledTable) -> str:
         for cell in line.cells.values():
             # csv writes None as an empty field, and floats so that they are read back exactly.
             fields += [cell.paper, cell.ours.mean, cell.ours.sd]
-            fields += [cell.difference] if filled.compared else []
-            inner = cell.brackets
+            verdict, inner = cell.verdict, cell.brackets
+            if filled.compared:
+                fields += [cell.difference, verdict and verdict.word, verdict and verdict.seeds]
             fields += [inner.paper if inner else None, inner.ours.mean if inner else None] if bracketed else []
+            if bracketed and filled.compared:
+                fields.append(inner.verdict.word if inner and inner.verdict else None)
         writer.writerow(fields)
     return stream.getvalue()
 
@@ -104,7 +109,7 @@ LATEX = {
 def latex(filled: FilledTable) -> str:
     r"""Return the table as a LaTeX float for ``\input``, which needs the package ``booktabs`` alone.
 
-    A row of the paper's table takes two or three lines: the paper's numbers, ours, and the difference.
+    A row of the paper's table takes two or four lines: the paper's numbers, ours, the difference, and the verdicts.
     """
     table = filled.table
     indexed = [SETTING_LABELS.get(name, (name, "")) for name in table.settings]
@@ -141,6 +146,7 @@ def _latex_lines(filled: FilledTable, line: Line) -> list[list[str]]:
         "paper": [_latex_parts(cell.paper_parts, cell.paper_best, cell.paper_near) for cell in cells],
         "ours": [_latex_parts(cell.ours_parts, cell.ours_best, cell.ours_near) for cell in cells],
         "difference": [_latex_parts(cell.difference_parts) for cell in cells],
+        "verdict": [rf"{{\tiny {escape(' '.join(cell.verdict_parts).lower())}}}" for cell in cells],
     }
     first = [escape(line.row.label), *settings]
     return [[*(first if part == "paper" else [""] * len(first)), part, *numbers[part]] for part in filled.parts]

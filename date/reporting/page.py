@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +13,13 @@ import jinja2
 
 from date.catalogue import METRICS, SETTING_LABELS, Catalogue, Tier
 from date.reporting import style
-from date.reporting.claims import Outcome
-from date.reporting.figures import Curve, Drawing
+from date.reporting.claims import VERDICTS, Outcome
+from date.reporting.figures import Drawing, Drawn
 from date.reporting.imports import import_mark, import_warnings
+from date.reporting.ledger import LedgerEntry
+from date.reporting.noise import SOURCES
 from date.reporting.scores import MISSING, number, signed
-from date.reporting.tables import FilledTable
+from date.reporting.tables import WORDS, FilledTable
 from date.results import PROVENANCE, RunResult
 
 
@@ -46,6 +49,8 @@ class PageFigure:
     svg: str | None
     """Inline SVG; None where no curve has results."""
     several_seeds: bool
+    data: str = ""
+    """JSON of the curves and where they lie, for the values that the page shows under a pointer."""
 
 
 def page(
@@ -56,36 +61,68 @@ def page(
     tables: Sequence[FilledTable],
     figures: Sequence[PageFigure],
     outcomes: Sequence[Outcome],
+    entries: Sequence[LedgerEntry],
+    reused: Sequence[str] = (),
 ) -> str:
     """Return the page as HTML that needs neither network nor other files."""
     return _template().render(
         tier=tier,
         tables=tables,
         outcomes=outcomes,
-        reach=_reach(outcomes),
+        verdicts={word: count for word in VERDICTS if (count := sum(o.verdict == word for o in outcomes))},
+        noise_sources=SOURCES,
         figures=figures,
+        entries=entries,
+        has_entry={entry.training.name for entry in entries},
+        training_of={name: e.training for name, e in catalogue.evaluations.items()},
         colors=style.color_variables(),
         summary=_summary(catalogue, tier, results),
-        warnings=_warnings(results),
+        missing=_missing(catalogue, tier, results),
+        number_verdicts={w: n for w in WORDS if (n := sum(table.verdicts.get(w, 0) for table in tables))},
+        script=(Path(__file__).parent / "page.js").read_text(encoding="utf-8"),
+        warnings=[*dict.fromkeys(reused), *_warnings(results)],
         runs=_run_lines(results, results_dir),
         environments={letter: versions for versions, letter in _environments(results).items()},
     )
 
 
-def page_figure(drawing: Drawing, panels: Sequence[Sequence[Curve]], path: Path, tier: Tier) -> PageFigure:
+def page_figure(drawing: Drawing, drawn: Drawn, path: Path, tier: Tier) -> PageFigure:
     """Return a figure for the page from its SVG file, with its final values for screen readers."""
-    if not panels:
+    if not drawn:
         return PageFigure(drawing, None, False)
     ends = [
         f"{panel.label}: {', '.join(f'{curve.label} {number(curve.mean[-1], curve.digits)}' for curve in curves)}"
-        for panel, curves in zip(drawing.panels, panels, strict=True)
+        for panel, curves in zip(drawing.panels, drawn.panels, strict=True)
         if curves
     ]
     description = f"Against training iterations. Final values of {'; '.join(ends)}."
     if tier.watermark is not None:
         description += f" {tier.watermark}."
     svg = style.inline_svg(path.read_text(encoding="utf-8"), drawing.name, drawing.title, description)
-    return PageFigure(drawing, svg, any(len(curve.seeds) > 1 for curves in panels for curve in curves))
+    several = any(len(curve.seeds) > 1 for curves in drawn.panels for curve in curves)
+    return PageFigure(drawing, svg, several, _pointer_data(drawing, drawn))
+
+
+def _pointer_data(drawing: Drawing, drawn: Drawn) -> str:
+    panels = [
+        {
+            "label": panel.label,
+            "box": axis.box,
+            "x": axis.x,
+            "y": axis.y,
+            "curves": [
+                {
+                    "label": curve.label,
+                    "digits": curve.digits,
+                    "steps": [round(step) for step in curve.steps],
+                    "mean": [round(value, curve.digits + 1) for value in curve.mean],
+                }
+                for curve in curves
+            ],
+        }
+        for panel, axis, curves in zip(drawing.panels, drawn.axes, drawn.panels, strict=True)
+    ]
+    return json.dumps(panels, separators=(",", ":"), ensure_ascii=True).replace("<", "\\u003c")
 
 
 def _template() -> jinja2.Template:
@@ -102,10 +139,10 @@ def _template() -> jinja2.Template:
     return environment.get_template("page.html.j2")
 
 
-def _reach(outcomes: Sequence[Outcome]) -> float:
-    """Return the largest difference, the common scale of the claims' strips."""
-    ours = [abs(value) for outcome in outcomes for value in outcome.difference.values.values()]
-    return 1.1 * max([*ours, *(abs(outcome.claim.paper_difference) for outcome in outcomes)], default=1.0) or 1.0
+def _missing(catalogue: Catalogue, tier: Tier, results: Sequence[RunResult]) -> list[str]:
+    """Return the trainings of a tier that have no evaluated run."""
+    judged = {run.training for run in results if run.evaluation is not None}
+    return [training.name for training in catalogue.select(tier.trainings) if training.name not in judged]
 
 
 def _summary(catalogue: Catalogue, tier: Tier, results: Sequence[RunResult]) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """The report of a tier: tables, figures and one page, made again from sealed results alone, byte for byte.
 
 ``<reports>/<tier>/`` gets ``tables/table01.md``, ``.csv`` and ``.tex`` and so on, ``figures/figure3.svg``, ``.png`` and
-``.pdf`` and so on, ``tables.md`` and ``figures.md`` with all of them, and ``index.html``, a page that needs neither
-network nor other files.
+``.pdf`` and so on, ``tables.md`` and ``figures.md`` with all of them, ``claims.md`` and ``claims.csv``, ``ledger.md``
+and ``ledger.csv``, and ``index.html``, a page that needs neither network nor other files.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from pathlib import Path
 from date.catalogue import Catalogue, Tier, load, load_tier
 from date.errors import UserError, unknown_name
 from date.files import replace_text
-from date.reporting.claims import judge
-from date.reporting.figures import Curve, Drawing, drawings, write_drawing
+from date.reporting.claim_formats import claims_csv, claims_markdown
+from date.reporting.claims import Outcome, judge
+from date.reporting.figures import Drawing, Drawn, drawings, write_drawing
 from date.reporting.formats import comma_separated, latex, markdown
+from date.reporting.ledger import ledger, ledger_csv, ledger_markdown
 from date.reporting.page import page, page_figure
 from date.reporting.scores import Scores, number
+from date.reporting.seeds import SeedAudit, audit_seeds
 from date.reporting.tables import FilledTable, fill
 from date.results import RunResult, load_annotation_recalls, load_complexity, load_results
 
@@ -33,6 +36,7 @@ class Report:
     tier: Tier
     results: list[RunResult]
     scores: Scores
+    audit: SeedAudit
     folder: Path
 
     def tables(self, names: Sequence[str]) -> list[FilledTable]:
@@ -49,11 +53,16 @@ class Report:
         replace_text(self.folder / "tables.md", "\n".join(map(markdown, filled)))
         return filled
 
-    def figure(self, drawing: Drawing) -> list[list[Curve]]:
+    def claims(self) -> list[Outcome]:
+        """Judge all claims."""
+        judged = self.catalogue.claims.values()
+        return [judge(c, self.scores, self.results, self.tier, self.catalogue, self.audit) for c in judged]
+
+    def figure(self, drawing: Drawing) -> Drawn:
         """Write a figure in every format and return the curves of its panels, none where nothing has results."""
         return write_drawing(drawing, self.tier, self.results, self.folder / "figures" / drawing.name)
 
-    def all_figures(self) -> list[tuple[Drawing, list[list[Curve]]]]:
+    def all_figures(self) -> list[tuple[Drawing, Drawn]]:
         """Write all figures, and ``figures.md`` with all of them."""
         drawn = [(drawing, self.figure(drawing)) for drawing in drawings(self.catalogue)]
         replace_text(self.folder / "figures.md", _figures_markdown(drawn, self.tier))
@@ -89,8 +98,11 @@ def write_report(tier_name: str, results_dir: Path, reports_dir: Path, only: Seq
             f"tier {tier.name!r} has no results in {results_dir / tier.name}; make them with "
             f"`snakemake --profile workflow/profiles/local all --config tier={tier_name}`."
         )
-    scores = Scores(results, load_complexity(results_dir), load_annotation_recalls(results_dir, tier.name))
-    report = Report(catalogue, tier, results, scores, reports_dir / tier.name)
+    audit = audit_seeds(results, results_dir, tier.name)
+    ious = {name: entry.iou for name, entry in catalogue.annotations.items()}
+    recalls = load_annotation_recalls(results_dir, tier.name)
+    scores = Scores(audit.kept, load_complexity(results_dir), recalls, ious)
+    report = Report(catalogue, tier, audit.kept, scores, audit, reports_dir / tier.name)
     if not only:
         return _whole(report, results_dir)
     for name in only:
@@ -113,13 +125,19 @@ def _whole(report: Report, results_dir: Path) -> Path:
         page_figure(drawing, panels, report.folder / "figures" / f"{drawing.name}.svg", report.tier)
         for drawing, panels in drawn
     ]
-    outcomes = [judge(claim, report.scores) for claim in report.catalogue.claims.values()]
-    text = page(report.catalogue, report.tier, report.results, results_dir, tables, figures, outcomes)
+    outcomes = report.claims()
+    replace_text(report.folder / "claims.md", claims_markdown(outcomes, report.tier))
+    replace_text(report.folder / "claims.csv", claims_csv(outcomes, report.tier))
+    entries = ledger(report.catalogue, report.tier, report.results)
+    replace_text(report.folder / "ledger.md", ledger_markdown(entries, report.tier))
+    replace_text(report.folder / "ledger.csv", ledger_csv(report.catalogue, entries, report.tier))
+    reused = [sentence for sentences in report.audit.reused.values() for sentence in sentences]
+    text = page(report.catalogue, report.tier, report.results, results_dir, tables, figures, outcomes, entries, reused)
     replace_text(report.folder / "index.html", text)
     return report.folder / "index.html"
 
 
-def _figures_markdown(drawn: Sequence[tuple[Drawing, list[list[Curve]]]], tier: Tier) -> str:
+def _figures_markdown(drawn: Sequence[tuple[Drawing, Drawn]], tier: Tier) -> str:
     """Return a page with all figures, their final values, and the paper's where it gives them."""
     blocks = [f"> **{text}**" for text in (tier.watermark or "").splitlines()]
     for drawing, panels in drawn:
@@ -130,7 +148,7 @@ def _figures_markdown(drawn: Sequence[tuple[Drawing, list[list[Curve]]]], tier: 
         blocks.append(f"![{drawing.title}](figures/{drawing.name}.svg)")
         paper = {curve.label: curve for curve in drawing.curves}
         ends = []
-        for panel, curves in zip(drawing.panels, panels, strict=True):
+        for panel, curves in zip(drawing.panels, panels.panels, strict=True):
             for curve in curves:
                 printed = paper[curve.label].end if panel.metric == "AP" else None
                 beside = f" (the paper: {number(printed)}, {paper[curve.label].place})" if printed is not None else ""

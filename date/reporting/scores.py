@@ -20,6 +20,8 @@ class Sample:
 
     values: dict[int, float]
     """By seed; empty where there is no result."""
+    exact: bool = False
+    """Whether it is one number that depends on no seed."""
 
     @property
     def n(self) -> int:
@@ -41,6 +43,10 @@ class Sample:
         """Smallest and largest number of a sample that is not empty."""
         return min(self.values.values()), max(self.values.values())
 
+    def at(self, seed: int) -> float:
+        """Return the number of a seed that the sample has, or the one number that depends on none."""
+        return next(iter(self.values.values())) if self.exact else self.values[seed]
+
     def minus(self, other: Sample) -> Sample:
         """Return the differences, paired over the seeds that both have."""
         return Sample({seed: v - other.values[seed] for seed, v in self.values.items() if seed in other.values})
@@ -53,6 +59,7 @@ class Scores:
         results: of trainings, whose evaluations are named ``<training>/<variant>``.
         complexity: see `date.results.load_complexity`.
         recalls: see `date.results.load_annotation_recalls`.
+        annotation_ious: the threshold that the paper's evaluation of annotations is of, by name.
     """
 
     def __init__(
@@ -60,7 +67,9 @@ class Scores:
         results: Sequence[RunResult],
         complexity: dict[tuple[str, str], dict[str, float]] | None = None,
         recalls: dict[str, dict[float, float]] | None = None,
+        annotation_ious: dict[str, float] | None = None,
     ) -> None:
+        self._annotation_ious = annotation_ious or {}
         self._metrics: dict[str, dict[int, dict[str, float | None]]] = {}
         self._areas: dict[str, set[tuple[float, float]]] = {}
         self._marks: dict[str, set[str]] = {}
@@ -80,12 +89,12 @@ class Scores:
     def complexity(self, training: str, phase: str, figure: Literal["params", "gflops"]) -> Sample:
         """Return a figure of a network: exact, hence one value, or none where nothing has been counted."""
         counted = self._complexity.get((training, phase))
-        return Sample({} if counted is None else {0: counted[figure]})
+        return Sample({} if counted is None else {0: counted[figure]}, exact=True)
 
     def recall(self, annotations: str, iou: float) -> Sample:
         """Return the recall that NMS of annotations leaves: exact, hence one value, or none."""
         recalls = self._recalls.get(annotations, {})
-        return Sample({0: recalls[iou]} if iou in recalls else {})
+        return Sample({0: recalls[iou]} if iou in recalls else {}, exact=True)
 
     def seeds(self, evaluation: str) -> tuple[int, ...]:
         """Return the seeds that the evaluation has results of."""
@@ -95,6 +104,12 @@ class Scores:
         """Return the metric of an evaluation by seed; a metric that is not defined (no such object) has no value."""
         by_seed = {seed: metrics.get(metric) for seed, metrics in sorted(self._metrics.get(evaluation, {}).items())}
         return Sample({seed: value for seed, value in by_seed.items() if value is not None})
+
+    def named(self, name: str, metric: str) -> Sample:
+        """Return the metric of an evaluation of checkpoints, or the recall of one of annotations, by its name."""
+        if name in self._annotation_ious:
+            return self.recall(name, self._annotation_ious[name]) if metric == "Recall" else Sample({}, exact=True)
+        return self.sample(name, metric)
 
     def marks(self, evaluation: str) -> list[str]:
         """Return what has to be said of results that are not of our own trainings, see `variant_mark`."""

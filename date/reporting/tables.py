@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from date.catalogue import COCO_AREA_THRESHOLDS, METRICS, Catalogue, Metric, Row, Table, Tier, Training
+from date.reporting.noise import SOURCES
 from date.reporting.scores import MISSING, Sample, Scores, number, signed
+from date.reporting.verdicts import DIFFERS, REPRODUCED, UNRESOLVED, WITHIN_NOISE, NumberVerdict, number_verdict
+
+WORDS = (REPRODUCED, WITHIN_NOISE, DIFFERS, UNRESOLVED)
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,8 @@ class Brackets:
     is_difference: bool
     paper: float | None
     ours: Sample
+    verdict: NumberVerdict | None = None
+    """On a second evaluation's number, at the paper's tier."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,8 @@ class Cell:
     """Whether the paper's number is near enough to the best to be underlined."""
     ours_near: bool = False
     brackets: Brackets | None = None
+    verdict: NumberVerdict | None = None
+    """At the paper's tier."""
 
     @property
     def difference(self) -> float | None:
@@ -63,6 +71,16 @@ class Cell:
         if inner is None or inner.is_difference or inner.paper is None or inner.ours.mean is None:
             return [text]
         return [text, f"({signed(inner.ours.mean - inner.paper, self.metric.digits)})"]
+
+    @property
+    def verdicts(self) -> list[NumberVerdict]:
+        """The verdict, and that on a second evaluation's number; none where the paper or we have no number."""
+        return [v for v in (self.verdict, self.brackets.verdict if self.brackets else None) if v is not None]
+
+    @property
+    def verdict_parts(self) -> list[str]:
+        """The same as text, a second one in brackets."""
+        return [v.text if v is self.verdict else f"[{v.text}]" for v in self.verdicts]
 
     def _parts(self, value: float | None, inner: float | None, sd: float | None = None) -> list[str]:
         parts = [number(value, self.metric.digits)]
@@ -116,8 +134,14 @@ class FilledTable:
 
     @property
     def parts(self) -> list[str]:
-        """What each metric has: the paper's number, ours and, where they compare, the difference."""
-        return ["paper", "ours", "difference"][: 3 if self.compared else 2]
+        """What each metric has: the paper's number, ours and, where they compare, the difference and the verdict."""
+        return ["paper", "ours", "difference", "verdict"][: 4 if self.compared else 2]
+
+    @property
+    def verdicts(self) -> dict[str, int]:
+        """How many numbers have each verdict, those in brackets too."""
+        found = [verdict for line in self.lines for cell in line.cells.values() for verdict in cell.verdicts]
+        return {word: count for word in WORDS if (count := sum(v.word == word for v in found))}
 
     @property
     def has_seeds(self) -> bool:
@@ -133,14 +157,14 @@ class FilledTable:
 def fill(table: Table, tier: Tier, scores: Scores, catalogue: Catalogue) -> FilledTable:
     """Put the results of a tier beside the paper's numbers."""
     rows = {row.id: row for row in table.rows}
-    groups = [_fill_group(table, group, rows, scores, catalogue) for group in table.groups]
+    groups = [_fill_group(table, group, rows, scores, catalogue, tier.watermark is None) for group in table.groups]
     filled = FilledTable(table, tier.watermark, groups, [])
     filled.notes.extend(_notes(filled, scores, catalogue))
     return filled
 
 
 def _fill_group(
-    table: Table, group: Sequence[Row], rows: dict[str, Row], scores: Scores, catalogue: Catalogue
+    table: Table, group: Sequence[Row], rows: dict[str, Row], scores: Scores, catalogue: Catalogue, compared: bool
 ) -> list[Line]:
     cells: list[dict[str, Cell]] = [{} for _ in group]
     for name in table.metrics:
@@ -153,7 +177,10 @@ def _fill_group(
         for i, row in enumerate(group):
             brackets = _brackets(row, name, rows, scores, catalogue)
             (p_best, p_near), (o_best, o_near) = paper_marks[i], ours_marks[i]
-            cells[i][name] = Cell(metric, paper[i], ours[i], p_best, o_best, p_near, o_near, brackets)
+            verdict = number_verdict(ours[i], paper[i], metric, "mMR" in table.metrics) if compared else None
+            if brackets and not brackets.is_difference and compared:
+                brackets = replace(brackets, verdict=number_verdict(brackets.ours, brackets.paper, metric))
+            cells[i][name] = Cell(metric, paper[i], ours[i], p_best, o_best, p_near, o_near, brackets, verdict)
     lines = []
     for row, cell in zip(group, cells, strict=True):
         basis = catalogue.basis(row)
@@ -227,9 +254,26 @@ def _notes(filled: FilledTable, scores: Scores, catalogue: Catalogue) -> list[st
     notes += _source_notes(filled, catalogue)
     if filled.compared:
         notes.append("The difference is ours minus the paper's, from unrounded numbers.")
+        notes += _verdict_notes(filled)
     else:
         notes.append("The paper's numbers are for reference only: no difference from them would mean anything here.")
     return notes
+
+
+def _verdict_notes(filled: FilledTable) -> list[str]:
+    """Say what the verdicts mean and how often each was given."""
+    counts = filled.verdicts
+    if not counts:
+        return []
+    told = [f"Verdicts: {', '.join(f'{count} {word}' for word, count in counts.items())}."]
+    if filled.has_seeds:
+        told.append(
+            "REPRODUCED: equal at the paper's digits, or the paper's number lies where one more run of ours would (95 "
+            "% prediction interval over seeds). WITHIN NOISE: no further away than the stated noise. DIFFERS: outside "
+            "of both. UNRESOLVED: the spread is unknown or too wide; in brackets how many seeds would tell."
+        )
+        told.append(SOURCES)
+    return told
 
 
 def _import_notes(table: Table, scores: Scores) -> list[str]:

@@ -84,7 +84,7 @@ def test_unknown_names_get_the_nearest_valid_one() -> None:
         ("evaluations.yaml", {"extra": {"onenet-r50-coco-12e": ["o2o"]}}, "onenet-r50-coco-12e/o2o is listed twice"),
         ("evaluations.yaml", {"extra": {"onenet-r50-coco-12e": ["head"]}}, "has no branch 'head'"),
         ("evaluations.yaml", {"variants": {"o2o": {"branch": "o2o", "max_per_img": 0, "about": ""}}}, "max_per_img: "),
-        ("claims.yaml", {"x": {"sentence": "", "place": "", "higher": "onenet-r50-coco-12e/o2m", "lower": "", "paper_difference": 1}}, "unknown evaluation"),
+        ("claims.yaml", {"x": {"sentence": "", "place": "", "predicate": {"kind": "higher", "above": "onenet-r50-coco-12e/o2m", "below": ""}}}, "unknown evaluation"),
         ("paper/table01.yaml", {"metrics": ["AP"]}, "unknown column"),
         ("paper/table01.yaml", {"metrics": ["AP", "AP500"]}, "table01.yaml: unknown column 'AP500'; did you mean 'AP50'"),
         ("paper/table08.yaml", {"groups": [[{"id": "a", "label": "a", "paper": {}}]]}, "needs a source: 'evaluation', 'network'"),

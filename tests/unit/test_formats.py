@@ -57,7 +57,7 @@ def test_every_table_has_the_papers_numbers_and_ours(results: Path, tier: str, n
                 2 if tier == "paper" and METRICS[column].kind == "score" and line.seeds else cell.ours.n
             )
     per_metric = len(table.parts)
-    assert per_metric == (3 if tier == "paper" else 2)
+    assert per_metric == (4 if tier == "paper" else 2)
     text = markdown(table)
     rows = [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")][2:]
     first = 2 + len(table.table.settings) + table.has_seeds
@@ -120,10 +120,12 @@ def test_latex_is_well_formed_and_has_every_number(results: Path, tier: str, nam
     table = filled(results, tier, name)
     text = latex(table)
     rows = latex_rows(text)
-    parts = 3 if tier == "paper" else 2
+    parts = 4 if tier == "paper" else 2
     assert len(rows) == 1 + parts * len(table.lines)
     settings = len(table.table.settings)
-    assert [row[1 + settings] for row in rows[1:]] == ["paper", "ours", "difference"][:parts] * len(table.lines)
+    assert [row[1 + settings] for row in rows[1:]] == ["paper", "ours", "difference", "verdict"][:parts] * len(
+        table.lines
+    )
     found = [re.findall(r"\d+\.?\d*", cell) for row in rows[1::parts] for cell in row[2 + settings :]]
     assert [n for cell in found for n in cell] == printed(table)
     assert text.count(r"\midrule") == len(table.groups)
@@ -166,13 +168,24 @@ frame.onload = () => {{
   const page = frame.contentDocument, root = page.documentElement;
   out.push("overflow " + (root.scrollWidth - root.clientWidth), "tables " + page.querySelectorAll("table").length);
   out.push("requests " + frame.contentWindow.performance.getEntriesByType("resource").length);
+  const plot = page.querySelector("[data-curves]"), values = page.getElementById("values");
+  plot.scrollIntoView();
+  const box = plot.querySelector("svg").getBoundingClientRect();
+  const Pointer = frame.contentWindow.PointerEvent, Key = frame.contentWindow.KeyboardEvent;
+  plot.dispatchEvent(new Pointer("pointermove", {{clientX: box.left + box.width * 0.3, clientY: box.top + box.height * 0.5}}));
+  const first = values.textContent;
+  out.push("hover " + (!values.hidden && first.startsWith("AP of the validation images (%), step ")));
+  plot.dispatchEvent(new Key("keydown", {{key: "ArrowRight"}}));
+  out.push("key " + (!values.hidden && values.textContent !== first) + " " + (root.scrollWidth - root.clientWidth));
+  plot.dispatchEvent(new Key("keydown", {{key: "Escape"}}));
+  out.push("hidden " + values.hidden);
   document.getElementById("out").textContent = out.join(", ") + ".";
 }};
 </script></body>"""
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed")
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium (Debian's package chromium) is not installed")
 @pytest.mark.parametrize("tier", ["paper", "mini"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_fits_its_window_in_a_browser(results: Path, tmp_path: Path, tier: str, width: int) -> None:
@@ -180,9 +193,11 @@ def test_the_page_fits_its_window_in_a_browser(results: Path, tmp_path: Path, ti
     (page.parent / "probe.html").write_text(PROBE.format(width=width))
     command = [
         "chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files",
-        f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=10000", "--dump-dom",
+        f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--virtual-time-budget=10000", "--dump-dom",
         f"file://{page.parent / 'probe.html'}",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert '<p id="out">overflow 0, tables 12, requests 0.</p>' in done.stdout, done.stdout[-300:] + done.stderr[-300:]
+    told = re.findall(r'<p id="out">(.*?)</p>', done.stdout)
+    assert told == ["overflow 0, tables 12, requests 0, hover true, key true 0, hidden true."], done.stderr[-300:]
+    assert "CONSOLE" not in done.stderr, done.stderr
     assert page.stat().st_size < 10_000_000

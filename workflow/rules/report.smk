@@ -31,7 +31,7 @@ rule report:
         CHOSEN_ANNOTATIONS,
         COMPLEXITY,
     output:
-        f"{REPORT}/index.html",
+        report(f"{REPORT}/index.html", category="Report", labels={"tier": TIER.name}),
     log:
         f"{LOGS}/report.log",
     localrule: True
@@ -97,7 +97,8 @@ rule figure:
     input:
         figure_inputs,
     output:
-        multiext(f"{REPORT}/figures/{{figure}}", ".svg", ".png", ".pdf"),
+        report(f"{REPORT}/figures/{{figure}}.svg", category="Figures", labels={"figure": "{figure}"}),
+        multiext(f"{REPORT}/figures/{{figure}}", ".png", ".pdf"),
     log:
         f"{LOGS}/{{figure}}.log",
     localrule: True

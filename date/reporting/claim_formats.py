@@ -1,0 +1,62 @@
+"""The judged claims as Markdown and CSV, one line a comparison, so that every number of a verdict can be recomputed."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from date.catalogue import Tier
+from date.reporting.claims import VERDICTS, Judged, Outcome
+from date.reporting.noise import SOURCES
+from date.reporting.scores import MISSING, signed
+
+CSV_COLUMNS = (
+    "claim", "place", "verdict", "comparison", "unit", "margin", "paper", "seeds", "differences", "mean", "sd", "low",
+    "high", "p", "noise", "comparison_verdict", "seeds_needed", "remarks",
+)  # fmt: skip
+
+
+def claims_markdown(outcomes: Sequence[Outcome], tier: Tier) -> str:
+    """Return all claims with their verdicts as GitHub Markdown."""
+    blocks = [f"> **{text}**" for text in (tier.watermark or "").splitlines()]
+    counts = {word: sum(outcome.verdict == word for outcome in outcomes) for word in VERDICTS}
+    blocks += ["# Claims", ", ".join(f"{count} {word}" for word, count in counts.items() if count) + "."]
+    for outcome in outcomes:
+        claim = outcome.claim
+        lines = [f"**{outcome.verdict}** ({claim.name}, {claim.place})", f"> {claim.sentence}"]
+        lines += [f"{claim.reading}"] if claim.reading else []
+        lines += ["\n".join(f"- {_comparison(part)}" for part in outcome.parts)] if outcome.parts else []
+        lines += ["\n".join(f"- {remark}" for remark in outcome.remarks)] if outcome.remarks else []
+        blocks += lines
+    blocks += [] if tier.watermark else [SOURCES]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _comparison(part: Judged) -> str:
+    c = part.comparison
+    margin = f", claimed above {signed(c.margin, c.digits)}" if c.margin else ""
+    paper = "" if c.paper is None else f", the paper {signed(c.paper, c.digits)}"
+    ours = MISSING if part.estimate is None else signed(part.estimate.mean, c.digits + 1)
+    return f"{part.verdict}: {c.label}, {c.unit} {ours}{margin}{paper}; {part.sentence}."
+
+
+def claims_csv(outcomes: Sequence[Outcome], tier: Tier) -> str:
+    """Return all comparisons as CSV at full precision; claims on networks have a line without a comparison."""
+    stream = io.StringIO()
+    for text in (tier.watermark or "").splitlines():
+        stream.write(f"# {text}\n")
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for outcome in outcomes:
+        head, remarks = [outcome.claim.name, outcome.claim.place, outcome.verdict], " ".join(outcome.remarks)
+        if not outcome.parts:
+            writer.writerow([*head, *[""] * (len(CSV_COLUMNS) - 4), remarks])
+        for part in outcome.parts:
+            c, e = part.comparison, part.estimate
+            values = c.difference.values
+            seeds, differences = (" ".join(map(str, items)) for items in (values, values.values()))
+            numbers = [e.mean, e.sd, e.low, e.high, e.p, "stated" if e.stated else "observed"] if e else [""] * 6
+            fields = [c.label, c.unit, c.margin, c.paper, seeds, differences, *numbers, part.verdict, part.seeds]
+            writer.writerow([*head, *fields, remarks])
+    return stream.getvalue()

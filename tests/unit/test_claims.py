@@ -1,0 +1,274 @@
+"""The paper's claims judged on constructed results."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from date.catalogue import Claim, Complexity, Higher, load, load_tier
+from date.errors import UserError
+from date.reporting.claim_formats import claims_csv, claims_markdown
+from date.reporting.claims import Comparison, Outcome, conjunction, judge, judge_comparison
+from date.reporting.report import write_report
+from date.reporting.scores import Sample, Scores
+from date.reporting.seeds import audit_seeds
+from date.results import load_annotation_recalls, load_complexity, load_results
+from sealed import add_complexity, add_paper, add_run, coco
+
+DATE_F, ONENET, FCOS, POTO = (f"{name}-r50-coco-12e" for name in ("date_f", "onenet", "fcos", "onenet_poto"))
+
+
+def outcome(results: Path, tier: str, name: str | Claim) -> Outcome:
+    claim = load().claims[name] if isinstance(name, str) else name
+    audit = audit_seeds(load_results(results, tier), results, tier)
+    ious = {entry.name: entry.iou for entry in load().annotations.values()}
+    scores = Scores(audit.kept, load_complexity(results), load_annotation_recalls(results, tier), ious)
+    return judge(claim, scores, audit.kept, load_tier(tier), load(), audit)
+
+
+def add_pairs(results: Path, tier: str, pairs: dict[int, tuple[float | None, float | None]]) -> None:
+    for seed, (date_f, onenet) in pairs.items():
+        for training, ap in ((DATE_F, date_f), (ONENET, onenet)):
+            if ap is not None:
+                add_run(results, tier, training, seed, {"o2o": coco(ap)})
+
+
+@pytest.mark.parametrize(
+    ("differences", "verdict"),
+    [
+        ([1.8, 2.0, 1.9], "SUPPORTED"),  # 1.9 +- 0.25
+        ([-1.0, -1.2, -1.1], "CONTRADICTED"),
+        ([0.1, -0.1, 0.05], "NOT SUPPORTED"),  # holds 0 and excludes 1.9
+        ([3.0, -1.0, 1.0], "UNRESOLVED"),
+        ([1.9], "UNRESOLVED"),
+        ([], "MISSING"),
+    ],
+)
+def test_verdicts_by_the_interval(differences: list[float], verdict: str) -> None:
+    sample = Sample(dict(enumerate(differences)))
+    assert judge_comparison(Comparison("", "AP", sample, paper=1.9)).verdict == verdict
+
+
+def test_unresolved_says_what_it_takes() -> None:
+    wide = judge_comparison(Comparison("", "AP", Sample({0: 3.0, 1: -1.0, 2: 1.0}), paper=1.9))
+    assert "5 % interval" in wide.sentence
+    # Deviation 2 against a difference of 1.9: by the noncentral t distribution, checked in test_statistics.
+    assert wide.seeds == 11
+    assert wide.sentence.endswith("11 seeds would resolve it with 80 % power")
+    assert judge_comparison(Comparison("", "AP", Sample({0: 0.1}), paper=0.2)).sentence == (
+        "1 seed; at least 2 seeds are needed, since no spread is known"
+    )
+    stated = judge_comparison(Comparison("", "AP", Sample({0: 0.1}), paper=0.2, stated_sd=0.15 * math.sqrt(2)))
+    assert (stated.verdict, stated.seeds) == ("UNRESOLVED", 9)
+
+
+def test_stated_noise_counts_at_the_papers_tier_alone(tmp_path: Path) -> None:
+    for tier in ("paper", "mini"):
+        add_pairs(tmp_path, tier, {0: (37.3, 35.4)})
+    at_paper, at_mini = (outcome(tmp_path, tier, "date_f_over_onenet_12e") for tier in ("paper", "mini"))
+    assert (at_paper.verdict, at_mini.verdict) == ("SUPPORTED", "UNRESOLVED")
+    assert at_paper.main is not None and at_paper.main.estimate is not None
+    # 1.9 +- 1.96 * 0.15 * sqrt(2)
+    assert at_paper.main.estimate.low == pytest.approx(1.9 - 1.959964 * 0.15 * math.sqrt(2))
+    assert "by the field's stated noise" in at_paper.main.sentence
+
+
+def test_claims_are_paired_over_equal_seeds(tmp_path: Path) -> None:
+    # DATE-F is higher on average, but lower wherever both were trained with the same seed.
+    add_pairs(tmp_path, "mini", {0: (50.0, None), 1: (30.0, 30.5), 2: (31.0, 31.6), 3: (None, 1.0)})
+    found = outcome(tmp_path, "mini", "date_f_over_onenet_12e")
+    assert found.main is not None
+    assert found.main.comparison.difference.values == pytest.approx({1: -0.5, 2: -0.6})
+    assert found.verdict == "UNRESOLVED", "0.05 * 12.7 is more than 0.55"
+    assert found.remarks == [
+        f"Seed 3 of {DATE_F} has no result, others have.",
+        f"Seed 0 of {ONENET} has no result, others have.",
+    ]
+
+
+def test_one_run_does_not_count_as_two_seeds(tmp_path: Path) -> None:
+    add_pairs(tmp_path, "mini", {0: (38.0, 36.0), 1: (38.0, 36.1), 2: (38.3, 36.2)})
+    first, copy = (tmp_path / "mini" / DATE_F / f"seed{seed}" / "provenance.json" for seed in (0, 1))
+    provenance = json.loads(copy.read_text())
+    provenance["weights_sha256"] = json.loads(first.read_text())["weights_sha256"]
+    copy.write_text(json.dumps(provenance))
+    found = outcome(tmp_path, "mini", "date_f_over_onenet_12e")
+    assert found.main is not None
+    assert set(found.main.comparison.difference.values) == {0, 2}
+    assert found.remarks[0] == (
+        f"Left out: seed 1 of {DATE_F} has the same weights as seed 0 of {DATE_F}; one run does not count twice."
+    )
+    page = write_report("mini", tmp_path, tmp_path / "reports").read_text()
+    assert page.count(f"Left out: seed 1 of {DATE_F}") > 1, "above the page and beside the claim"
+
+
+def test_dropped_seeds_are_shown(tmp_path: Path) -> None:
+    add_pairs(tmp_path, "mini", {0: (38.0, 36.0), 1: (38.4, 36.1)})
+    add_run(tmp_path, "mini", DATE_F, 2, None)
+    (tmp_path / "mini" / ONENET / "seed4").mkdir()
+    assert outcome(tmp_path, "mini", "date_f_over_onenet_12e").remarks == [
+        f"Seed 2 of {DATE_F} was dropped: it was trained but not evaluated.",
+        f"Seed 4 of {ONENET} was dropped: it was started and has no sealed result.",
+        f"Seed 2 of {ONENET} has no result, others have.",
+    ]
+
+
+def test_nms_changes_nothing_needs_an_interval_within_the_margin(tmp_path: Path) -> None:
+    for tier, changes in (("paper", [0.1, 0.05, 0.12]), ("mini", [0.5, 0.52, 0.48])):
+        for seed, change in enumerate(changes):
+            add_run(tmp_path, tier, DATE_F, seed, {"o2o": coco(37.0 + seed), "o2o_nms50": coco(37.0 + seed + change)})
+    assert outcome(tmp_path, "paper", "nms_changes_nothing_12e").verdict == "SUPPORTED"
+    assert outcome(tmp_path, "mini", "nms_changes_nothing_12e").verdict == "CONTRADICTED"
+    # One seed says nothing: the noise between two runs is not that of one checkpoint judged twice.
+    add_run(tmp_path / "one", "paper", DATE_F, 0, {"o2o": coco(37.0), "o2o_nms50": coco(37.0)})
+    assert outcome(tmp_path / "one", "paper", "nms_changes_nothing_12e").verdict == "UNRESOLVED"
+
+
+def test_curves_at_equal_iterations_by_hand(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        add_run(tmp_path, "mini", DATE_F, seed, None, [10.0 + seed, 20.0, 30.0])
+        add_run(tmp_path, "mini", POTO, seed, None, [4.0, 18.0])
+    found = outcome(tmp_path, "mini", "date_converges_faster")
+    assert found.main is not None
+    # Steps 100 and 200: (6 + 2) / 2, and (7 + 2) / 2 with the other seed.
+    assert found.main.comparison.difference.values == {0: 4.0, 1: 4.5}
+
+
+def test_passing_in_a_third_of_the_iterations_by_hand(tmp_path: Path) -> None:
+    fast = "date_f_init-r50-coco-30k"
+    add_run(tmp_path, "paper", ONENET, 0, None, [5.0 * i for i in range(1, 13)])  # 1200 steps, 60 at the end
+    add_run(tmp_path, "paper", fast, 0, None, [50.0, 58.0, 59.0, 61.0, 99.0])
+    found = outcome(tmp_path, "paper", "init_passes_onenet")
+    assert found.main is not None
+    # 35 % of 1200 steps are 420: the fourth evaluation counts, 61 - 60.
+    assert found.main.comparison.difference.values == {0: 1.0}
+    assert found.verdict == "SUPPORTED"
+
+
+def test_a_lower_loss_by_hand(tmp_path: Path) -> None:
+    for seed, first in enumerate([1.0, 1.1]):
+        add_run(tmp_path, "mini", DATE_F, seed, None, losses={"o2o.loss_cls": first})
+        add_run(tmp_path, "mini", POTO, seed, None, losses={"o2o.loss_cls": 2.0})
+    found = outcome(tmp_path, "mini", "lower_classification_loss")
+    assert found.main is not None
+    # Records at steps 25, 50, 75 (weights 25 each, differences 1.0), 125, 150, 175 (weights 50, 25, 25, halves).
+    expected = (75 * 1.0 + 100 * 0.5) / 175
+    assert found.main.comparison.difference.values == pytest.approx({0: expected, 1: expected * 0.9})
+    assert found.verdict == "SUPPORTED"
+
+
+def test_claims_on_networks_are_exact(tmp_path: Path) -> None:
+    add_run(tmp_path, "mini", FCOS, 0, {"head": coco(20.0)})
+    assert outcome(tmp_path, "mini", "few_parameters").verdict == "MISSING"
+    add_complexity(tmp_path)
+    for name in ("few_parameters", "few_operations", "no_inference_overhead"):
+        assert outcome(tmp_path, "mini", name).verdict == "SUPPORTED", name
+    assert "1.99 % more (2.08 % by unrounded counts)" in outcome(tmp_path, "mini", "few_operations").remarks[0]
+    predicate = load().claims["few_operations"].predicate
+    assert isinstance(predicate, Complexity)
+    strict = Claim(name="x", sentence="", place="", predicate=predicate.model_copy(update={"at_most": {"gflops": 1.9}}))
+    assert outcome(tmp_path, "mini", strict).verdict == "CONTRADICTED"
+
+
+def test_recall_of_annotations_is_compared_with_every_seed(tmp_path: Path) -> None:
+    for seed, recall in enumerate([97.9, 98.0, 97.8]):
+        metrics = {"AP": 90.0, "mMR": 48.0, "Recall": recall}
+        add_run(tmp_path, "paper", "date_f-r50-crowdhuman-30k", seed, {"o2o": metrics})
+    assert outcome(tmp_path, "paper", "crowd_recall_over_annotations").verdict == "MISSING"
+    (tmp_path / "paper" / "annotations").mkdir()
+    (tmp_path / "paper" / "annotations" / "crowdhuman_nms.json").write_text('{"recall": {"0.6": 95.0}}')
+    found = outcome(tmp_path, "paper", "crowd_recall_over_annotations")
+    assert found.main is not None
+    assert found.main.comparison.difference.values == pytest.approx({0: 2.9, 1: 3.0, 2: 2.8})
+    assert found.verdict == "SUPPORTED"
+
+
+def test_parts_that_contradict_are_corrected_for_their_number() -> None:
+    # The interval of 95 % excludes zero, that of 99.5 % (ten parts) does not.
+    barely = Comparison("", "AP", Sample(dict(enumerate([-0.5, -0.7, -0.2, -0.9]))))
+    assert judge_comparison(barely, parts=1).verdict == "CONTRADICTED"
+    assert judge_comparison(barely, parts=10).verdict == "UNRESOLVED"
+    assert conjunction(["SUPPORTED", "UNRESOLVED", "MISSING"]) == "MISSING"
+    assert conjunction(["SUPPORTED", "CONTRADICTED", "MISSING"]) == "CONTRADICTED"
+    assert conjunction(["SUPPORTED", "SUPPORTED"]) == "SUPPORTED"
+
+
+def test_the_papers_own_numbers_support_its_claims(tmp_path: Path) -> None:
+    """With results that are the paper's numbers and hardly any noise, no claim with a printed difference fails."""
+    add_paper(tmp_path, "paper", seeds=(0, 1, 2, 3), noise=0.005)
+    found = {claim.name: outcome(tmp_path, "paper", claim) for claim in load().claims.values()}
+    judged = {name: o.verdict for name, o in found.items()}
+    for name, part in ((name, part) for name, o in found.items() for part in o.parts):
+        if part.comparison.paper is not None and "init" not in name:
+            assert part.estimate is not None
+            assert part.estimate.mean == pytest.approx(part.comparison.paper, abs=0.06), (name, part.comparison.label)
+    unsettled = {
+        "init_passes_onenet", "init_without_o2m_behind",  # Figure 3 is in no table
+        "lower_classification_loss", "date_converges_faster",  # the made-up curves
+        "equal_weights_date_f",  # 0.2 behind the best is the margin itself
+    }  # fmt: skip
+    assert {name for name, verdict in judged.items() if verdict != "SUPPORTED"} <= unsettled, judged
+
+
+def test_claims_as_files_read_back(tmp_path: Path) -> None:
+    add_pairs(tmp_path, "mini", {0: (38.0, 36.0), 1: (38.4, 36.1)})
+    found = [outcome(tmp_path, "mini", claim) for claim in load().claims.values()]
+    text = claims_csv(found, load_tier("mini"))
+    assert text.startswith("# mini tier")
+    lines = list(csv.DictReader(io.StringIO(text.split("\n", 1)[1])))
+    assert {line["claim"] for line in lines} == set(load().claims)
+    first = lines[0]
+    assert [float(v) for v in first["differences"].split()] == pytest.approx([2.0, 2.3])
+    assert float(first["mean"]) == pytest.approx(2.15)
+    markdown = claims_markdown(found, load_tier("mini"))
+    assert "33 MISSING" in markdown or "MISSING" in markdown.splitlines()[4]
+
+
+def test_sentences_are_the_papers(shared_paper: str) -> None:
+    """Every sentence is in the paper word for word, but for citations and how symbols are set."""
+    paper = words(shared_paper)
+    for claim in load().claims.values():
+        assert words(claim.sentence) in paper, claim.sentence
+
+
+def words(text: str) -> str:
+    """Return letters and digits alone, without tags, citations, and TeX around symbols."""
+    text = re.sub(r"<[^>]*>|\[\d+\]", "", text).replace("\\lambda", "λ")
+    return "".join(character for character in text.lower() if character.isalnum())
+
+
+@pytest.fixture
+def shared_paper() -> str:
+    for folder in Path(__file__).resolve().parents:
+        path = folder / "shared" / "paper" / "date-paper.md"
+        if path.exists():
+            return path.read_text(encoding="utf-8")
+    pytest.skip("the paper's text is not at hand")
+
+
+@pytest.mark.parametrize(
+    ("predicate", "message"),
+    [
+        ({"kind": "upper"}, "upper"),
+        ({"kind": "higher", "above": "x", "belows": "y"}, "'belows'; did you mean 'below'"),
+        ({"kind": "within", "evaluation": "x", "of": ["y", "z"], "by": 0.2, "paper": [0.1]}, "one difference for each"),
+    ],
+)
+def test_mistakes_in_a_predicate(predicate: dict[str, Any], message: str) -> None:
+    from date.catalogue import parse
+
+    with pytest.raises(UserError, match=message):
+        parse(Claim, {"name": "c", "sentence": "s", "place": "p", "predicate": predicate}, "claims.yaml, c")
+
+
+def test_a_claim_is_a_predicate_of_its_kind() -> None:
+    kinds = {claim.predicate.kind for claim in load().claims.values()}
+    assert kinds == {"higher", "within", "ordered", "gap", "curve", "loss", "complexity"}
+    assert sum(isinstance(claim.predicate, Higher) for claim in load().claims.values()) > 10
