@@ -257,7 +257,7 @@ def shared_paper() -> str:
     ("predicate", "message"),
     [
         ({"kind": "upper"}, "upper"),
-        ({"kind": "higher", "above": "x", "lower": "y"}, "'lower'; did you mean 'below'"),
+        ({"kind": "higher", "above": "x", "belows": "y"}, "'belows'; did you mean 'below'"),
         ({"kind": "within", "evaluation": "x", "of": ["y", "z"], "by": 0.2, "paper": [0.1]}, "one difference for each"),
     ],
 )
