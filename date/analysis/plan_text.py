@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from date.analysis.plan import Job, Plan, counts, path_hours
 
 NAMES_SHOWN = 4
@@ -66,13 +68,20 @@ def _hours(plan: Plan) -> list[str]:
     for job in plan.jobs:
         by_source.setdefault(f"{job.duration.basis}: {job.duration.source}", []).append(job)
     lines += [f"  {counts(jobs)}: {source}" for source, jobs in by_source.items()]
-    path = ", then ".join(f"{task.name} ({duration(task.hours)})" for task in plan.critical_path)
-    lines.append(f"critical path: {duration(path_hours(plan))}: {path}")
+    named = ", then ".join(f"{task.name} ({duration(task.hours)})" for task in plan.critical_path)
+    lines.append(f"critical path: {duration(path_hours(plan))}: {named}")
     lines.append("makespan, one GPU a training, in the DAG's order:")
     for bill in plan.bills:
-        above = f"{max(0.0, 100 * (bill.makespan / bill.lower_bound - 1)):.1f} %" if bill.lower_bound else "0 %"
+        above = max(0.0, bill.makespan / bill.lower_bound - 1) if bill.lower_bound else 0.0
         gpus = f"{bill.gpus} GPU{'' if bill.gpus == 1 else 's'}"
-        lines.append(f"  {gpus:>8}  {duration(bill.makespan):>11}  {above} above the lower bound")
+        lines.append(
+            f"  {gpus:>8}  {duration(bill.makespan):>11}, {100 * above:.1f} % above the lower bound of "
+            f"{duration(bill.lower_bound)}"
+        )
+    if path := path_hours(plan):
+        lines.append(
+            f"  more than {math.ceil(plan.gpu_hours / path)} gain next to nothing: the critical path takes its time"
+        )
     return lines
 
 

@@ -119,6 +119,9 @@ def _timed(training: Training, tier: Tier, steps: int, device: torch.device) -> 
     height, width = image_size(plain["train_dataloader"]["dataset"]["dataset"]["pipeline"], dataset)
     batch = random_batch(height, width, tier.batch_size, len(dataset.classes), OBJECTS[training.data])
 
+    if device.type == "cuda":
+        batch["inputs"] = [pixels.pin_memory() for pixels in batch["inputs"]]  # as the trainer's loader does
+
     def step() -> None:
         losses = model(**_prepared(model, config, batch, training=True), mode="loss")
         model.parse_losses(losses)[0].backward()

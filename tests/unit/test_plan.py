@@ -249,6 +249,7 @@ def test_the_paper_costs_what_the_catalogue_says(tmp_path: Path) -> None:
     assert [task.training for task in plan.critical_path] == ["fcos-r50-coco-36e", *["onenet_init-r50-coco-36e"] * 2]
     text = to_text(plan)
     assert "0.28 s per iteration of 16 images on 8 V100" in text and "critical path: 13 d 16 h" in text
+    assert "more than 11 gain next to nothing" in text
     assert plan.bills[0].lower_bound == pytest.approx(plan.gpu_hours / 8)
 
 
