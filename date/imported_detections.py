@@ -26,7 +26,7 @@ from date.evaluation.ground_truth import GroundTruth, read_ground_truth
 from date.evaluation.score import metric_names, protocol_metrics
 from date.files import file_digest, replace_text
 from date.importing import imported_provenance
-from date.results import DETECTIONS, EVALUATION, METRICS, PROVENANCE
+from date.results import DETECTIONS, EVALUATION, METRICS, PROVENANCE, seal
 from date.training.run import generation_progress
 from date.training_logs import TrainingLog, read_training_log
 
@@ -247,4 +247,4 @@ def _write(
         "metrics_sha256": file_digest(folder / METRICS),
         "steps": last["step"],
     }
-    replace_text(folder / PROVENANCE, json.dumps(provenance, indent=1) + "\n")
+    replace_text(folder / PROVENANCE, seal(provenance))

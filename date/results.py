@@ -7,6 +7,7 @@ evaluation of annotations alone; ``<results>/complexity.json`` counts the paper'
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from dataclasses import dataclass
@@ -14,11 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from date.errors import UserError
-from date.files import replace_text
+from date.files import file_digest, replace_text
 
+CHANGED = "has changed since it was sealed; delete it and run the DAG again."
 COMPLEXITY = "complexity.json"
 ANNOTATIONS = "annotations"
 PROVENANCE, METRICS, EVALUATION, DETECTIONS = "provenance.json", "metrics.jsonl", "evaluation.json", "detections.npz"
+
+SEAL = "content_sha256"
+"""Key of ``provenance.json`` and ``evaluation.json``: digest of everything else in the file."""
 
 METRICS_SCHEMA = 2
 """Of the lines of ``metrics.jsonl``; see `date.training.recorder.Recorder`."""
@@ -59,11 +64,22 @@ def _place(record: dict[str, Any]) -> tuple[int, bool]:
     return (-1, False) if record["kind"] == "start" else (record["step"], record["kind"] == "eval")
 
 
+def seal(record: dict[str, Any]) -> str:
+    """Return a record as JSON with a digest of its content, so that a later change of the file is noticed."""
+    record = {key: value for key, value in record.items() if key != SEAL}
+    return json.dumps(record | {SEAL: _content_digest(record)}, indent=1) + "\n"
+
+
+def _content_digest(record: dict[str, Any]) -> str:
+    content = {key: value for key, value in record.items() if key != SEAL}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def export_run(run: Path, folder: Path) -> None:
-    """Copy a sealed run's small files into the results folder, the provenance last."""
+    """Copy a sealed run's small files into the results folder, the provenance last and with a digest of its content."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (METRICS, PROVENANCE):
-        replace_text(folder / name, (run / name).read_text(encoding="utf-8"))
+    replace_text(folder / METRICS, (run / METRICS).read_text(encoding="utf-8"))
+    replace_text(folder / PROVENANCE, seal(json.loads((run / PROVENANCE).read_text(encoding="utf-8"))))
 
 
 @dataclass(frozen=True)
@@ -88,18 +104,34 @@ def load_results(results: Path, tier: str) -> list[RunResult]:
     """Read the sealed results of a tier, ordered by training and seed.
 
     Raises:
-        UserError: a file is not valid JSON, or an evaluation is of another run than the provenance beside it.
+        UserError: a file is not valid JSON or was changed after it was sealed, lies in another run's folder, or is an
+            evaluation of another run than the provenance beside it.
     """
     found = []
     for path in sorted((results / tier).glob(f"*/seed*/{PROVENANCE}")):
-        provenance = _read(path)
+        provenance = _read_sealed(path)
+        training, seed = provenance["training"], provenance["seed"]
+        if (training, f"seed{seed}") != (path.parent.parent.name, path.parent.name):
+            raise UserError(f"{path} is of {training} with seed {seed}; move it there or delete {path.parent}.")
         evaluation_path = path.parent / EVALUATION
-        evaluation = _read(evaluation_path) if evaluation_path.exists() else None
-        if evaluation is not None and evaluation["run_digest"] != provenance["run_digest"]:
+        evaluation = _read_sealed(evaluation_path) if evaluation_path.exists() else None
+        if evaluation is not None and any(
+            key in evaluation and evaluation[key] != provenance[key] for key in ("run_digest", "weights_sha256")
+        ):
             raise UserError(f"{evaluation_path} judges another run than {path}; delete it and run the DAG again.")
-        records = read_metrics(path.parent / METRICS)
-        found.append(RunResult(provenance["training"], provenance["seed"], provenance, records, evaluation))
+        metrics, digest = path.parent / METRICS, provenance.get("metrics_sha256")
+        if digest is not None and file_digest(metrics) != digest:
+            raise UserError(f"{metrics} {CHANGED}")
+        found.append(RunResult(training, seed, provenance, read_metrics(metrics), evaluation))
     return found
+
+
+def _read_sealed(path: Path) -> dict[str, Any]:
+    """Return a record, after comparing its content with its digest; records of before there were digests have none."""
+    record = _read(path)
+    if SEAL in record and record[SEAL] != _content_digest(record):
+        raise UserError(f"{path} {CHANGED}")
+    return record
 
 
 def started_runs(results: Path, tier: str) -> list[tuple[str, int]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from date.catalogue import METRICS, Training, load
+from date.results import seal
 
 
 def add_run(
@@ -47,7 +48,7 @@ def add_run(
         "steps": steps_per_epoch * len(curve),
         "segments": [seconds],
     }
-    records: list[dict[str, Any]] = [{"kind": "start", "schema_version": 1}]
+    records: list[dict[str, Any]] = [{"kind": "start", "schema_version": 1, "of": digest}]
     for epoch, value in enumerate(curve, 1):
         lr = 0.1 ** sum(epoch > drop for drop in drops)
         for quarter in (1, 2, 3):
@@ -55,13 +56,26 @@ def add_run(
             records.append({"kind": "train", "step": step, "epoch": step / steps_per_epoch, "lr": lr, "loss": 1.0})
             records[-1] |= {name: first / epoch for name, first in losses.items()}
         records.append({"kind": "eval", "step": epoch * steps_per_epoch, "epoch": epoch, "AP": value})
-    (folder / "provenance.json").write_text(json.dumps(provenance))
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (folder / "provenance.json").write_text(seal(provenance))
+    set_records(folder, records)
     if variants is not None:
         judged = {name: {"metrics": metrics, "detections": 1} for name, metrics in variants.items()}
         evaluation = {"run_digest": digest, "area_thresholds": areas, "variants": judged}
-        (folder / "evaluation.json").write_text(json.dumps(evaluation))
+        (folder / "evaluation.json").write_text(seal(evaluation))
     return folder
+
+
+def change(folder: Path, **changes: Any) -> None:
+    """Give a run another provenance in some keys, as if it had been sealed with them."""
+    path = folder / "provenance.json"
+    path.write_text(seal(json.loads(path.read_text()) | changes))
+
+
+def set_records(folder: Path, records: list[dict[str, Any]]) -> None:
+    """Give a run other records, as if it had been sealed with them."""
+    path = folder / "metrics.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    change(folder, metrics_sha256=hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def coco(ap: float | None, rest: float = 30.0) -> dict[str, float | None]:

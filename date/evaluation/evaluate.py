@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +22,7 @@ from date.evaluation.coco import DETECTION_COLUMNS
 from date.evaluation.ground_truth import read_ground_truth
 from date.evaluation.score import protocol_metrics
 from date.files import file_digest, replace_bytes, replace_text
-from date.results import DETECTIONS, EVALUATION
+from date.results import DETECTIONS, EVALUATION, seal
 from date.training.run import CONFIG, WEIGHTS, read_provenance
 
 EVALUATION_SCHEMA = 2
@@ -225,7 +224,7 @@ def write_evaluation(record: dict[str, Any], detections: dict[str, NDArray[np.fl
     buffer = io.BytesIO()
     np.savez_compressed(buffer, columns=np.array(DETECTION_COLUMNS), **arrays)  # type: ignore[arg-type]
     replace_bytes(folder / DETECTIONS, buffer.getvalue())
-    replace_text(folder / EVALUATION, json.dumps(record, indent=1) + "\n")
+    replace_text(folder / EVALUATION, seal(record))
 
 
 def _compact(rows: NDArray[np.float64]) -> NDArray[np.floating]:

@@ -20,7 +20,7 @@ from date.reporting.ledger import LedgerEntry
 from date.reporting.noise import SOURCES
 from date.reporting.scores import MISSING, number, signed
 from date.reporting.tables import WORDS, FilledTable
-from date.results import PROVENANCE, RunResult
+from date.results import PROVENANCE, SEAL, RunResult
 
 
 @dataclass(frozen=True)
@@ -173,6 +173,15 @@ def _warnings(results: Sequence[RunResult]) -> list[str]:
     for name, digests in sorted(by_dataset.items()):
         if len(digests) > 1:
             warnings.append(f"These runs were trained on {len(digests)} different versions of the dataset {name}.")
+    unsealed = [
+        f"{run.training} (seed {run.seed})"
+        for run in results
+        if any(record is not None and SEAL not in record for record in (run.provenance, run.evaluation))
+    ]
+    if unsealed:
+        warnings.append(
+            f"These results have no digest, so a change in them could not be noticed: {', '.join(unsealed)}."
+        )
     return warnings
 
 

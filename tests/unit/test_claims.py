@@ -20,7 +20,7 @@ from date.reporting.report import write_report
 from date.reporting.scores import Sample, Scores
 from date.reporting.seeds import audit_seeds
 from date.results import load_annotation_recalls, load_complexity, load_results
-from sealed import add_complexity, add_paper, add_run, coco
+from sealed import add_complexity, add_paper, add_run, change, coco
 
 DATE_F, ONENET, FCOS, POTO = (f"{name}-r50-coco-12e" for name in ("date_f", "onenet", "fcos", "onenet_poto"))
 
@@ -95,10 +95,8 @@ def test_claims_are_paired_over_equal_seeds(tmp_path: Path) -> None:
 
 def test_one_run_does_not_count_as_two_seeds(tmp_path: Path) -> None:
     add_pairs(tmp_path, "mini", {0: (38.0, 36.0), 1: (38.0, 36.1), 2: (38.3, 36.2)})
-    first, copy = (tmp_path / "mini" / DATE_F / f"seed{seed}" / "provenance.json" for seed in (0, 1))
-    provenance = json.loads(copy.read_text())
-    provenance["weights_sha256"] = json.loads(first.read_text())["weights_sha256"]
-    copy.write_text(json.dumps(provenance))
+    first, copy = (tmp_path / "mini" / DATE_F / f"seed{seed}" for seed in (0, 1))
+    change(copy, weights_sha256=json.loads((first / "provenance.json").read_text())["weights_sha256"])
     found = outcome(tmp_path, "mini", "date_f_over_onenet_12e")
     assert found.main is not None
     assert set(found.main.comparison.difference.values) == {0, 2}
@@ -122,8 +120,8 @@ def test_dropped_seeds_are_shown(tmp_path: Path) -> None:
 
 def test_nms_changes_nothing_needs_an_interval_within_the_margin(tmp_path: Path) -> None:
     for tier, changes in (("paper", [0.1, 0.05, 0.12]), ("mini", [0.5, 0.52, 0.48])):
-        for seed, change in enumerate(changes):
-            add_run(tmp_path, tier, DATE_F, seed, {"o2o": coco(37.0 + seed), "o2o_nms50": coco(37.0 + seed + change)})
+        for seed, more in enumerate(changes):
+            add_run(tmp_path, tier, DATE_F, seed, {"o2o": coco(37.0 + seed), "o2o_nms50": coco(37.0 + seed + more)})
     assert outcome(tmp_path, "paper", "nms_changes_nothing_12e").verdict == "SUPPORTED"
     assert outcome(tmp_path, "mini", "nms_changes_nothing_12e").verdict == "CONTRADICTED"
     # One seed says nothing: the noise between two runs is not that of one checkpoint judged twice.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,9 @@ from date.catalogue import load, load_tier
 from date.reporting.ledger import ledger, ledger_csv, ledger_markdown, segment_remarks, tier_changes, used_by
 from date.reporting.report import write_report
 from date.results import load_results
-from sealed import add_run, coco
+from sealed import add_run, change, coco
 
 DATE_F, FCOS = "date_f-r50-coco-12e", "fcos-r50-coco-12e"
-
-
-def change(folder: Path, **changes: Any) -> None:
-    path = folder / "provenance.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def segment(from_step: int, *devices: str, reason: str = "finished", processes: int = 1) -> dict[str, Any]:

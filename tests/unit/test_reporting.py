@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -29,8 +30,8 @@ from date.reporting.report import write_report
 from date.reporting.scores import Sample, Scores, number, signed
 from date.reporting.style import spread
 from date.reporting.tables import FilledTable, fill, mark_best
-from date.results import load_annotation_recalls, load_complexity, load_results
-from sealed import add_complexity, add_paper, add_run, coco
+from date.results import load_annotation_recalls, load_complexity, load_results, seal
+from sealed import add_complexity, add_paper, add_run, change, coco, set_records
 
 DATE_F, ONENET, FCOS, RETINANET = (f"{name}-r50-coco-12e" for name in ("date_f", "onenet", "fcos", "retinanet"))
 
@@ -190,7 +191,7 @@ def test_convergence_curves_and_learning_rate_drops(three_seeds: Path) -> None:
 def test_losses_are_averaged_over_parts_of_the_training(tmp_path: Path) -> None:
     folder = add_run(tmp_path, "mini", ONENET, 0, None)
     records = [{"kind": "train", "step": step, "lr": 1.0, "o2o.loss_cls": float(step)} for step in range(1, 241)]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    set_records(folder, records)
     add_run(tmp_path, "mini", DATE_F, 0, None, losses={"o2o.loss_cls": 6.0})
     figure = next(drawing for drawing in drawings(load()) if drawing.name == "figure4")
     results = load_results(tmp_path, "mini")
@@ -204,7 +205,7 @@ def test_losses_are_averaged_over_parts_of_the_training(tmp_path: Path) -> None:
 def test_epochs_of_a_schedule_in_iterations_are_known_by_their_rounded_records(tmp_path: Path) -> None:
     folder = add_run(tmp_path, "mini", FCOS, 0, None)
     records = [{"kind": "eval", "step": 5000 * i, "epoch": round(5000 * i / 7330, 4), "AP": 1.0} for i in range(1, 7)]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    set_records(folder, records)
     assert steps_per_epoch(load_results(tmp_path, "mini")) == pytest.approx(7330, rel=1e-4)
 
 
@@ -212,7 +213,7 @@ def test_warm_up_is_no_drop(tmp_path: Path) -> None:
     folder = add_run(tmp_path, "mini", FCOS, 0, None)
     rates = [0.001, 1.0, 0.9, 0.09]
     records = [{"kind": "train", "step": 10 * i, "lr": rate} for i, rate in enumerate(rates, 1)]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    set_records(folder, records)
     assert learning_rate_drops(load_results(tmp_path, "mini")) == [30]
 
 
@@ -335,8 +336,7 @@ def test_no_figure_is_left_where_no_curve_has_results(tmp_path: Path) -> None:
     figures = write_report("mini", tmp_path, tmp_path / "reports").parent / "figures"
     assert {path.name for path in figures.iterdir()} == {f"convergence.{kind}" for kind in ("svg", "png", "pdf")}
     run.parent.rename(tmp_path / "mini" / "fcos-r50-coco-36e")
-    provenance = tmp_path / "mini" / "fcos-r50-coco-36e" / "seed0" / "provenance.json"
-    provenance.write_text(provenance.read_text().replace(f'"training": "{FCOS}"', '"training": "fcos-r50-coco-36e"'))
+    change(tmp_path / "mini" / "fcos-r50-coco-36e" / "seed0", training="fcos-r50-coco-36e")
     page = write_report("mini", tmp_path, tmp_path / "reports")
     assert list(figures.iterdir()) == []
     assert page.read_text(encoding="utf-8").count("None of its trainings has results yet.") == 3
@@ -423,6 +423,44 @@ def test_a_spoiled_result_is_named(tmp_path: Path, file: str, text: str, message
     (tmp_path / file).write_text(text)
     with pytest.raises(UserError, match=f"{message}.*; delete it and run the DAG again"):
         write_report("mini", tmp_path, tmp_path / "reports", ["tables"])
+
+
+def test_whatever_is_changed_or_cut_off_is_named(tmp_path: Path) -> None:
+    add_run(tmp_path, "mini", ONENET, 0, {"o2o": coco(10.0)})
+    for name in ("provenance.json", "evaluation.json", "metrics.jsonl"):
+        folder = add_run(tmp_path / name, "mini", FCOS, 0, {"head": coco(20.0)}, [10.0, 20.0])
+        whole = (folder / name).read_text()
+        for spoiled in (whole.replace("20", "21", 1), whole[: len(whole) // 2]):
+            assert spoiled != whole
+            (folder / name).write_text(spoiled)
+            with pytest.raises(UserError, match=f"{FCOS}/seed0/{name} .*(changed since it was sealed|not valid JSON)"):
+                write_report("mini", tmp_path / name, tmp_path / "reports")
+        (folder / name).write_text(whole)
+        write_report("mini", tmp_path / name, tmp_path / "reports", ["table01"])
+
+
+def test_results_without_a_digest_of_their_content_are_announced(tmp_path: Path) -> None:
+    folder = add_run(tmp_path, "mini", FCOS, 0, {"head": coco(20.0)})
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    del evaluation["content_sha256"]
+    (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    page = write_report("mini", tmp_path, tmp_path / "reports").read_text(encoding="utf-8")
+    assert f"a change in them could not be noticed: {FCOS} (seed 0)." in page
+
+
+def test_a_result_in_anothers_folder_is_named(tmp_path: Path) -> None:
+    folder = add_run(tmp_path, "mini", FCOS, 0, {"head": coco(20.0)})
+    shutil.copytree(folder, folder.with_name("seed1"))
+    with pytest.raises(UserError, match=f"seed1/provenance.json is of {FCOS} with seed 0"):
+        write_report("mini", tmp_path, tmp_path / "reports")
+
+
+def test_an_evaluation_of_another_checkpoint_is_named(tmp_path: Path) -> None:
+    folder = add_run(tmp_path, "mini", FCOS, 0, {"head": coco(20.0)})
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    (folder / "evaluation.json").write_text(seal(evaluation | {"weights_sha256": "ab" * 32}))
+    with pytest.raises(UserError, match=r"evaluation.json judges another run than .*provenance.json"):
+        write_report("mini", tmp_path, tmp_path / "reports")
 
 
 def test_brackets_with_a_second_evaluation(tmp_path: Path) -> None:
