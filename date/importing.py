@@ -85,8 +85,10 @@ def imported_provenance(
         "versions": None,
         "hardware": None,
         "precision": None,
+        "compute": None,
         "steps": 0,
         "batch_size": None,
+        "processes": None,
         "segments": [],
         "imported": imported,
     }

@@ -30,7 +30,8 @@ from date.evaluation.evaluate import evaluate, write_evaluation
 from date.files import file_digest
 from date.importing import import_checkpoint
 from date.reporting.report import write_report
-from date.results import export_run, load_results
+from date.results import METRICS_SCHEMA, export_run, load_results
+from date.training.processes import Processes
 
 pytestmark = pytest.mark.slow
 
@@ -94,7 +95,7 @@ def test_the_run_is_sealed(imported: SimpleNamespace) -> None:
     assert weights.keys() == imported.state.keys()
     assert all(torch.equal(weights[name], value) for name, value in imported.state.items())
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert records == [{"kind": "start", "schema_version": 1, "imported": True, "steps": 0, "epochs": 0}]
+    assert records == [{"kind": "start", "schema_version": METRICS_SCHEMA, "imported": True, "steps": 0, "epochs": 0}]
 
 
 def test_the_provenance_says_what_is_known(imported: SimpleNamespace) -> None:
@@ -111,9 +112,10 @@ def test_it_has_the_keys_of_a_trained_run(imported: SimpleNamespace) -> None:
     from date.training import run as trained
 
     folder = imported.run
-    arguments = (DATE_F, SMOKE, 0, "0" * 64, resolve(DATE_F, SMOKE, 0, None), {}, folder, 0.0)
+    config = resolve(DATE_F, SMOKE, 0, None)
+    planned = trained.Plan(DATE_F, SMOKE, 0, "0" * 64, config, {}, imported.runs / "trained", None)
     provenance = json.loads((folder / "provenance.json").read_text())
-    assert list(provenance) == [*trained._provenance(*arguments), "imported"]
+    assert list(provenance) == [*trained._provenance(planned, folder, Processes(0, 1, torch.device("cpu"))), "imported"]
 
 
 def test_it_is_evaluated_like_any_run(imported: SimpleNamespace, tmp_path: Path) -> None:
