@@ -152,7 +152,7 @@ def test_only_what_is_asked_for_is_looked_for(tmp_path: Path) -> None:
 def test_after_sigkill_of_snakemake_the_same_command_finishes_and_trains_nothing_twice(tmp_path: Path) -> None:
     folder = copy_project(tmp_path / "a clone")
     tier = tmp_path / "longer.yaml"
-    tier.write_text("extends: smoke\nepoch_scale: 3\n")
+    tier.write_text("extends: smoke\nepoch_scale: 9\n")
     words = ["--profile", "workflow/profiles/local", "--config", f"tier={tier}", f"trainings=[{TRAININGS[1]}]"]
     target = f"results/longer/{TRAININGS[1]}/seed0/provenance.json"
     with (tmp_path / "said").open("w") as said:
