@@ -287,6 +287,11 @@ def _model(training: Training, tier: Tier, num_classes: int, root: Path | None) 
         bbox_head["branches"] = _branches(training, head)
         bbox_head["share_towers"] = training.share_towers
 
+    if training.backbone not in tier.backbones:
+        raise UserError(
+            f"tier {tier.name!r} has no backbone in the part of {training.backbone!r}, which {training.name} needs; "
+            f"add it to 'backbones' of the tier."
+        )
     merge(model["backbone"], tier.backbones[training.backbone])
     weights = tier.weights.get(training.weights)  # type: ignore[call-overload]
     if weights is not None:

@@ -54,7 +54,7 @@ def dag(
 
 
 def ranks(catalogue: Catalogue, tier: Tier, durations: Durations) -> dict[tuple[Kind, str], int]:
-    """Return the priorities of all jobs that a tier has data for, by rule and training; higher is earlier.
+    """Return the priorities of all jobs that a tier has data and backbones for, by rule and training; higher is first.
 
     Small whole numbers in the order of `longest_first`, which Snakemake's solver can add up exactly. All seeds of a
     training are equal; of equally long paths, the training declared first is first.
@@ -68,7 +68,7 @@ def ranks(catalogue: Catalogue, tier: Tier, durations: Durations) -> dict[tuple[
 
 def _at_hand(catalogue: Catalogue, training: Training | None, tier: Tier) -> bool:
     while training is not None:
-        if training.data not in tier.datasets:
+        if training.data not in tier.datasets or training.backbone not in tier.backbones:
             return False
         before = initial(training)
         training = None if before is None else catalogue.training(before)

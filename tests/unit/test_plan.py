@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from date import config as configs
+from date.analysis.dag import ranks
 from date.analysis.durations import INFERENCE_SHARE, Durations, published_step, speed_digest
 from date.analysis.plan import Plan, make_plan, to_dict
 from date.analysis.plan_text import duration, size, to_text
@@ -382,3 +383,13 @@ def test_plan_needs_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["tier"] == "paper"
+
+
+def test_a_tier_without_a_backbone_orders_what_it_can_train(tmp_path: Path) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text("extends: smoke\nbackbones: {r50: {depth: 18}}\n")
+    tier = load_tier(str(path))
+    ranked = {training for _, training in ranks(load(), tier, Durations(tier, tmp_path))}
+    assert ranked == {t.name for t in load().trainings.values() if t.backbone == "r50"}
+    with pytest.raises(UserError, match=r"'small' has no backbone in the part of 'r101'.*add it to 'backbones'"):
+        configs.resolve(load().training("fcos-r101-coco-36e"), tier, 0, None)
