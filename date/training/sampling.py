@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import random
 import signal
 import time
@@ -19,6 +21,7 @@ from mmengine.runner import Runner
 from torch.utils.data import Dataset, Sampler
 
 from date.errors import UserError
+from date.training.interruption import SIGNALS
 
 READ_ATTEMPTS = 3
 """How often an image is read before an error of the file system counts; file servers have bad moments."""
@@ -205,9 +208,14 @@ def _collate(samples: list[Any]) -> Any:
     return failures[0] if failures else pseudo_collate(samples)
 
 
+@atexit.register
+def _end_workers() -> None:
+    """End loading processes that are left, before Python waits for them: it asks by SIGTERM, which they ignore."""
+    for worker in multiprocessing.active_children():
+        worker.kill()
+
+
 def _start_worker(worker: int) -> None:
-    # They come to every process of a job or a terminal, and the trainer alone acts on them. SIGTERM stays as PyTorch
-    # has it: workers that did not die of it could hold up the trainer's end.
-    for number in (signal.SIGUSR1, signal.SIGINT):
+    for number in SIGNALS:  # which come to every process of a job or a terminal, and the trainer alone acts on them
         signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)  # as many workers as cores, each with threads of its own, get into each other's way
