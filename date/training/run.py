@@ -368,7 +368,7 @@ def _provenance(planned: Plan, folder: Path, processes: Processes) -> dict[str, 
 
 def _seconds(segment: dict[str, Any]) -> dict[str, Any]:
     began, ended = (calendar.timegm(time.strptime(segment[k], "%Y-%m-%dT%H:%M:%SZ")) for k in ("began", "ended"))
-    return {"seconds": ended - began}
+    return {"seconds": max(1, ended - began)}  # times are whole seconds; some work was done
 
 
 def _last_step(metrics: Path) -> int:
