@@ -114,7 +114,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--job", action="store_true", help="evaluate as a job of the DAG: be started again by Slurm after a preemption"
     )
-    evaluate.add_argument("--results", type=Path, metavar="DIR", help="write evaluation.json and detections.npz there")
+    evaluate.add_argument(
+        "--results", type=Path, metavar="DIR", help="write evaluation.json, detections.npz and pictures.json there"
+    )
     evaluate.set_defaults(command=_evaluate)
 
     _add_score(commands)
@@ -460,9 +462,9 @@ def _evaluate(args: argparse.Namespace) -> None:
     else:
         run = find_run(load().training(args.training), load_tier(_tier_name(args)), args.seed, args.runs.resolve())
     with preemptible() if args.job else contextlib.nullcontext():
-        record, detections = evaluate(run, args.variant, args.threads, args.tier)
+        record, detections, pictures = evaluate(run, args.variant, args.threads, args.tier)
     if args.results is not None:
-        write_evaluation(record, detections, args.results)
+        write_evaluation(record, detections, pictures, args.results)
     for name, variant in record["variants"].items():
         numbers = "  ".join(f"{k} {'-' if v is None else f'{v:.1f}'}" for k, v in variant["metrics"].items())
         print(f"{record['training']}/{name}: {numbers}")

@@ -23,13 +23,16 @@ from date.errors import UserError, unknown_name
 from date.evaluation.detections import is_archive, read_detections
 from date.evaluation.evaluate import EVALUATION_SCHEMA, write_evaluation
 from date.evaluation.ground_truth import GroundTruth, read_ground_truth
+from date.evaluation.pictures import no_pictures
 from date.evaluation.score import metric_names, protocol_metrics
 from date.files import file_digest, replace_text
 from date.importing import imported_provenance
-from date.results import DETECTIONS, EVALUATION, METRICS, PROVENANCE, seal
+from date.results import DETECTIONS, EVALUATION, METRICS, PICTURES, PROVENANCE, seal
 from date.training.run import generation_progress
 from date.training_logs import TrainingLog, read_training_log
 
+NO_CHECKPOINT = "detections made elsewhere and imported have no checkpoint"
+"""Why such results have no pictures."""
 KIND = "detections"
 """``imported.kind`` in the provenance."""
 
@@ -116,7 +119,7 @@ def import_detections(
         state.variants[name] = {"metrics": metrics, "detections": len(read.rows), "selection": None}
     elif told is not None and name not in state.files:
         state.variants[name] = _as_reported(told, dataset)
-    if state.identity() == before:
+    if state.identity() == before and (folder / PICTURES).exists():
         print(f"all of it is imported already into {folder}", file=sys.stderr)
         return folder
     _write(folder, state, training, tier, seed, dataset, ground_truth)
@@ -241,7 +244,7 @@ def _write(
         "variants": state.variants,
     }
     # The provenance last: where it is of another state than the evaluation, reading them says so.
-    write_evaluation(evaluation, state.detections, folder)
+    write_evaluation(evaluation, state.detections, no_pictures(NO_CHECKPOINT), folder)
     replace_text(folder / METRICS, "".join(json.dumps(record) + "\n" for record in [start, *state.records]))
     provenance = imported_provenance(training, tier, seed, digest, data, imported) | {
         "metrics_sha256": file_digest(folder / METRICS),

@@ -1,8 +1,9 @@
 """The results folder: the small sealed files from which tables, figures and claims are made without data or GPU.
 
 ``<results>/<tier>/<training>/seed<N>/`` holds ``provenance.json`` and ``metrics.jsonl`` of a run, and
-``evaluation.json`` and ``detections.npz`` of its evaluation. ``<results>/<tier>/annotations/<name>.json`` is an
-evaluation of annotations alone; ``<results>/complexity.json`` counts the paper's networks, the same at every tier.
+``evaluation.json``, ``detections.npz`` and ``pictures.json`` of its evaluation.
+``<results>/<tier>/annotations/<name>.json`` is an evaluation of annotations alone; ``<results>/complexity.json`` counts
+the paper's networks, the same at every tier.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ CHANGED = "has changed since it was sealed; delete it and run the DAG again."
 COMPLEXITY = "complexity.json"
 ANNOTATIONS = "annotations"
 PROVENANCE, METRICS, EVALUATION, DETECTIONS = "provenance.json", "metrics.jsonl", "evaluation.json", "detections.npz"
+PICTURES = "pictures.json"
 
 SEAL = "content_sha256"
-"""Key of ``provenance.json`` and ``evaluation.json``: digest of everything else in the file."""
+"""Key of ``provenance.json``, ``evaluation.json`` and ``pictures.json``: digest of everything else in the file."""
 
 METRICS_SCHEMA = 2
 """Of the lines of ``metrics.jsonl``; see `date.training.recorder.Recorder`."""
@@ -64,10 +66,10 @@ def _place(record: dict[str, Any]) -> tuple[int, bool]:
     return (-1, False) if record["kind"] == "start" else (record["step"], record["kind"] == "eval")
 
 
-def seal(record: dict[str, Any]) -> str:
+def seal(record: dict[str, Any], indent: int | None = 1) -> str:
     """Return a record as JSON with a digest of its content, so that a later change of the file is noticed."""
     record = {key: value for key, value in record.items() if key != SEAL}
-    return json.dumps(record | {SEAL: _content_digest(record)}, indent=1) + "\n"
+    return json.dumps(record | {SEAL: _content_digest(record)}, indent=indent) + "\n"
 
 
 def _content_digest(record: dict[str, Any]) -> str:
@@ -93,6 +95,8 @@ class RunResult:
     """Lines of ``metrics.jsonl``."""
     evaluation: dict[str, Any] | None
     """``evaluation.json``, or None where the run has not been evaluated."""
+    pictures: dict[str, Any] | None = None
+    """``pictures.json``, or None where the run has not been evaluated, or before there were pictures."""
 
     def curve(self, metric: str) -> list[tuple[int, float]]:
         """Return the (step, value) pairs of a metric over the training's evaluations."""
@@ -105,7 +109,7 @@ def load_results(results: Path, tier: str) -> list[RunResult]:
 
     Raises:
         UserError: a file is not valid JSON or was changed after it was sealed, lies in another run's folder, or is an
-            evaluation of another run than the provenance beside it.
+            evaluation, or has pictures, of another run than the provenance beside it.
     """
     found = []
     for path in sorted((results / tier).glob(f"*/seed*/{PROVENANCE}")):
@@ -113,17 +117,30 @@ def load_results(results: Path, tier: str) -> list[RunResult]:
         training, seed = provenance["training"], provenance["seed"]
         if (training, f"seed{seed}") != (path.parent.parent.name, path.parent.name):
             raise UserError(f"{path} is of {training} with seed {seed}; move it there or delete {path.parent}.")
-        evaluation_path = path.parent / EVALUATION
+        evaluation_path, pictures_path = path.parent / EVALUATION, path.parent / PICTURES
         evaluation = _read_sealed(evaluation_path) if evaluation_path.exists() else None
-        if evaluation is not None and any(
-            key in evaluation and evaluation[key] != provenance[key] for key in ("run_digest", "weights_sha256")
-        ):
+        if evaluation is not None and _of_another_run(evaluation, provenance):
             raise UserError(f"{evaluation_path} judges another run than {path}; delete it and run the DAG again.")
+        pictures = _read_pictures(pictures_path) if pictures_path.exists() else None
+        if pictures is not None and _of_another_run(pictures, provenance):
+            raise UserError(f"{pictures_path} is of another run than {path}; delete it and run the DAG again.")
         metrics, digest = path.parent / METRICS, provenance.get("metrics_sha256")
         if digest is not None and file_digest(metrics) != digest:
             raise UserError(f"{metrics} {CHANGED}")
-        found.append(RunResult(training, seed, provenance, read_metrics(metrics), evaluation))
+        found.append(RunResult(training, seed, provenance, read_metrics(metrics), evaluation, pictures))
     return found
+
+
+def _of_another_run(record: dict[str, Any], provenance: dict[str, Any]) -> bool:
+    return any(key in record and record[key] != provenance[key] for key in ("run_digest", "weights_sha256"))
+
+
+def _read_pictures(path: Path) -> dict[str, Any]:
+    """Return a ``pictures.json``, which always has a digest."""
+    record = _read_sealed(path)
+    if SEAL not in record:
+        raise UserError(f"{path} {CHANGED}")
+    return record
 
 
 def _read_sealed(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from date import config as configs
 from date.analysis.durations import length
 from date.catalogue import Tier, Training, load, load_dataset
 from date.errors import UserError, listed
-from date.results import EVALUATION, PROVENANCE
+from date.results import EVALUATION, PICTURES, PROVENANCE
 from date.training.journal import STATUS, read_segments
 
 CONFIG = "config.py"
@@ -109,6 +109,9 @@ class Runs:
         wanted = [e.variant for e in load().evaluations_of(training.name)]
         if missing := [variant for variant in wanted if variant not in evaluation["variants"]]:
             return State("changed", f"not judged yet: {', '.join(missing)}")
+        pictures = self.results / training.name / f"seed{seed}" / PICTURES
+        if training.name in load().pictured and not pictures.exists():
+            return State("changed", "it has no pictures yet")
         return State("cached")
 
     def _digest(self, training: Training, seed: int) -> str | None:

@@ -53,6 +53,12 @@ from date.catalogue.paper import (
     Statement,
     Table,
 )
+from date.catalogue.pictures import (
+    Choice,
+    Pictures,
+    Sheet,
+    View,
+)
 
 __all__ = [
     "EXPERIMENTS",
@@ -94,4 +100,8 @@ __all__ = [
     "Row",
     "Statement",
     "Table",
+    "Choice",
+    "Pictures",
+    "Sheet",
+    "View",
 ]

@@ -42,7 +42,9 @@ def appearances(catalogue: Catalogue, training: str) -> list[str]:
         for table in catalogue.tables.values()
         if names & set(table.evaluations) or training in {name for name, _ in table.networks}
     ]
-    return tables + [f"Figure {f.number}" for f in catalogue.figures.values() if training in f.trainings]
+    figures = [f"Figure {f.number}" for f in catalogue.figures.values() if training in f.trainings]
+    pictured = any(training in sheet.trainings for sheet in catalogue.pictures.sheets.values())
+    return tables + figures + ["Pictures"] * pictured
 
 
 def main_score(catalogue: Catalogue, training: str) -> str:

@@ -11,6 +11,7 @@ from date.catalogue.claims import Claim
 from date.catalogue.entries import EXPERIMENTS, Entry, parse, read_yaml, shown
 from date.catalogue.models import Catalogue, Dataset, Evaluation, Tier, Training, Variant
 from date.catalogue.paper import METRICS, AnnotationEvaluation, Figure, Statement, Table
+from date.catalogue.pictures import Pictures, View
 from date.errors import UserError, unknown_name
 
 E = TypeVar("E", bound=Entry)
@@ -74,6 +75,7 @@ def load(experiments: Path = EXPERIMENTS) -> Catalogue:
         figures={figure.name: figure for figure in figures},
         claims=_named(Claim, experiments / "claims.yaml"),
         statements=_named(Statement, folder / "text.yaml"),
+        pictures=_pictures(experiments / "pictures.yaml"),
     )
     _check(catalogue, experiments)
     return catalogue
@@ -84,6 +86,12 @@ def _named(model: type[E], path: Path) -> dict[str, E]:
     return {
         name: parse(model, {"name": name, **entry}, f"{shown(path)}, {name}") for name, entry in read_yaml(path).items()
     }
+
+
+def _pictures(path: Path) -> Pictures:
+    data = read_yaml(path)
+    sheets = {name: {"name": name, **sheet} for name, sheet in data.get("sheets", {}).items()}
+    return parse(Pictures, data | {"sheets": sheets}, shown(path))
 
 
 def _check(catalogue: Catalogue, experiments: Path) -> None:
@@ -111,6 +119,9 @@ def _check(catalogue: Catalogue, experiments: Path) -> None:
     for figure in catalogue.figures.values():
         for curve in figure.curves:
             known("training", curve.training, catalogue.trainings, shown(experiments / "paper" / f"{figure.name}.yaml"))
+        _check_views(catalogue, figure.views, shown(experiments / "paper" / f"{figure.name}.yaml"))
+    for sheet in catalogue.pictures.sheets.values():
+        _check_views(catalogue, sheet.views, f"{shown(experiments / 'pictures.yaml')}, {sheet.name}")
     for claim in catalogue.claims.values():
         where = f"{shown(experiments / 'claims.yaml')}, {claim.name}"
         for name in claim.evaluations:
@@ -124,6 +135,26 @@ def _check(catalogue: Catalogue, experiments: Path) -> None:
             catalogue.tables,
             f"{shown(experiments / 'paper' / 'text.yaml')}, {statement.name}",
         )
+
+
+def _check_views(catalogue: Catalogue, views: Iterable[View], where: str) -> None:
+    """Check that views name branches that there are, of one dataset, and scores that are recorded."""
+    parts = set()
+    for view in views:
+        if view.training is None:
+            continue
+        if view.training not in catalogue.trainings:
+            raise unknown_name("training", view.training, catalogue.trainings, where)
+        training = catalogue.trainings[view.training]
+        if view.branch not in training.branches:
+            fit = ", ".join(sorted(training.branches))
+            raise UserError(f"{where}: {training.name} has no branch {view.branch!r}; branches that it has: {fit}.")
+        if view.score is not None and view.score < catalogue.pictures.floor:
+            floor = f"{catalogue.pictures.floor:g}"
+            raise UserError(f"{where}: boxes from the score {view.score:g} on are not recorded; raise it to {floor}.")
+        parts.add(training.data)
+    if len(parts) > 1 or not parts <= catalogue.pictures.choices.keys():
+        raise UserError(f"{where}: its trainings need one dataset with a rule in 'choices' of pictures.yaml; add it.")
 
 
 def load_tier(name: str, experiments: Path = EXPERIMENTS) -> Tier:

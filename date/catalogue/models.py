@@ -11,6 +11,7 @@ from pydantic import Field, computed_field, model_validator
 from date.catalogue.claims import Claim
 from date.catalogue.entries import ROOT, Entry
 from date.catalogue.paper import AnnotationEvaluation, Figure, Row, Statement, Table
+from date.catalogue.pictures import Choice, Pictures, trainings_in
 from date.data.synthetic import SceneSpec, area_thresholds
 from date.errors import unknown_name
 
@@ -238,6 +239,7 @@ class Catalogue(Entry):
     figures: dict[str, Figure]
     claims: dict[str, Claim]
     statements: dict[str, Statement]
+    pictures: Pictures
 
     def training(self, name: str) -> Training:
         """Return a training by name.
@@ -258,6 +260,17 @@ class Catalogue(Entry):
     def evaluations_of(self, training: str) -> list[Evaluation]:
         """Return the evaluations of a training, in the catalogue's order; extra ones come last."""
         return [e for e in self.evaluations.values() if e.training == training]
+
+    @property
+    def pictured(self) -> list[str]:
+        """The trainings whose evaluations record pictures: those that a figure or a sheet views."""
+        views = [view for figure in self.figures.values() for view in figure.views]
+        views += [view for sheet in self.pictures.sheets.values() for view in sheet.views]
+        return [name for name in self.trainings if name in trainings_in(views)]
+
+    def picture_choice(self, training: str) -> Choice | None:
+        """Return the rule by which the images of a training's pictures are chosen; None where it is not pictured."""
+        return self.pictures.choices[self.training(training).data] if training in self.pictured else None
 
     def basis(self, row: Row) -> Training | AnnotationEvaluation:
         """Return what a row rests on; its ``source`` and ``why`` say whether a released configuration states it."""

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from date.catalogue.entries import Entry
+from date.catalogue.pictures import View, trainings_in
 
 
 @dataclass(frozen=True)
@@ -202,13 +203,15 @@ class Curve(Entry):
 
 
 class Figure(Entry):
-    """One of the paper's figures that show experiments."""
+    """One of the paper's figures that show experiments: curves, or an image with what networks make of it."""
 
     number: int
     title: str
     caption: str
-    panels: list[Panel]
-    curves: list[Curve]
+    panels: list[Panel] = Field(default_factory=list)
+    curves: list[Curve] = Field(default_factory=list)
+    views: list[View] = Field(default_factory=list)
+    """In place of panels and curves: what is drawn on one of the chosen validation images; see `pictures.yaml`."""
 
     @property
     def name(self) -> str:
@@ -217,8 +220,14 @@ class Figure(Entry):
 
     @property
     def trainings(self) -> list[str]:
-        """The trainings whose records the figure needs."""
-        return list(dict.fromkeys(curve.training for curve in self.curves))
+        """The trainings whose records or pictures the figure needs."""
+        return list(dict.fromkeys([*(curve.training for curve in self.curves), *trainings_in(self.views)]))
+
+    @model_validator(mode="after")
+    def _either(self) -> Figure:
+        if bool(self.views) == bool(self.curves) or bool(self.panels) != bool(self.curves):
+            raise ValueError("a figure has either 'panels' and 'curves', or 'views'")
+        return self
 
 
 class Statement(Entry):

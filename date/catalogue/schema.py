@@ -12,6 +12,7 @@ from date.catalogue.claims import Claim
 from date.catalogue.entries import Entry
 from date.catalogue.models import Dataset, Tier, Training, Variant
 from date.catalogue.paper import AnnotationEvaluation, Figure, Statement, Table
+from date.catalogue.pictures import Pictures, Sheet
 from date.files import replace_text
 
 FOLDER = "schema"
@@ -40,6 +41,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         "text": _by_name(Statement),
         "table": _of(Table),
         "figure": _of(Figure),
+        "pictures": _pictures(),
         "dataset": _of(Dataset),
         "tier": _extending(_of(Tier)),
     }
@@ -67,6 +69,14 @@ def _of(model: type[BaseModel]) -> dict[str, Any]:
 def _by_name(model: type[Entry]) -> dict[str, Any]:
     """Return the schema of a mapping from names to entries."""
     return {"type": "object", "additionalProperties": _of(model)}
+
+
+def _pictures() -> dict[str, Any]:
+    """Return the schema of ``pictures.yaml``, whose keys name the sheets."""
+    schema = _of(Pictures)
+    schema["properties"]["sheets"] = _by_name(Sheet)
+    schema["$defs"].pop("Sheet")
+    return schema
 
 
 def _extending(schema: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from date.catalogue.models import Catalogue
 from date.catalogue.paper import Table
+from date.catalogue.pictures import trainings_in
 from date.errors import unknown_name
 
 GROUPS = ("all", "report", "tables", "figures")
@@ -18,8 +19,8 @@ class Target:
     """What a target needs, beside what its trainings start from."""
 
     trainings: list[str]
-    evaluated: bool
-    """Whether the trainings' evaluations are needed, too."""
+    evaluated: list[str]
+    """Those whose evaluations are needed, too."""
 
 
 def trainings_of(catalogue: Catalogue, table: Table) -> list[str]:
@@ -28,12 +29,15 @@ def trainings_of(catalogue: Catalogue, table: Table) -> list[str]:
 
 
 def named_targets(catalogue: Catalogue) -> dict[str, Target]:
-    """Return the tables, figures, trainings and evaluations."""
+    """Return the tables, figures, sheets of pictures, trainings and evaluations."""
+    tables = {name: trainings_of(catalogue, table) for name, table in catalogue.tables.items()}
+    sheets = catalogue.pictures.sheets.items()
     return {
-        **{name: Target(trainings_of(catalogue, table), True) for name, table in catalogue.tables.items()},
-        **{name: Target(figure.trainings, False) for name, figure in catalogue.figures.items()},
-        **{name: Target([name], False) for name in catalogue.trainings},
-        **{e.name: Target([e.training], True) for e in catalogue.evaluations.values()},
+        **{name: Target(trainings, trainings) for name, trainings in tables.items()},
+        **{name: Target(f.trainings, trainings_in(f.views)) for name, f in catalogue.figures.items()},
+        **{name: Target(sheet.trainings, sheet.trainings) for name, sheet in sheets},
+        **{name: Target([name], []) for name in catalogue.trainings},
+        **{e.name: Target([e.training], [e.training]) for e in catalogue.evaluations.values()},
     }
 
 
@@ -50,7 +54,8 @@ def find_target(catalogue: Catalogue, name: str, chosen: Sequence[str]) -> Targe
     """
     targets = named_targets(catalogue)
     if name in GROUPS:
-        return Target(list(chosen), name != "figures")
+        pictured = [training for training in chosen if training in catalogue.pictured]
+        return Target(list(chosen), pictured if name == "figures" else list(chosen))
     if name not in targets:
         raise unknown_name("target", name, [*targets, *GROUPS])
     return targets[name]

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,10 @@ from date.data.coco import prepare
 from date.errors import UserError, unknown_name
 from date.evaluation.coco import DETECTION_COLUMNS
 from date.evaluation.ground_truth import read_ground_truth
+from date.evaluation.pictures import PICTURES_SCHEMA, Photographer
 from date.evaluation.score import protocol_metrics
 from date.files import file_digest, replace_bytes, replace_text
-from date.results import DETECTIONS, EVALUATION, seal
+from date.results import DETECTIONS, EVALUATION, PICTURES, seal
 from date.training.run import CONFIG, WEIGHTS, read_provenance
 
 EVALUATION_SCHEMA = 2
@@ -45,9 +46,20 @@ class Selection:
     """Detections of an image, the best ones."""
 
 
+class Evaluated(NamedTuple):
+    """What an evaluation gives, for `write_evaluation`."""
+
+    record: dict[str, Any]
+    """Per variant the metrics of the dataset's protocol in percent, and what was judged how."""
+    detections: dict[str, NDArray[np.float64]]
+    """Per variant (D, 7) arrays of `date.evaluation.coco.DETECTION_COLUMNS`."""
+    pictures: dict[str, Any]
+    """Some images with what the network makes of them, or why there are none; see `date.evaluation.pictures`."""
+
+
 def evaluate(
     run: Path, variants: Sequence[str] | None = None, threads: int | None = None, tier_name: str | None = None
-) -> tuple[dict[str, Any], dict[str, NDArray[np.float64]]]:
+) -> Evaluated:
     """Evaluate a sealed run on the validation images of its dataset.
 
     Args:
@@ -55,10 +67,6 @@ def evaluate(
         variants: names of the catalogue's variants; by default those of the run's training.
         threads: CPU threads; None lets PyTorch choose.
         tier_name: name or file of the run's tier; by default the name that the run recorded.
-
-    Returns:
-        The record of the evaluation (per variant the metrics of the dataset's protocol in percent, and what was
-        judged how), and per variant the detections as (D, 7) arrays of `date.evaluation.coco.DETECTION_COLUMNS`.
 
     Raises:
         UserError: not a sealed run, a variant that the network does not have, or data that differ from the training's.
@@ -76,7 +84,7 @@ def evaluate(
     files = configs.data_files(dataset, root)
     ground_truth = read_ground_truth(files.val_annotations)
     loader = configs.resolve(training, tier, provenance["seed"], root)["test_dataloader"]
-    detections, selections = _detect(run, loader, chosen, threads)
+    detections, selections, pictures = _detect(run, loader, chosen, threads, training)
     record = {
         "schema_version": EVALUATION_SCHEMA,
         "training": training.name,
@@ -98,7 +106,7 @@ def evaluate(
             for name, found in detections.items()
         },
     }
-    return record, detections
+    return Evaluated(record, detections, pictures)
 
 
 def _variant(training: Training, name: str) -> Variant:
@@ -111,8 +119,8 @@ def _variant(training: Training, name: str) -> Variant:
 
 
 def _detect(
-    run: Path, loader_config: dict[str, Any], variants: dict[str, Variant], threads: int | None
-) -> tuple[dict[str, NDArray[np.float64]], dict[str, Selection]]:
+    run: Path, loader_config: dict[str, Any], variants: dict[str, Variant], threads: int | None, training: Training
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, Selection], dict[str, Any]]:
     import torch
     from mmengine.config import Config
     from mmengine.registry import init_default_scope
@@ -142,6 +150,10 @@ def _detect(
     ids = category_ids(Path(loader.dataset.ann_file))
     selections = {name: _selection(model.bbox_head, variant) for name, variant in variants.items()}
     parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in variants}
+    pictures = load().pictures
+    photographer = Photographer(
+        loader.dataset.dataset, load().picture_choice(training.name), pictures.floor, pictures.nms
+    )
     done = 0
     with torch.inference_mode():
         for batch in loader:
@@ -149,10 +161,11 @@ def _detect(
                 raise UserError(f"{batch.image} can't be loaded ({batch.reason}); restore the file.")
             for name, rows in batch_detections(model, batch, selections, ids).items():
                 parts[name] += rows
+            photographer.look(model, batch)
             done += len(batch["data_samples"])
             if done % (10 * loader.batch_size) == 0 or done == len(loader.dataset):
                 print(f"{run.name}: {done}/{len(loader.dataset)} images", file=sys.stderr, flush=True)
-    return {name: np.concatenate(rows) for name, rows in parts.items()}, selections
+    return {name: np.concatenate(rows) for name, rows in parts.items()}, selections, photographer.record()
 
 
 def _selection(head: Any, variant: Variant) -> Selection:
@@ -217,13 +230,26 @@ def _candidates(
     return {(branch, threshold): select(threshold) for branch, threshold in wanted}
 
 
-def write_evaluation(record: dict[str, Any], detections: dict[str, NDArray[np.float64]], folder: Path) -> None:
-    """Write ``evaluation.json`` and the compressed ``detections.npz``, each complete or not at all."""
+IDENTITY = ("training", "tier", "seed", "run_digest", "weights_sha256", "data_digest", "annotations_sha256")
+"""What ``pictures.json`` has in common with ``evaluation.json``."""
+
+
+def write_evaluation(
+    record: dict[str, Any], detections: dict[str, NDArray[np.float64]], pictures: dict[str, Any], folder: Path
+) -> None:
+    """Write ``evaluation.json``, the compressed ``detections.npz`` and ``pictures.json``, each complete or not at all.
+
+    Args:
+        record, detections, pictures: see `Evaluated`.
+        folder: that gets the files; it is made.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {name: _compact(rows) for name, rows in detections.items()}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, columns=np.array(DETECTION_COLUMNS), **arrays)  # type: ignore[arg-type]
     replace_bytes(folder / DETECTIONS, buffer.getvalue())
+    head = {"schema_version": PICTURES_SCHEMA} | {key: record[key] for key in IDENTITY}
+    replace_text(folder / PICTURES, seal(head | pictures, indent=None))
     replace_text(folder / EVALUATION, seal(record))
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import io
 import re
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 PAPER_WHITE, INK, MUTED, GRID = "#ffffff", "#22262b", "#6b727b", "#e3e6ea"
 SERIES = ("#56b4e9", "#0072b2", "#cc79a7", "#e69f00", "#d55e00", "#009e73", "#7a6a53")
@@ -121,15 +125,52 @@ def spread(targets: list[float], gap: float) -> list[float]:
     return [mean + i * gap for i, mean in enumerate(means)]
 
 
-def write_figure(figure: Figure, stem: Path) -> None:
+@dataclass(frozen=True)
+class Photo:
+    """An image in a figure, which fills its axes."""
+
+    artist: AxesImage
+    jpeg: bytes
+    """Stands in the SVG as it is, once however often it is drawn; Matplotlib would write each as a large PNG."""
+
+
+def write_figure(figure: Figure, stem: Path, photos: Sequence[Photo] = ()) -> None:
     """Write a figure as ``<stem>.svg``, ``.png`` and ``.pdf``, each complete or not at all."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     for kind in FORMATS:
+        for photo in photos:
+            photo.artist.set_visible(kind != "svg")
         buffer = io.BytesIO()
         figure.savefig(buffer, format=kind, dpi=200, metadata=METADATA[kind])
+        content = buffer.getvalue()
+        if kind == "svg" and photos:
+            content = _with_photos(content.decode(), figure, photos).encode()
         partial = stem.with_name(f".{stem.name}.{kind}.partial")
-        partial.write_bytes(buffer.getvalue())
+        partial.write_bytes(content)
         partial.rename(stem.with_name(f"{stem.name}.{kind}"))
+
+
+def _with_photos(svg: str, figure: Figure, photos: Sequence[Photo]) -> str:
+    """Return an SVG with photos below all axes; its unit is a point, from the top left corner."""
+    width, height = (72 * float(side) for side in figure.get_size_inches())
+    first: dict[bytes, tuple[str, float, float]] = {}
+    elements = []
+    for photo in photos:
+        box = photo.artist.axes.get_position()
+        x, y = box.x0 * width, (1 - box.y1) * height
+        if photo.jpeg in first:
+            name, x0, y0 = first[photo.jpeg]
+            elements.append(f'<use xlink:href="#{name}" transform="translate({x - x0:.4f} {y - y0:.4f})"/>')
+            continue
+        name = f"photo{len(first) + 1}"
+        first[photo.jpeg] = (name, x, y)
+        size = f'width="{box.width * width:.4f}" height="{box.height * height:.4f}" preserveAspectRatio="none"'
+        data = base64.b64encode(photo.jpeg).decode("ascii")
+        elements.append(
+            f'<image id="{name}" x="{x:.4f}" y="{y:.4f}" {size} xlink:href="data:image/jpeg;base64,{data}"/>'
+        )
+    before, axes, after = svg.partition('<g id="axes_1">')
+    return "\n".join([before, *elements, axes + after])
 
 
 def color_variables() -> list[tuple[str, str, str]]:

@@ -63,8 +63,8 @@ def judged(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.
     run = import_checkpoint(folder / "random.pth", training, SMOKE, folder / "runs")
     results = folder / "results" / "smoke" / training.name / "seed0"
     export_run(run, results)
-    record, detections = evaluate(run, threads=1)
-    write_evaluation(record, detections, results)
+    record, detections, pictures = evaluate(run, threads=1)
+    write_evaluation(record, detections, pictures, results)
     return SimpleNamespace(
         training=training, model=model, run=run, results=results, record=record, detections=detections
     )
@@ -91,7 +91,7 @@ def test_the_record_says_how_it_was_judged(judged: SimpleNamespace) -> None:
 
 def test_every_variant_equals_a_run_of_its_own(judged: SimpleNamespace) -> None:
     for name, rows in judged.detections.items():
-        _, alone = evaluate(judged.run, [name], threads=1)
+        _, alone, _ = evaluate(judged.run, [name], threads=1)
         np.testing.assert_array_equal(alone[name], rows)
 
 
@@ -168,6 +168,6 @@ def test_a_training_records_the_protocols_metrics(data: Path, tmp_path: Path) ->
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     evaluations = [r for r in records if r["kind"] == "eval"]
     assert evaluations and all(set(METRICS) <= set(r) and "AP50" not in r for r in evaluations)
-    record, _ = evaluate(run, threads=1)
+    record, _, _ = evaluate(run, threads=1)
     for name, value in record["variants"]["o2o"]["metrics"].items():
         assert value == pytest.approx(evaluations[-1][name], abs=1e-4), name

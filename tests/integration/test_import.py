@@ -119,7 +119,7 @@ def test_it_has_the_keys_of_a_trained_run(imported: SimpleNamespace) -> None:
 
 
 def test_it_is_evaluated_like_any_run(imported: SimpleNamespace, tmp_path: Path) -> None:
-    record, detections = evaluate(imported.run, threads=1)
+    record, detections, _ = evaluate(imported.run, threads=1)
     provenance = json.loads((imported.run / "provenance.json").read_text())
     assert record["run_digest"] == provenance["run_digest"]
     assert record["images"] == 8
@@ -132,7 +132,7 @@ def test_it_is_evaluated_like_any_run(imported: SimpleNamespace, tmp_path: Path)
     save_file(load_file(imported.run / "final.safetensors"), tmp_path / "plain.safetensors")
     again = import_checkpoint(tmp_path / "plain.safetensors", DATE_F, SMOKE, imported.runs)
     assert again != imported.run, "another file is another run"
-    _, same = evaluate(again, threads=1)
+    _, same, _ = evaluate(again, threads=1)
     assert all(np.array_equal(same[name], found) for name, found in detections.items())
 
 
@@ -145,8 +145,8 @@ def test_results_are_read_like_a_trained_runs(imported: SimpleNamespace, tmp_pat
 def test_the_report_names_it_as_imported(imported: SimpleNamespace, tmp_path: Path) -> None:
     folder = tmp_path / "results" / "smoke" / DATE_F.name / "seed0"
     export_run(imported.run, folder)
-    record, detections = evaluate(imported.run, threads=1)
-    write_evaluation(record, detections, folder)
+    record, detections, pictures = evaluate(imported.run, threads=1)
+    write_evaluation(record, detections, pictures, folder)
     page = write_report("smoke", tmp_path / "results", tmp_path / "reports").read_text()
     assert f"trained elsewhere with unknown code and seeds: {DATE_F.name} (seed 0)" in page
     assert "<td>imported</td>" in page
@@ -270,5 +270,5 @@ def test_the_authors_heads_fit(case: str, training: str, data: Path, shared_data
     weights = load_file(run / "final.safetensors")
     assert weights.keys() == state.keys() | head.keys()
     assert all(torch.equal(weights[name], value.float()) for name, value in head.items())
-    record, _ = evaluate(run, ["o2o"], threads=1, tier_name=str(tier_file))
+    record, _, _ = evaluate(run, ["o2o"], threads=1, tier_name=str(tier_file))
     assert record["tier"] == "official"

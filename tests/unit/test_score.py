@@ -26,7 +26,7 @@ from date.evaluation.coco import DETECTION_COLUMNS
 from date.evaluation.coco import METRICS as COCO_METRICS
 from date.evaluation.crowdhuman import METRICS as CROWD_METRICS
 from date.evaluation.detections import read_detections
-from date.evaluation.evaluate import write_evaluation
+from date.evaluation.evaluate import IDENTITY, write_evaluation
 from date.evaluation.ground_truth import read_ground_truth
 
 NAMES = ["a,1", "b,2", "c,3"]
@@ -78,8 +78,8 @@ class Crowd:
 
     def npz(self, name: str = "detections.npz", **arrays: Any) -> str:
         rows = np.array([[i + 1, *b, s, 1] for i, b, s in self.found])
-        record = {"variants": {}}
-        write_evaluation(record, arrays or {"o2o": rows, "o2o_nms50": rows[:5]}, self.folder / name)
+        record = dict.fromkeys(IDENTITY) | {"variants": {}}
+        write_evaluation(record, arrays or {"o2o": rows, "o2o_nms50": rows[:5]}, {}, self.folder / name)
         return str(self.folder / name / "detections.npz")
 
     def images(self) -> str:

@@ -62,6 +62,12 @@ def starts_from(wildcards):
     return reasons.initial_part(CATALOGUE.training(wildcards.training), TIER, int(wildcards.seed))
 
 
+def pictured_how(training):
+    """Return what decides which images of a training are recorded for pictures, and what of them; "" for none."""
+    choice = CATALOGUE.picture_choice(training)
+    return "" if choice is None else f"{choice} {CATALOGUE.pictures.floor:g} {CATALOGUE.pictures.nms:g}"
+
+
 @functools.cache
 def job_ranks():
     """Return the priorities of all jobs on GPUs by rule and training."""

@@ -7,12 +7,15 @@ rule evaluate:
     output:
         evaluation=f"{RUN}/evaluation.json",
         detections=f"{RUN}/detections.npz",
+        # Of a training that no figure shows images of, it says so.
+        pictures=f"{RUN}/pictures.json",
     log:
         f"{LOGS}/{{training}}-seed{{seed}}.evaluate.log",
     priority: rank("evaluate")
     threads: 1 if TIER.workers == 0 else TIER.workers
     params:
         variants=lambda wildcards: [e.variant for e in CATALOGUE.evaluations_of(wildcards.training)],
+        pictured=lambda wildcards: pictured_how(wildcards.training),
         tier=SETTINGS.tier,
         results=subpath(output.evaluation, parent=True),
     message:

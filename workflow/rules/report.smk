@@ -1,5 +1,5 @@
 # Tables, figures and the page, from sealed results alone. What is asked for by name needs its own results only.
-from date.catalogue.targets import trainings_of
+from date.catalogue.targets import named_targets, trainings_of
 
 RUN_FILES = ("provenance.json", "metrics.jsonl", "evaluation.json")
 COMPLEXITY = "results/complexity.json"
@@ -17,9 +17,15 @@ def table_inputs(wildcards):
     return files + [f"{RESULTS}/annotations/{row.annotations}.json" for row in table.rows if row.annotations]
 
 
+def pictures_of(trainings):
+    """Return the recorded pictures of those of some trainings that figures show images of."""
+    return of_runs([name for name in trainings if name in CATALOGUE.pictured], "pictures.json")
+
+
 def figure_inputs(wildcards):
-    """Return the records of the trainings that one figure shows."""
-    return of_runs(CATALOGUE.figures[wildcards.figure].trainings, "provenance.json", "metrics.jsonl")
+    """Return the records of the trainings that one figure shows, and the pictures of those that it evaluates."""
+    target = named_targets(CATALOGUE)[wildcards.figure]
+    return of_runs(target.trainings, "provenance.json", "metrics.jsonl") + pictures_of(target.evaluated)
 
 
 CHOSEN_ANNOTATIONS = annotations_of({CATALOGUE.training(name).data for name in TRAININGS})
@@ -28,6 +34,7 @@ CHOSEN_ANNOTATIONS = annotations_of({CATALOGUE.training(name).data for name in T
 rule report:
     input:
         of_runs(TRAININGS, *RUN_FILES),
+        pictures_of(TRAININGS),
         CHOSEN_ANNOTATIONS,
         COMPLEXITY,
     output:
@@ -64,6 +71,7 @@ rule tables:
 rule figures:
     input:
         of_runs(TRAININGS, "provenance.json", "metrics.jsonl"),
+        pictures_of(TRAININGS),
     output:
         f"{REPORT}/figures.md",
     log:
@@ -112,4 +120,4 @@ rule figure:
 
 wildcard_constraints:
     table="|".join(CATALOGUE.tables),
-    figure="|".join(CATALOGUE.figures),
+    figure="|".join([*CATALOGUE.figures, *CATALOGUE.pictures.sheets]),

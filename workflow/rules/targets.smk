@@ -10,7 +10,7 @@ def files_of(name, target):
     """Return the files of a target."""
     if name in CATALOGUE.tables:
         return [f"{REPORT}/tables/{name}.md"]
-    if name in CATALOGUE.figures:
+    if name in CATALOGUE.figures or name in CATALOGUE.pictures.sheets:
         return [f"{REPORT}/figures/{name}.svg"]
     return of_runs(target.trainings, "evaluation.json" if target.evaluated else "provenance.json")
 
