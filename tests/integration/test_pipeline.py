@@ -227,7 +227,7 @@ def test_only_what_matters_makes_trainings_run_again(finished: Path) -> None:
     )
     assert lambdas["train"] == 1
     assert re.search(r"before: 'model.bbox_head [0-9a-f]{8}' now: 'model.bbox_head [0-9a-f]{8}'", said)
-    assert spoiled("experiments/tiers/mini.yaml", "lr: 2.0e-3", "lr: 1.0e-3")["train"] == 4
+    assert spoiled("experiments/tiers/smoke.yaml", "lr: 2.0e-3", "lr: 1.0e-3")["train"] == 4
     assert len(re.findall(r"before: 'optim_wrapper .*' now: 'optim_wrapper ", said)) == 4
 
 
