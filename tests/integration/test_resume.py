@@ -9,12 +9,11 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from date.catalogue import load, load_tier
 from date.errors import UserError
@@ -58,17 +57,10 @@ def segments(runs: Path) -> list[dict[str, Any]]:
     return json.loads((sealed(runs) / "provenance.json").read_text())["segments"]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder for all runs of this module, which share their data and train on one thread."""
-    folder = tmp_path_factory.mktemp("resumed runs")
+@pytest.fixture(scope="module", autouse=True)
+def tiers(folder: Path) -> None:
     (folder / "short.yaml").write_text(TIER)
     (folder / "long.yaml").write_text(LONG)
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DATE_DATA_ROOT", str(folder / "data"))
-        yield folder
-    torch.set_num_threads(threads)
 
 
 def go(runs: Path, **options: Any) -> Path:

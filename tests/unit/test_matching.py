@@ -13,6 +13,7 @@ from torch import Tensor
 
 from date.models import matching
 from date.models.matching import match, match_batch
+from tests.support.examples import examples
 
 Rng = np.random.Generator
 
@@ -109,7 +110,7 @@ def test_ranks_points_by_quality_then_index(kind: str, layout: str) -> None:
             assert values.tolist() == quality[points, objects[:, None]].tolist()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(
     arrays(
         np.float32,
