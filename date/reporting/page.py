@@ -20,6 +20,7 @@ from date.reporting.ledger import LedgerEntry
 from date.reporting.noise import SOURCES
 from date.reporting.scores import MISSING, number, signed
 from date.reporting.tables import WORDS, FilledTable
+from date.reporting.tradeoff import TradeOffDrawing, values
 from date.results import PROVENANCE, SEAL, RunResult
 
 
@@ -45,12 +46,16 @@ class RunLine:
 class PageFigure:
     """A figure on the page."""
 
-    drawing: Drawing
+    drawing: Drawing | TradeOffDrawing
     svg: str | None
     """Inline SVG; None where no curve has results."""
     several_seeds: bool
     data: str = ""
     """JSON of the curves and where they lie, for the values that the page shows under a pointer."""
+    notes: Sequence[str] = ()
+    """Further sentences of the caption."""
+    values: tuple[list[str], list[list[str]]] | None = None
+    """Header and lines of a table of all values, where they are few."""
 
 
 def page(
@@ -101,6 +106,22 @@ def page_figure(drawing: Drawing, drawn: Drawn, path: Path, tier: Tier) -> PageF
     svg = style.inline_svg(path.read_text(encoding="utf-8"), drawing.name, drawing.title, description)
     several = any(len(curve.seeds) > 1 for curves in drawn.panels for curve in curves)
     return PageFigure(drawing, svg, several, _pointer_data(drawing, drawn))
+
+
+def page_trade_off(drawing: TradeOffDrawing, path: Path, tier: Tier) -> PageFigure:
+    """Return a figure of a trade-off for the page from its SVG file, with its front for screen readers."""
+    if not drawing.shown:
+        return PageFigure(drawing, None, False, values=values(drawing))
+    front = ", ".join(
+        f"{setting.grid} {setting.weights} with {number(setting.up.mean)} and {number(setting.across.mean)}"
+        for setting in drawing.front
+    )
+    labels = f"{drawing.trade_off.up_label} against {drawing.trade_off.across_label}"
+    description = f"An illustration of Pareto optimality, and {labels}. On the front: {front}."
+    if tier.watermark is not None:
+        description += f" {tier.watermark}."
+    svg = style.inline_svg(path.read_text(encoding="utf-8"), drawing.name, drawing.title, description)
+    return PageFigure(drawing, svg, False, notes=drawing.notes, values=values(drawing))
 
 
 def _pointer_data(drawing: Drawing, drawn: Drawn) -> str:

@@ -19,10 +19,11 @@ from date.reporting.claims import Outcome, judge
 from date.reporting.figures import Drawing, Drawn, drawings, write_drawing
 from date.reporting.formats import comma_separated, latex, markdown
 from date.reporting.ledger import ledger, ledger_csv, ledger_markdown
-from date.reporting.page import page, page_figure
+from date.reporting.page import page, page_figure, page_trade_off
 from date.reporting.scores import Scores, number
 from date.reporting.seeds import SeedAudit, audit_seeds
 from date.reporting.tables import FilledTable, fill
+from date.reporting.tradeoff import TradeOffDrawing, trade_offs, values_markdown, write_trade_off
 from date.results import RunResult, load_annotation_recalls, load_complexity, load_results
 
 TABLE_FORMATS: dict[str, Callable[[FilledTable], str]] = {"md": markdown, "csv": comma_separated, "tex": latex}
@@ -62,11 +63,20 @@ class Report:
         """Write a figure in every format and return the curves of its panels, none where nothing has results."""
         return write_drawing(drawing, self.tier, self.results, self.folder / "figures" / drawing.name)
 
-    def all_figures(self) -> list[tuple[Drawing, Drawn]]:
+    def trade_offs(self, names: Sequence[str] | None = None) -> list[TradeOffDrawing]:
+        """Write the figures of trade-offs, by default all, in every format."""
+        found = [t for t in trade_offs(self.catalogue, self.scores) if names is None or t.name in names]
+        for drawing in found:
+            write_trade_off(drawing, self.tier, self.folder / "figures" / drawing.name)
+        return found
+
+    def all_figures(self) -> tuple[list[tuple[Drawing, Drawn]], list[TradeOffDrawing]]:
         """Write all figures, and ``figures.md`` with all of them."""
         drawn = [(drawing, self.figure(drawing)) for drawing in drawings(self.catalogue)]
-        replace_text(self.folder / "figures.md", _figures_markdown(drawn, self.tier))
-        return drawn
+        traded = self.trade_offs()
+        text = _figures_markdown(drawn, self.tier) + "".join(map(_trade_off_markdown, traded))
+        replace_text(self.folder / "figures.md", text)
+        return drawn, traded
 
 
 def write_report(tier_name: str, results_dir: Path, reports_dir: Path, only: Sequence[str] = ()) -> Path:
@@ -87,7 +97,8 @@ def write_report(tier_name: str, results_dir: Path, reports_dir: Path, only: Seq
     catalogue, tier = load(), load_tier(tier_name)
     makers = {"tables": Report.all_tables, "figures": Report.all_figures}
     drawn_names = {drawing.name: drawing for drawing in drawings(catalogue)}
-    valid = [*makers, *catalogue.tables, *drawn_names]
+    traded_names = [figure.name for figure in catalogue.figures.values() if figure.trade_off]
+    valid = [*makers, *catalogue.tables, *drawn_names, *traded_names]
     for name in only:
         if name not in valid:
             raise unknown_name("table or figure", name, valid)
@@ -114,16 +125,20 @@ def write_report(tier_name: str, results_dir: Path, reports_dir: Path, only: Seq
             made = report.folder / "tables" / f"{name}.md"
         else:
             made = report.folder / "figures" / f"{name}.svg"
-            if not report.figure(drawn_names[name]):
+            there = report.figure(drawn_names[name]) if name in drawn_names else report.trade_offs([name])[0].shown
+            if not there:
                 raise UserError(f"none of the trainings of {name} has results at tier {tier.name!r}; train them first.")
     return made
 
 
 def _whole(report: Report, results_dir: Path) -> Path:
-    tables, drawn = report.all_tables(), report.all_figures()
+    tables, (drawn, traded) = report.all_tables(), report.all_figures()
     figures = [
         page_figure(drawing, panels, report.folder / "figures" / f"{drawing.name}.svg", report.tier)
         for drawing, panels in drawn
+    ]
+    figures += [
+        page_trade_off(drawing, report.folder / "figures" / f"{drawing.name}.svg", report.tier) for drawing in traded
     ]
     outcomes = report.claims()
     replace_text(report.folder / "claims.md", claims_markdown(outcomes, report.tier))
@@ -157,6 +172,15 @@ def _figures_markdown(drawn: Sequence[tuple[Drawing, Drawn]], tier: Tier) -> str
                 )
         blocks.append("\n".join(ends))
     return "\n\n".join(blocks) + "\n"
+
+
+def _trade_off_markdown(drawing: TradeOffDrawing) -> str:
+    """Return a figure of a trade-off for the page with all figures: image, notes and all its values."""
+    shown = drawing.shown
+    image = (
+        [f"![{drawing.title}](figures/{drawing.name}.svg)", " ".join(drawing.notes)] if shown else ["No result yet."]
+    )
+    return "\n" + "\n\n".join([f"# {drawing.title}", drawing.caption, *image, values_markdown(drawing)]) + "\n"
 
 
 def report_page(reports_dir: Path, tier_name: str) -> Path:

@@ -198,6 +198,6 @@ def test_the_page_fits_its_window_in_a_browser(results: Path, tmp_path: Path, ti
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     told = re.findall(r'<p id="out">(.*?)</p>', done.stdout)
-    assert told == ["overflow 0, tables 12, requests 0, hover true, key true 0, hidden true."], done.stderr[-300:]
+    assert told == ["overflow 0, tables 13, requests 0, hover true, key true 0, hidden true."], done.stderr[-300:]
     assert "CONSOLE" not in done.stderr, done.stderr
     assert page.stat().st_size < 10_000_000
