@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -43,6 +44,15 @@ class RunLine:
 
 
 @dataclass(frozen=True)
+class RunLinks:
+    """A training whose runs something on the page rests on, to be linked to their places in the ledger."""
+
+    label: str
+    training: str
+    seeds: Sequence[int]
+
+
+@dataclass(frozen=True)
 class PageFigure:
     """A figure on the page."""
 
@@ -56,6 +66,10 @@ class PageFigure:
     """Further sentences of the caption."""
     values: tuple[list[str], list[list[str]]] | None = None
     """Header and lines of a table of all values, where they are few."""
+    lines: Sequence[str] = ()
+    """The training of each line of that table."""
+    runs: Sequence[RunLinks] = ()
+    """The runs that it shows."""
 
 
 def page(
@@ -70,8 +84,12 @@ def page(
     reused: Sequence[str] = (),
 ) -> str:
     """Return the page as HTML that needs neither network nor other files."""
+    seeds: dict[str, list[int]] = {}
+    for run in results:
+        seeds.setdefault(run.training, []).append(run.seed)
     return _template().render(
         tier=tier,
+        runs_of=lambda names: [RunLinks(name, name, seeds.get(name, ())) for name in names],
         tables=tables,
         outcomes=outcomes,
         verdicts={word: count for word in VERDICTS if (count := sum(o.verdict == word for o in outcomes))},
@@ -105,13 +123,19 @@ def page_figure(drawing: Drawing, drawn: Drawn, path: Path, tier: Tier) -> PageF
         description += f" {tier.watermark}."
     svg = style.inline_svg(path.read_text(encoding="utf-8"), drawing.name, drawing.title, description)
     several = any(len(curve.seeds) > 1 for curves in drawn.panels for curve in curves)
-    return PageFigure(drawing, svg, several, _pointer_data(drawing, drawn))
+    seeds: dict[int, set[int]] = {}
+    for curve in itertools.chain.from_iterable(drawn.panels):
+        seeds.setdefault(curve.look, set()).update(curve.seeds)
+    entries = [(drawing.curves[look], sorted(found)) for look, found in sorted(seeds.items())]
+    runs = [RunLinks(entry.label, entry.training, found) for entry, found in entries]
+    return PageFigure(drawing, svg, several, _pointer_data(drawing, drawn), runs=runs)
 
 
 def page_trade_off(drawing: TradeOffDrawing, path: Path, tier: Tier) -> PageFigure:
     """Return a figure of a trade-off for the page from its SVG file, with its front for screen readers."""
+    lines = [setting.training for setting in drawing.settings]
     if not drawing.shown:
-        return PageFigure(drawing, None, False, values=values(drawing))
+        return PageFigure(drawing, None, False, values=values(drawing), lines=lines)
     front = ", ".join(
         f"{setting.grid} {setting.weights} with {number(setting.up.mean)} and {number(setting.across.mean)}"
         for setting in drawing.front
@@ -121,7 +145,8 @@ def page_trade_off(drawing: TradeOffDrawing, path: Path, tier: Tier) -> PageFigu
     if tier.watermark is not None:
         description += f" {tier.watermark}."
     svg = style.inline_svg(path.read_text(encoding="utf-8"), drawing.name, drawing.title, description)
-    return PageFigure(drawing, svg, False, notes=drawing.notes, values=values(drawing))
+    runs = [RunLinks(f"{s.grid} {s.weights}", s.training, sorted(s.up.values)) for s in drawing.shown]
+    return PageFigure(drawing, svg, False, "", drawing.notes, values(drawing), lines, runs)
 
 
 def _pointer_data(drawing: Drawing, drawn: Drawn) -> str:
