@@ -20,9 +20,12 @@ from date.reporting.imports import import_mark, import_warnings
 from date.reporting.ledger import LedgerEntry
 from date.reporting.noise import SOURCES
 from date.reporting.scores import MISSING, number, signed
+from date.reporting.seeds import SeedAudit
 from date.reporting.tables import WORDS, FilledTable
 from date.reporting.tradeoff import TradeOffDrawing, values
 from date.results import PROVENANCE, SEAL, RunResult
+
+NOTHING_WRONG = "No result repeats another, and each training with results has exactly the configured seeds."
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def page(
     figures: Sequence[PageFigure],
     outcomes: Sequence[Outcome],
     entries: Sequence[LedgerEntry],
-    reused: Sequence[str] = (),
+    audit: SeedAudit,
 ) -> str:
     """Return the page as HTML that needs neither network nor other files."""
     seeds: dict[str, list[int]] = {}
@@ -103,7 +106,9 @@ def page(
         missing=_missing(catalogue, tier, results),
         number_verdicts={w: n for w in WORDS if (n := sum(table.verdicts.get(w, 0) for table in tables))},
         script=(Path(__file__).parent / "page.js").read_text(encoding="utf-8"),
-        warnings=[*dict.fromkeys(reused), *_warnings(results)],
+        warnings=[*dict.fromkeys(itertools.chain.from_iterable(audit.reused.values())), *_warnings(results)],
+        seed_remarks=audit.sentences,
+        nothing_wrong=NOTHING_WRONG,
         runs=_run_lines(results, results_dir),
         environments={letter: versions for versions, letter in _environments(results).items()},
     )

@@ -38,10 +38,12 @@ rule report:
     localrule: True
     params:
         tier=SETTINGS.tier,
+        # Which seeds were asked for: the page names those that have no result.
+        settings=SETTINGS.model_dump_json(include={"seeds", "seeds_of", "trainings"}),
     message:
         "making the report"
     shell:
-        "python -m date report --tier {params.tier:q} 2>&1 | tee {log:q}"
+        "python -m date report --tier {params.tier:q} --settings {params.settings:q} 2>&1 | tee {log:q}"
 
 
 rule tables:
