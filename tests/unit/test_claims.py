@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from date.catalogue import Claim, Complexity, Higher, load, load_tier
+from date.config import load_settings
 from date.errors import UserError
 from date.reporting.claim_formats import claims_csv, claims_markdown
 from date.reporting.claims import Comparison, Outcome, conjunction, judge, judge_comparison
 from date.reporting.report import write_report
 from date.reporting.scores import Sample, Scores
-from date.reporting.seeds import audit_seeds
+from date.reporting.seeds import audit_seeds, configured_seeds
 from date.results import load_annotation_recalls, load_complexity, load_results
 from sealed import add_complexity, add_paper, add_run, change, coco
 
@@ -116,6 +117,77 @@ def test_dropped_seeds_are_shown(tmp_path: Path) -> None:
         f"Seed 4 of {ONENET} was dropped: it was started and has no sealed result.",
         f"Seed 2 of {ONENET} has no result, others have.",
     ]
+
+
+def test_seeds_that_were_asked_for_and_have_no_result_are_shown(tmp_path: Path) -> None:
+    add_pairs(tmp_path, "mini", {0: (38.0, 36.0), 1: (38.4, None), 5: (38.2, 36.4)})
+    settings = load_settings({"seeds": [0, 1], "seeds_of": {ONENET: [0, 1, 2]}, "trainings": [DATE_F, ONENET, FCOS]})
+    page = write_report("mini", tmp_path, tmp_path / "reports", settings=settings).read_text()
+    missing = [f"Seeds 1, 2 of {ONENET} are missing: configured, and without any result."]
+    extra = [f"Seed 5 of {DATE_F}, {ONENET} has results without being configured; it counts like all others."]
+    assert (tmp_path / "reports" / "mini" / "seeds.md").read_text().split("# Seeds\n\n")[1].splitlines() == [
+        f"- {sentence}" for sentence in missing + extra
+    ]
+    assert all(f"<li>{sentence}</li>" in page for sentence in missing + extra)
+    assert f"Seed 2 of {ONENET} is missing: configured, and without any result." in page, "beside the claim"
+    found = audit_seeds(load_results(tmp_path, "mini"), tmp_path, "mini", configured_seeds(load(), settings, [DATE_F]))
+    assert 1 in found.unfinished[FCOS], "known to be configured,"
+    assert not any(FCOS in sentence for sentence in found.sentences), (
+        "but a training without any result is told as that"
+    )
+
+
+def test_a_training_that_another_starts_from_has_that_ones_seeds() -> None:
+    settings = load_settings({"seeds": [0], "seeds_of": {"date_f_init-r50-coco-30k": [0, 3]}})
+    seeds = configured_seeds(load(), settings, ["date_f_init-r50-coco-30k"])
+    start = load().training("date_f_init-r50-coco-30k").init or ""
+    assert (seeds[start], configured_seeds(load(), settings, [])[start]) == ({0, 3}, {0})
+
+
+def test_a_failed_training_is_named_with_its_reason(tmp_path: Path) -> None:
+    add_pairs(tmp_path, "mini", {0: (38.0, 36.0), 1: (38.4, 36.1)})
+    (tmp_path / "mini" / ONENET / "seed2").mkdir()
+    runs = [
+        {"training": DATE_F, "seed": 0, "state": "done", "reason": "1 min"},
+        {"training": ONENET, "seed": 1, "state": "failed", "reason": "an older run of it"},  # it has a result now
+        {"training": ONENET, "seed": 2, "state": "failed", "reason": "the loss is not finite at step 120."},
+        {"training": DATE_F, "seed": 3, "state": "interrupted", "reason": ""},
+        {"training": DATE_F, "seed": 4, "state": "waiting", "reason": ""},
+    ]
+    status = tmp_path / "status.json"
+    status.write_text(json.dumps({"tier": "mini", "summary": "", "runs": runs}))
+    settings = load_settings({"seeds": [0, 1]})
+    write_report("mini", tmp_path, tmp_path / "reports", settings=settings, status=status)
+    told = [
+        f"Seed 3 of {DATE_F} is missing: its training is interrupted.",
+        f"Seed 2 of {ONENET} was dropped: its training failed: the loss is not finite at step 120.",
+    ]
+    said = (tmp_path / "reports" / "mini" / "seeds.md").read_text()
+    assert said.split("# Seeds\n\n")[1].splitlines() == [f"- {sentence}" for sentence in told]
+    claims = (tmp_path / "reports" / "mini" / "claims.md").read_text()
+    assert all(f"- {sentence}" in claims for sentence in told)
+    without = write_report("mini", tmp_path, tmp_path / "without", settings=settings).with_name("seeds.md").read_text()
+    assert f"Seed 2 of {ONENET} was dropped: it was started and has no sealed result." in without
+    for text, complaint in (
+        ("{}", "is not what `date status --json` prints"),
+        ('{"tier": "x", "runs": []}', "of the tier 'x'"),
+    ):
+        status.write_text(text)
+        with pytest.raises(UserError, match=f"{complaint}; make it by: python -m date status --tier mini --json > "):
+            write_report("mini", tmp_path, tmp_path / "reports", settings=settings, status=status)
+
+
+def test_equal_checkpoints_of_two_seeds_are_a_reuse_in_the_whole_report(tmp_path: Path) -> None:
+    add_pairs(tmp_path, "mini", {0: (38.0, 36.0), 1: (38.5, 36.1)})
+    first, copy = (tmp_path / "mini" / DATE_F / f"seed{seed}" for seed in (0, 1))
+    change(copy, weights_sha256=json.loads((first / "provenance.json").read_text())["weights_sha256"])
+    folder = write_report("mini", tmp_path, tmp_path / "reports", settings=load_settings({"seeds": [0, 1]})).parent
+    sentence = f"Left out: seed 1 of {DATE_F} has the same weights as seed 0 of {DATE_F}; one run does not count twice."
+    assert f"- {sentence}" in (folder / "seeds.md").read_text()
+    assert f"- {sentence}" in (folder / "claims.md").read_text()
+    assert f"run-{DATE_F}-seed1" not in (folder / "index.html").read_text(), "it is no run of its own"
+    row = next(line for line in (folder / "tables" / "table01.csv").read_text().splitlines() if ",DATE-F" in line)
+    assert ",38.0," in row, "38.25 with the copy"
 
 
 def test_nms_changes_nothing_needs_an_interval_within_the_margin(tmp_path: Path) -> None:
