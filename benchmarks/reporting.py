@@ -3,7 +3,7 @@
     python -m benchmarks.reporting [--results DIR --tier TIER] [--json FILE]
 
 Each target is made by ``python -m date report`` in a process of its own, several times in turns; the shortest times
-count, since other work on the machine only adds to them. Without ``--results`` the paper's 40 trainings with three seeds
+count, since other work on the machine only adds to them. Without ``--results`` the paper's 40 trainings with 3 seeds
 are made up by the tests' helpers: the paper's numbers with noise, records as long as real runs', a line every 50 steps.
 """
 

@@ -8,18 +8,31 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from date.catalogue import Claim, Complexity, Higher, load, load_tier
+from date.catalogue import (
+    ROOT,
+    Claim,
+    Complexity,
+    Convergence,
+    Gap,
+    Higher,
+    Loss,
+    Ordered,
+    Within,
+    load,
+    load_tier,
+)
 from date.config import load_settings
 from date.errors import UserError
 from date.reporting.claim_formats import claims_csv, claims_markdown
-from date.reporting.claims import Comparison, Outcome, conjunction, judge, judge_comparison
+from date.reporting.claims import VERDICTS, Comparison, Outcome, conjunction, judge, judge_comparison
 from date.reporting.report import write_report
 from date.reporting.scores import Sample, Scores
 from date.reporting.seeds import audit_seeds, configured_seeds
+from date.reporting.tables import WORDS
 from date.results import load_annotation_recalls, load_complexity, load_results
 from sealed import add_complexity, add_paper, add_run, change, coco
 
@@ -336,6 +349,17 @@ def test_mistakes_in_a_predicate(predicate: dict[str, Any], message: str) -> Non
 
     with pytest.raises(UserError, match=message):
         parse(Claim, {"name": "c", "sentence": "s", "place": "p", "predicate": predicate}, "claims.yaml, c")
+
+
+def test_the_documentation_has_every_kind_of_predicate_with_its_keys_and_every_verdict() -> None:
+    text = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
+    lines = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
+    for model in (Higher, Within, Ordered, Gap, Convergence, Loss, Complexity):
+        (kind,) = get_args(model.model_fields["kind"].annotation)
+        absent = [key for key in model.model_fields if key != "kind" and f"`{key}" not in lines[kind]]
+        assert not absent, (kind, absent)
+    for word in (*VERDICTS, *WORDS):
+        assert f"| {word} |" in text
 
 
 def test_a_claim_is_a_predicate_of_its_kind() -> None:
