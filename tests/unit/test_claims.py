@@ -134,7 +134,9 @@ def test_dropped_seeds_are_shown(tmp_path: Path) -> None:
 
 def test_seeds_that_were_asked_for_and_have_no_result_are_shown(tmp_path: Path) -> None:
     add_pairs(tmp_path, "mini", {0: (38.0, 36.0), 1: (38.4, None), 5: (38.2, 36.4)})
-    settings = load_settings({"seeds": [0, 1], "seeds_of": {ONENET: [0, 1, 2]}, "trainings": [DATE_F, ONENET, FCOS]})
+    settings = load_settings(
+        {"seeds": [0, 1], "seeds_of": {ONENET: [0, 1, 2]}, "trainings": [DATE_F, ONENET, FCOS, POTO]}
+    )
     page = write_report("mini", tmp_path, tmp_path / "reports", settings=settings).read_text()
     missing = [f"Seeds 1, 2 of {ONENET} are missing: configured, and without any result."]
     extra = [f"Seed 5 of {DATE_F}, {ONENET} has results without being configured; it counts like all others."]
@@ -143,6 +145,8 @@ def test_seeds_that_were_asked_for_and_have_no_result_are_shown(tmp_path: Path) 
     ]
     assert all(f"<li>{sentence}</li>" in page for sentence in missing + extra)
     assert f"Seed 2 of {ONENET} is missing: configured, and without any result." in page, "beside the claim"
+    missing_trainings = page.split("<summary>Which</summary><p><code>")[1].split("<")[0].split(", ")
+    assert missing_trainings == ["retinanet-r50-coco-12e", FCOS, POTO], "two of the tier's and one that is chosen"
     found = audit_seeds(load_results(tmp_path, "mini"), tmp_path, "mini", configured_seeds(load(), settings, [DATE_F]))
     assert 1 in found.unfinished[FCOS], "known to be configured,"
     assert not any(FCOS in sentence for sentence in found.sentences), (
