@@ -25,6 +25,7 @@ from date.catalogue import (
     load,
     load_tier,
 )
+from date.cli import main
 from date.config import load_settings
 from date.errors import UserError
 from date.reporting.claim_formats import claims_csv, claims_markdown
@@ -192,6 +193,26 @@ def test_a_failed_training_is_named_with_its_reason(tmp_path: Path) -> None:
         status.write_text(text)
         with pytest.raises(UserError, match=f"{complaint}; make it by: python -m date status --tier mini --json > "):
             write_report("mini", tmp_path, tmp_path / "reports", settings=settings, status=status)
+
+
+def test_the_command_line_takes_settings_and_failures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    add_pairs(tmp_path, "mini", {0: (38.0, 36.0)})
+    run = {"training": DATE_F, "seed": 2, "state": "failed", "reason": "out of memory"}
+    (tmp_path / "status.json").write_text(json.dumps({"tier": "mini", "runs": [run]}))
+    where = ["report", "--tier", "mini", "--results", str(tmp_path), "--reports", str(tmp_path / "reports")]
+    settings = json.dumps({"seeds": [0], "seeds_of": {ONENET: [0, 1]}})
+    assert main([*where, "--status", str(tmp_path / "status.json"), "--settings", settings]) == 0
+    assert (tmp_path / "reports" / "mini" / "seeds.md").read_text().splitlines()[-2:] == [
+        f"- Seed 2 of {DATE_F} was dropped: its training failed: out of memory.",
+        f"- Seed 1 of {ONENET} is missing: configured, and without any result.",
+    ]
+    assert main([*where, "--status", str(tmp_path / "nothing.json")]) == 2
+    assert "nothing.json is not there; make it by: python -m date status" in capsys.readouterr().err
+    assert main([*where, "--settings", '{"seed": [0]}']) == 2
+    assert "unknown key 'seed'; did you mean 'seeds'" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main([*where, "--settings", "seeds=0"])
+    assert "is not a JSON object; give settings as" in capsys.readouterr().err
 
 
 def test_equal_checkpoints_of_two_seeds_are_a_reuse_in_the_whole_report(tmp_path: Path) -> None:
