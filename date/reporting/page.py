@@ -85,6 +85,7 @@ def page(
     outcomes: Sequence[Outcome],
     entries: Sequence[LedgerEntry],
     audit: SeedAudit,
+    chosen: Sequence[str] = (),
 ) -> str:
     """Return the page as HTML that needs neither network nor other files."""
     seeds: dict[str, list[int]] = {}
@@ -103,7 +104,7 @@ def page(
         training_of={name: e.training for name, e in catalogue.evaluations.items()},
         colors=style.color_variables(),
         summary=_summary(catalogue, tier, results),
-        missing=_missing(catalogue, tier, results),
+        missing=_missing(catalogue, tier, results, chosen),
         number_verdicts={w: n for w in WORDS if (n := sum(table.verdicts.get(w, 0) for table in tables))},
         script=(Path(__file__).parent / "page.js").read_text(encoding="utf-8"),
         warnings=[*dict.fromkeys(itertools.chain.from_iterable(audit.reused.values())), *_warnings(results)],
@@ -190,10 +191,11 @@ def _template() -> jinja2.Template:
     return environment.get_template("page.html.j2")
 
 
-def _missing(catalogue: Catalogue, tier: Tier, results: Sequence[RunResult]) -> list[str]:
-    """Return the trainings of a tier that have no evaluated run."""
+def _missing(catalogue: Catalogue, tier: Tier, results: Sequence[RunResult], chosen: Sequence[str]) -> list[str]:
+    """Return the trainings of a tier, and those that the settings choose, that have no evaluated run."""
     judged = {run.training for run in results if run.evaluation is not None}
-    return [training.name for training in catalogue.select(tier.trainings) if training.name not in judged]
+    wanted = {training.name for training in catalogue.select(tier.trainings)} | set(chosen)
+    return [name for name in catalogue.trainings if name in wanted - judged]
 
 
 def _summary(catalogue: Catalogue, tier: Tier, results: Sequence[RunResult]) -> dict[str, str]:

@@ -39,6 +39,8 @@ class Report:
     results: list[RunResult]
     scores: Scores
     audit: SeedAudit
+    chosen: list[str]
+    """The trainings that the settings choose."""
     folder: Path
 
     def tables(self, names: Sequence[str]) -> list[FilledTable]:
@@ -126,7 +128,7 @@ def write_report(
     ious = {name: entry.iou for name, entry in catalogue.annotations.items()}
     recalls = load_annotation_recalls(results_dir, tier.name)
     scores = Scores(audit.kept, load_complexity(results_dir), recalls, ious)
-    report = Report(catalogue, tier, audit.kept, scores, audit, reports_dir / tier.name)
+    report = Report(catalogue, tier, audit.kept, scores, audit, chosen, reports_dir / tier.name)
     if not only:
         return _whole(report, results_dir)
     for name in only:
@@ -161,7 +163,16 @@ def _whole(report: Report, results_dir: Path) -> Path:
     replace_text(report.folder / "ledger.csv", ledger_csv(report.catalogue, entries, report.tier))
     replace_text(report.folder / "seeds.md", _seeds_markdown(report.audit, report.tier))
     text = page(
-        report.catalogue, report.tier, report.results, results_dir, tables, figures, outcomes, entries, report.audit
+        report.catalogue,
+        report.tier,
+        report.results,
+        results_dir,
+        tables,
+        figures,
+        outcomes,
+        entries,
+        report.audit,
+        report.chosen,
     )
     replace_text(report.folder / "index.html", text)
     return report.folder / "index.html"

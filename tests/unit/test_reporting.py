@@ -443,6 +443,15 @@ def test_whatever_is_changed_or_cut_off_is_named(tmp_path: Path) -> None:
         write_report("mini", tmp_path / name, tmp_path / "reports", ["table01"])
 
 
+def test_records_without_a_digest_are_read_even_where_no_number_is_of_them(tmp_path: Path) -> None:
+    folder = add_run(tmp_path, "mini", FCOS, 0, {"head": coco(20.0)})
+    change(folder, metrics_sha256=None)
+    assert load_results(tmp_path, "mini")[0].curve("AP") == [(100, 1.0), (200, 2.0)]
+    (folder / "metrics.jsonl").write_text("{\n" + (folder / "metrics.jsonl").read_text())
+    with pytest.raises(UserError, match="line 1 of .*metrics.jsonl is not JSON"):
+        write_report("mini", tmp_path, tmp_path / "reports", ["table01"])
+
+
 def test_results_without_a_digest_of_their_content_are_announced(tmp_path: Path) -> None:
     folder = add_run(tmp_path, "mini", FCOS, 0, {"head": coco(20.0)})
     evaluation = json.loads((folder / "evaluation.json").read_text())
