@@ -218,7 +218,7 @@ def test_without_a_good_checkpoint_nothing_starts_over(folder: Path, monkeypatch
 def test_the_end_of_the_time_budget(folder: Path, undisturbed: Result) -> None:
     """Slices: each process leaves in time with the status that means "resume me", until one finishes.
 
-    A budget that was too short for this machine, as busy as it is, to take a step is made longer.
+    A budget that was too short for this machine, as busy as it is, to take a few steps is made longer.
     """
     runs, statuses, budget, steps = folder / "slices", [], 0.3, [0]
     with Commands(folder / "data", folder / "slices.log") as commands:
@@ -229,7 +229,7 @@ def test_the_end_of_the_time_budget(folder: Path, undisturbed: Result) -> None:
             assert statuses[-1] == 0 or time.monotonic() - began < budget + 60
             if statuses[-1] == RESUME_ME:
                 steps.append(checkpoint.steps(work(runs) / "checkpoints")[0][0])
-                budget *= 1.3 if steps[-1] == steps[-2] else 1
+                budget *= 1.3 if steps[-1] < steps[-2] + 4 else 1
             assert len(statuses) < 60, commands.said()
         assert statuses[-1] == 0, commands.said()
         assert steps[-1] > 0, "interrupted in mid-training"
