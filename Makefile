@@ -1,5 +1,5 @@
 # make demo   set up, then four detectors learn on generated scenes; ends with the path of the report
-# make test   set up, then all tests but those on Slurm
+# make test   set up, then all tests but those on Slurm, in two processes
 # make test-slurm   set up, then the tests on a real one-node Slurm cluster, which they install and start; needs root
 # make lint   set up, then format, lint, spelling and type checks
 # make setup  the virtual environment in .venv alone

@@ -297,7 +297,7 @@ def succeeds(*command: str) -> bool:
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
 
 
-def wait(what: str, ready: Callable[[], bool], seconds: float = 30) -> None:
+def wait(what: str, ready: Callable[[], bool], seconds: float = 120) -> None:
     """Wait until something is true.
 
     Raises:

@@ -112,13 +112,13 @@ def suffer(story: Story) -> None:
         quiet = story.undisturbed.start("--profile", "workflow/profiles/local", *arguments(GOOD))
         time.sleep(max(0.0, halted + (time_budget(MINUTES) or 0) - time.monotonic()))
         os.kill(sliced, signal.SIGCONT)
-        assert quiet.wait(300) == 0, story.undisturbed.said[-1].read_text()
-        story.exits.append(second.wait(300))
+        assert quiet.wait(900) == 0, story.undisturbed.said[-1].read_text()
+        story.exits.append(second.wait(900))
     finally:
         if second.poll() is None:
             os.killpg(second.pid, signal.SIGKILL)
     third = on_slurm(clone, GOOD)
-    story.exits.append(third.wait(120))
+    story.exits.append(third.wait(600))
 
 
 def halt(clone: Clone, trainings: list[str]) -> None:

@@ -148,7 +148,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(200))
+@settings(max_examples=examples(100))
 @given(data=changed(annotations()))
 def test_changed_annotations_are_refused_in_words_or_counted_right(folder: Path, data: Any) -> None:
     (folder / "a.json").write_text(json.dumps(data))
