@@ -90,7 +90,7 @@ def make_plan(
         target = find_target(catalogue, name, chosen)
         for wanted in target.trainings:
             configs.dataset_name(catalogue.training(wanted), tier)
-            needed[wanted] = needed.get(wanted, False) or target.evaluated
+            needed[wanted] = needed.get(wanted, False) or wanted in target.evaluated
             asked.setdefault(wanted, []).append(name)
     tasks = dag(catalogue, needed, settings.seeds_for, durations)
     states = _states(catalogue, tasks, runs)
@@ -156,8 +156,8 @@ def _names(catalogue: Catalogue, asked: dict[str, list[str]]) -> Any:
         evaluated = task.kind == "evaluate"
         own = asked.get(task.training, [])
         if own and all(name in shown for name in own):
-            return [name for name in own if shown[name].evaluated or not evaluated]
-        users = [n for n, t in shown.items() if task.training in t.trainings and (t.evaluated or not evaluated)]
+            return [name for name in own if task.training in shown[name].evaluated or not evaluated]
+        users = [n for n, t in shown.items() if task.training in (t.evaluated if evaluated else t.trainings)]
         followers = [t.name for t in catalogue.trainings.values() if initial(t) == task.training and not evaluated]
         return (users if own else []) or own or followers
 

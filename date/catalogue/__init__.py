@@ -52,6 +52,7 @@ from date.catalogue.paper import (
     Row,
     Statement,
     Table,
+    TradeOff,
 )
 
 __all__ = [
@@ -94,4 +95,5 @@ __all__ = [
     "Row",
     "Statement",
     "Table",
+    "TradeOff",
 ]

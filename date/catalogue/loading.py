@@ -111,6 +111,8 @@ def _check(catalogue: Catalogue, experiments: Path) -> None:
     for figure in catalogue.figures.values():
         for curve in figure.curves:
             known("training", curve.training, catalogue.trainings, shown(experiments / "paper" / f"{figure.name}.yaml"))
+        for name in figure.trade_off.evaluations if figure.trade_off else ():
+            known("evaluation", name, catalogue.evaluations, shown(experiments / "paper" / f"{figure.name}.yaml"))
     for claim in catalogue.claims.values():
         where = f"{shown(experiments / 'claims.yaml')}, {claim.name}"
         for name in claim.evaluations:

@@ -18,8 +18,8 @@ class Target:
     """What a target needs, beside what its trainings start from."""
 
     trainings: list[str]
-    evaluated: bool
-    """Whether the trainings' evaluations are needed, too."""
+    evaluated: list[str]
+    """Those whose evaluations are needed, too."""
 
 
 def trainings_of(catalogue: Catalogue, table: Table) -> list[str]:
@@ -29,11 +29,12 @@ def trainings_of(catalogue: Catalogue, table: Table) -> list[str]:
 
 def named_targets(catalogue: Catalogue) -> dict[str, Target]:
     """Return the tables, figures, trainings and evaluations."""
+    tables = {name: trainings_of(catalogue, table) for name, table in catalogue.tables.items()}
     return {
-        **{name: Target(trainings_of(catalogue, table), True) for name, table in catalogue.tables.items()},
-        **{name: Target(figure.trainings, False) for name, figure in catalogue.figures.items()},
-        **{name: Target([name], False) for name in catalogue.trainings},
-        **{e.name: Target([e.training], True) for e in catalogue.evaluations.values()},
+        **{name: Target(trainings, trainings) for name, trainings in tables.items()},
+        **{name: Target(f.trainings, f.judged) for name, f in catalogue.figures.items()},
+        **{name: Target([name], []) for name in catalogue.trainings},
+        **{e.name: Target([e.training], [e.training]) for e in catalogue.evaluations.values()},
     }
 
 
@@ -50,7 +51,8 @@ def find_target(catalogue: Catalogue, name: str, chosen: Sequence[str]) -> Targe
     """
     targets = named_targets(catalogue)
     if name in GROUPS:
-        return Target(list(chosen), name != "figures")
+        judged = {training for figure in catalogue.figures.values() for training in figure.judged}
+        return Target(list(chosen), [t for t in chosen if name != "figures" or t in judged])
     if name not in targets:
         raise unknown_name("target", name, [*targets, *GROUPS])
     return targets[name]

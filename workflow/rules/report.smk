@@ -1,5 +1,5 @@
 # Tables, figures and the page, from sealed results alone. What is asked for by name needs its own results only.
-from date.catalogue.targets import trainings_of
+from date.catalogue.targets import find_target, trainings_of
 
 RUN_FILES = ("provenance.json", "metrics.jsonl", "evaluation.json")
 COMPLEXITY = "results/complexity.json"
@@ -18,8 +18,9 @@ def table_inputs(wildcards):
 
 
 def figure_inputs(wildcards):
-    """Return the records of the trainings that one figure shows."""
-    return of_runs(CATALOGUE.figures[wildcards.figure].trainings, "provenance.json", "metrics.jsonl")
+    """Return the records of the trainings that one figure shows, and its evaluations."""
+    figure = CATALOGUE.figures[wildcards.figure]
+    return of_runs(figure.trainings, "provenance.json", "metrics.jsonl") + of_runs(figure.judged, "evaluation.json")
 
 
 CHOSEN_ANNOTATIONS = annotations_of({CATALOGUE.training(name).data for name in TRAININGS})
@@ -37,10 +38,12 @@ rule report:
     localrule: True
     params:
         tier=SETTINGS.tier,
+        # Which seeds were asked for: the page names those that have no result.
+        settings=SETTINGS.model_dump_json(include={"seeds", "seeds_of", "trainings"}),
     message:
         "making the report"
     shell:
-        "python -m date report --tier {params.tier:q} 2>&1 | tee {log:q}"
+        "python -m date report --tier {params.tier:q} --settings {params.settings:q} 2>&1 | tee {log:q}"
 
 
 rule tables:
@@ -64,6 +67,7 @@ rule tables:
 rule figures:
     input:
         of_runs(TRAININGS, "provenance.json", "metrics.jsonl"),
+        of_runs(find_target(CATALOGUE, "figures", TRAININGS).evaluated, "evaluation.json"),
     output:
         f"{REPORT}/figures.md",
     log:
