@@ -72,7 +72,7 @@ SlurmdTimeout=60
 SlurmctldTimeout=30
 # squeue, which the plugin asks, shows finished jobs this long.
 MinJobAge=600
-KillWait=5
+KillWait=30
 JobRequeue=1
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
