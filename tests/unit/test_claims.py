@@ -134,14 +134,14 @@ def test_dropped_seeds_are_shown(tmp_path: Path) -> None:
 
 
 def test_seeds_that_were_asked_for_and_have_no_result_are_shown(tmp_path: Path) -> None:
-    add_pairs(tmp_path, "mini", {0: (38.0, 36.0), 1: (38.4, None), 5: (38.2, 36.4)})
+    add_pairs(tmp_path, "smoke", {0: (38.0, 36.0), 1: (38.4, None), 5: (38.2, 36.4)})
     settings = load_settings(
         {"seeds": [0, 1], "seeds_of": {ONENET: [0, 1, 2]}, "trainings": [DATE_F, ONENET, FCOS, POTO]}
     )
-    page = write_report("mini", tmp_path, tmp_path / "reports", settings=settings).read_text()
+    page = write_report("smoke", tmp_path, tmp_path / "reports", settings=settings).read_text()
     missing = [f"Seeds 1, 2 of {ONENET} are missing: configured, and without any result."]
     extra = [f"Seed 5 of {DATE_F}, {ONENET} has results without being configured; it counts like all others."]
-    assert (tmp_path / "reports" / "mini" / "seeds.md").read_text().split("# Seeds\n\n")[1].splitlines() == [
+    assert (tmp_path / "reports" / "smoke" / "seeds.md").read_text().split("# Seeds\n\n")[1].splitlines() == [
         f"- {sentence}" for sentence in missing + extra
     ]
     assert all(f"<li>{sentence}</li>" in page for sentence in missing + extra)
