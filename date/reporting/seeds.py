@@ -16,9 +16,20 @@ DIGESTS = {"run_digest": "identity", "weights_sha256": "weights", "metrics_sha25
 """Of a provenance: what no two runs have in common."""
 
 
-CONFIGURED, STARTED = "configured, and without any result", "it was started and has no sealed result"
-UNDER_WAY, ENDED = "its training is ", {"failed": "failed", "dead": "died"}
-"""How the sentences on a state of `date status` begin, and the words of states in which nothing works on it."""
+@dataclass(frozen=True)
+class Lack:
+    """What is lacking of a seed."""
+
+    why: str
+    dropped: bool
+    """Whether work on it began and does not go on: it was dropped; else it is missing."""
+
+
+CONFIGURED = Lack("configured, and without any result", dropped=False)
+STARTED = Lack("it was started and has no sealed result", dropped=True)
+NOT_EVALUATED = Lack("it was trained but not evaluated", dropped=True)
+ENDED = {"failed": "failed", "dead": "died"}
+"""The states of `date status` in which nothing works on a training, in words."""
 
 
 def digests(run: RunResult) -> dict[str, str]:
@@ -39,7 +50,7 @@ class SeedAudit:
     """The results without those that repeat another."""
     reused: dict[str, list[str]] = field(default_factory=dict)
     """Sentences by training, of results that are left out since they repeat another."""
-    unfinished: dict[str, dict[int, str]] = field(default_factory=dict)
+    unfinished: dict[str, dict[int, Lack]] = field(default_factory=dict)
     """By training and seed: what is lacking of a seed that was configured or started, where something is."""
     unconfigured: dict[str, list[int]] = field(default_factory=dict)
     """By training: seeds that have results of our own, although no setting asks for them."""
@@ -49,19 +60,19 @@ class SeedAudit:
         """Everything that is wrong with the seeds of trainings that have results, or that failed."""
         said = list(dict.fromkeys(sentence for sentences in self.reused.values() for sentence in sentences))
         for name, by_seed in self._told().items():
-            for why in dict.fromkeys(by_seed.values()):
-                said.append(_dropped(name, [seed for seed, reason in sorted(by_seed.items()) if reason == why], why))
+            for lack in dict.fromkeys(by_seed.values()):
+                said.append(_lacking(name, [seed for seed, found in sorted(by_seed.items()) if found == lack], lack))
         for seeds in sorted({tuple(seeds) for seeds in self.unconfigured.values()}):
             names = ", ".join(sorted(name for name, found in self.unconfigured.items() if tuple(found) == seeds))
             has, count = ("has", "it counts") if len(seeds) == 1 else ("have", "they count")
             said.append(f"{_seeds(seeds)} of {names} {has} results without being configured; {count} like all others.")
         return said
 
-    def _told(self) -> dict[str, dict[int, str]]:
+    def _told(self) -> dict[str, dict[int, Lack]]:
         """Return what is unfinished, without what is merely configured of trainings that have no result at all."""
         present = {run.training for run in self.kept}
         told = {
-            name: {seed: why for seed, why in by_seed.items() if name in present or why != CONFIGURED}
+            name: {seed: lack for seed, lack in by_seed.items() if name in present or lack != CONFIGURED}
             for name, by_seed in sorted(self.unfinished.items())
         }
         return {name: by_seed for name, by_seed in told.items() if by_seed}
@@ -72,7 +83,7 @@ class SeedAudit:
         seeds = {name: {run.seed for run in self.kept if run.training == name} for name in trainings}
         for name, by_seed in self._told().items():
             if name in seeds:
-                said += [_dropped(name, [seed], why) for seed, why in sorted(by_seed.items())]
+                said += [_lacking(name, [seed], lack) for seed, lack in sorted(by_seed.items())]
         union = set().union(*seeds.values())
         for name in trainings if len(trainings) > 1 else ():
             lacking = sorted(union - seeds[name] - self.unfinished.get(name, {}).keys())
@@ -83,11 +94,9 @@ class SeedAudit:
         return list(dict.fromkeys(said))
 
 
-def _dropped(name: str, seeds: Sequence[int], why: str) -> str:
-    several = len(seeds) > 1
-    if why == CONFIGURED or why.startswith(UNDER_WAY):
-        return f"{_seeds(seeds)} of {name} {'are' if several else 'is'} missing: {why}."
-    return f"{_seeds(seeds)} of {name} {'were' if several else 'was'} dropped: {why}."
+def _lacking(name: str, seeds: Sequence[int], lack: Lack) -> str:
+    be = ("were" if lack.dropped else "are") if len(seeds) > 1 else ("was" if lack.dropped else "is")
+    return f"{_seeds(seeds)} of {name} {be} {'dropped' if lack.dropped else 'missing'}: {lack.why}."
 
 
 def _seeds(seeds: Sequence[int]) -> str:
@@ -104,7 +113,7 @@ def configured_seeds(catalogue: Catalogue, settings: Settings, chosen: Sequence[
     return seeds
 
 
-def failures(path: Path, tier: str) -> dict[tuple[str, int], str]:
+def failures(path: Path, tier: str) -> dict[tuple[str, int], Lack]:
     """Return why runs have no result, by training and seed, from what ``python -m date status --json`` printed.
 
     Raises:
@@ -124,8 +133,8 @@ def failures(path: Path, tier: str) -> dict[tuple[str, int], str]:
     open_runs = [run for run in runs if run[2] not in ("done", "waiting")]
     said = {}
     for training, seed, state, why in open_runs:
-        text = f"its training {ENDED[state]}" if state in ENDED else f"{UNDER_WAY}{state}"
-        said[training, seed] = f"{text}: {why.rstrip('.')}" if why else text
+        text = f"its training {ENDED.get(state, f'is {state}')}"
+        said[training, seed] = Lack(f"{text}: {why.rstrip('.')}" if why else text, dropped=state in ENDED)
     return said
 
 
@@ -134,7 +143,7 @@ def audit_seeds(
     results_dir: Path,
     tier: str,
     configured: Mapping[str, Collection[int]] | None = None,
-    failed: Mapping[tuple[str, int], str] | None = None,
+    failed: Mapping[tuple[str, int], Lack] | None = None,
 ) -> SeedAudit:
     """Find results that repeat another one, seeds that were asked for and have no result, and those not asked for.
 
@@ -162,13 +171,13 @@ def audit_seeds(
         seen |= dict.fromkeys(known, run)
         audit.kept.append(run)
         if run.evaluation is None:
-            audit.unfinished.setdefault(run.training, {})[run.seed] = "it was trained but not evaluated"
+            audit.unfinished.setdefault(run.training, {})[run.seed] = NOT_EVALUATED
     for training, seed in started_runs(results_dir, tier):
         audit.unfinished.setdefault(training, {})[seed] = STARTED
     there = {(run.training, run.seed): run for run in results}
-    for (training, seed), why in sorted((failed or {}).items()):
+    for (training, seed), lack in sorted((failed or {}).items()):
         if (training, seed) not in there:
-            audit.unfinished.setdefault(training, {})[seed] = why
+            audit.unfinished.setdefault(training, {})[seed] = lack
     for training, seeds in (configured or {}).items():
         for seed in sorted(seeds):
             if (training, seed) not in there:

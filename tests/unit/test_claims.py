@@ -148,7 +148,10 @@ def test_seeds_that_were_asked_for_and_have_no_result_are_shown(tmp_path: Path) 
     assert f"Seed 2 of {ONENET} is missing: configured, and without any result." in page, "beside the claim"
     missing_trainings = page.split("<summary>Which</summary><p><code>")[1].split("<")[0].split(", ")
     assert missing_trainings == ["retinanet-r50-coco-12e", FCOS, POTO], "two of the tier's and one that is chosen"
-    found = audit_seeds(load_results(tmp_path, "mini"), tmp_path, "mini", configured_seeds(load(), settings, [DATE_F]))
+    found = audit_seeds(
+        load_results(tmp_path, "smoke"), tmp_path, "smoke", configured_seeds(load(), settings, [DATE_F])
+    )
+    assert {run.training for run in found.kept} == {DATE_F, ONENET}
     assert 1 in found.unfinished[FCOS], "known to be configured,"
     assert not any(FCOS in sentence for sentence in found.sentences), (
         "but a training without any result is told as that"

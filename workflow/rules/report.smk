@@ -10,16 +10,16 @@ def annotations_of(data):
     return [f"{RESULTS}/annotations/{name}.json" for name, entry in CATALOGUE.annotations.items() if entry.data in data]
 
 
-def table_inputs(wildcards):
+def table_results(name):
     """Return the results that the rows of one table need, chosen or not."""
-    table = CATALOGUE.tables[wildcards.table]
+    table = CATALOGUE.tables[name]
     files = of_runs(trainings_of(CATALOGUE, table), *RUN_FILES) + [COMPLEXITY] * bool(table.networks)
     return files + [f"{RESULTS}/annotations/{row.annotations}.json" for row in table.rows if row.annotations]
 
 
-def figure_inputs(wildcards):
+def figure_results(name):
     """Return the records of the trainings that one figure shows, and its evaluations."""
-    figure = CATALOGUE.figures[wildcards.figure]
+    figure = CATALOGUE.figures[name]
     return of_runs(figure.trainings, "provenance.json", "metrics.jsonl") + of_runs(figure.judged, "evaluation.json")
 
 
@@ -83,7 +83,7 @@ rule figures:
 
 rule table:
     input:
-        table_inputs,
+        lambda wildcards: table_results(wildcards.table),
     output:
         multiext(f"{REPORT}/tables/{{table}}", ".md", ".csv", ".tex"),
     log:
@@ -99,7 +99,7 @@ rule table:
 
 rule figure:
     input:
-        figure_inputs,
+        lambda wildcards: figure_results(wildcards.figure),
     output:
         report(f"{REPORT}/figures/{{figure}}.svg", category="Figures", labels={"figure": "{figure}"}),
         multiext(f"{REPORT}/figures/{{figure}}", ".png", ".pdf"),

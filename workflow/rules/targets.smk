@@ -1,6 +1,4 @@
 # What can be asked for by name beside `all`, `report`, `tables` and `figures`: a table, a figure, a training, an evaluation.
-from types import SimpleNamespace
-
 from snakemake.cli import get_argument_parser
 
 from date.catalogue.targets import find_target, named_targets
@@ -14,9 +12,9 @@ def files_of(name, target):
     Of a table or figure also the results that it shows: one that the report made of fewer would count as done.
     """
     if name in CATALOGUE.tables:
-        return [f"{REPORT}/tables/{name}.md", *table_inputs(SimpleNamespace(table=name))]
+        return [f"{REPORT}/tables/{name}.md", *table_results(name)]
     if name in CATALOGUE.figures:
-        return [f"{REPORT}/figures/{name}.svg", *figure_inputs(SimpleNamespace(figure=name))]
+        return [f"{REPORT}/figures/{name}.svg", *figure_results(name)]
     return of_runs(target.trainings, "evaluation.json" if target.evaluated else "provenance.json")
 
 
