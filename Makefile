@@ -1,8 +1,9 @@
-# make demo   set up, then the whole DAG on this machine at the embedded tier; ends with the path of the report
-# make test   set up, then all tests but those on Slurm
+# make demo   set up, then four detectors learn on generated scenes; ends with the path of the report
+# make test   set up, then all tests but those on Slurm, in two processes
 # make test-slurm   set up, then the tests on a real one-node Slurm cluster, which they install and start; needs root
 # make lint   set up, then format, lint, spelling and type checks
 # make setup  the virtual environment in .venv alone
+# make record the results behind reports/mini, without detections, as reports/mini/results.tar.xz
 # make lock   renew requirements.lock after a change of pyproject.toml (needs the registry)
 
 PYTHON ?= python3.11
@@ -12,14 +13,15 @@ STAMP := $(VENV)/.installed
 export PATH := $(abspath $(BIN)):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slurm lint setup lock
+.PHONY: demo test test-slurm lint setup record lock
 
 demo: setup
-	snakemake --profile workflow/profiles/local all
-	@python -m date report --where
+	snakemake --profile workflow/profiles/local --config tier=demo -- all
+	@python -m date report --tier demo --where
 
+# Two workers, one thread each; a file's tests share what they train, so they stay together, and the longest files come first.
 test: setup
-	python -m pytest
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slurm: setup
 	python -m pytest tests/slurm -m slurm
@@ -39,6 +41,11 @@ $(STAMP): requirements.lock
 	$(PYTHON) -m venv --clear $(VENV) || { echo "error: Python's venv module is missing; on Debian or Ubuntu: apt install python3.11-venv" >&2; exit 2; }
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.lock
 	@touch $@
+
+# The same bytes for the same results.
+record:
+	tar --create --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --exclude=detections.npz \
+		results/complexity.json results/mini | xz -9e > reports/mini/results.tar.xz
 
 lock:
 	$(PYTHON) -m venv $(VENV)-lock

@@ -128,7 +128,7 @@ def paper_hours(seconds_per_step: float) -> float:
 
     def steps(training: Any) -> int:
         loop = resolve(training, tier, 0, None)["train_cfg"]
-        return loop["max_epochs"] * tier.steps_per_epoch if "max_epochs" in loop else loop["max_iters"]
+        return loop["max_epochs"] * tier.steps_per_epoch[training.data] if "max_epochs" in loop else loop["max_iters"]
 
     trainings = load().trainings
     reference = trainings["date_f-r50-coco-12e"]

@@ -264,6 +264,18 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="a table or figure, e.g. table05, or all: tables, figures",
     )
+    report.add_argument(
+        "--settings",
+        type=_settings,
+        metavar="JSON",
+        help='in place of those of experiments/config.yaml, as the DAG has them: {"seeds": [0, 1]}',
+    )
+    report.add_argument(
+        "--status",
+        type=Path,
+        metavar="FILE",
+        help="what `date status --json` printed: why a seed has no result is told from it",
+    )
     report.add_argument("--where", action="store_true", help="only print the path of the page that was made")
     report.set_defaults(command=_report)
     return parser
@@ -322,6 +334,16 @@ def _seed(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a seed; give an integer from 0 on")
     return int(text)
+
+
+def _settings(text: str) -> dict[str, Any]:
+    try:
+        settings = json.loads(text)
+    except ValueError:
+        settings = None
+    if not isinstance(settings, dict):
+        raise argparse.ArgumentTypeError(f'{text!r} is not a JSON object; give settings as {{"seeds": [0, 1]}}')
+    return settings
 
 
 def _minutes(text: str) -> int:
@@ -669,8 +691,12 @@ def _lint_paper(args: argparse.Namespace) -> None:
 
 
 def _report(args: argparse.Namespace) -> None:
+    from date.config import load_settings
     from date.reporting.report import report_page, write_report
 
     tier = _tier_name(args)
-    made = report_page(args.reports, tier) if args.where else write_report(tier, args.results, args.reports, args.only)
-    print(made)
+    if args.where:
+        print(report_page(args.reports, tier))
+        return
+    settings = load_settings(args.settings)
+    print(write_report(tier, args.results, args.reports, args.only, settings, args.status))

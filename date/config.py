@@ -56,8 +56,8 @@ CARRIED_OUT = ("num_workers", "persistent_workers")
 
 PAPER_LR = 4e-4
 """The paper's learning rate; a tier multiplies every recipe's by its own over this."""
-PAPER_STEPS_PER_EPOCH = 7330
-"""117,266 images of COCO with objects in batches of 16."""
+PAPER_STEPS_PER_EPOCH = dict(coco=7330, crowdhuman=938)
+"""117,266 images of COCO with objects and 15,000 of CrowdHuman, in batches of 16."""
 EVALUATIONS_BY_ITERATION = 6
 """Evaluations during a schedule given in iterations (CrowdHuman: every 5,000 of 30,000)."""
 CHANNELS_PER_GROUP = 8
@@ -206,7 +206,7 @@ def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dic
     optim_wrapper["optimizer"]["lr"] *= tier.lr / PAPER_LR
     if custom_keys := optim_wrapper["paramwise_cfg"].get("custom_keys"):
         custom_keys["backbone"]["lr_mult"] = tier.backbone_lr_mult
-    train_cfg, steps = _duration(schedule, tier)
+    train_cfg, steps = _duration(schedule, training.data, tier)
 
     def loader(split_annotations: Path, split_images: Path, pipeline: list[dict], train: bool) -> dict[str, Any]:
         source = dict(
@@ -263,10 +263,14 @@ def _schedule(name: str) -> dict[str, Any]:
     return schedule if base is None else _schedule(base) | schedule
 
 
-def _duration(schedule: dict[str, Any], tier: Tier) -> tuple[dict[str, Any], dict[str, Any]]:
+def _duration(
+    schedule: dict[str, Any], part: Literal["coco", "crowdhuman"], tier: Tier
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the training loop and the scheduler of a schedule in epochs or in iterations, scaled to the tier."""
     by_epoch = "iterations" not in schedule
-    scale = tier.epoch_scale if by_epoch else tier.epoch_scale * tier.steps_per_epoch / PAPER_STEPS_PER_EPOCH
+    scale = tier.epoch_scale
+    if not by_epoch:  # as many epochs of the tier's dataset as the iterations are of the paper's
+        scale *= tier.steps_per_epoch[part] / PAPER_STEPS_PER_EPOCH[part]
     milestones = [max(1, round(m * scale)) for m in schedule["milestones"]]
     if by_epoch:
         length = max(1, round(schedule["epochs"] * scale))

@@ -108,7 +108,7 @@ def import_detections(
     if log is not None:
         entry = _entry(log)
         _refuse_other("a training log", state.log, entry, folder, replace)
-        told = read_training_log(log, tier.steps_per_epoch)
+        told = read_training_log(log, tier.steps_per_epoch[training.data])
         state.log, state.records = entry | {"notes": told.notes}, told.records
     if file is not None:
         entry = _entry(file)

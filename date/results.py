@@ -8,6 +8,7 @@ the paper's networks, the same at every tier.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import time
@@ -91,12 +92,17 @@ class RunResult:
     training: str
     seed: int
     provenance: dict[str, Any]
-    records: list[dict[str, Any]]
-    """Lines of ``metrics.jsonl``."""
+    metrics: Path
+    """``metrics.jsonl``."""
     evaluation: dict[str, Any] | None
     """``evaluation.json``, or None where the run has not been evaluated."""
     pictures: dict[str, Any] | None = None
     """``pictures.json``, or None where the run has not been evaluated, or before there were pictures."""
+
+    @functools.cached_property
+    def records(self) -> list[dict[str, Any]]:
+        """Lines of ``metrics.jsonl``, read when they are asked for: tables need none of the hundreds of megabytes."""
+        return read_metrics(self.metrics)
 
     def curve(self, metric: str) -> list[tuple[int, float]]:
         """Return the (step, value) pairs of a metric over the training's evaluations."""
@@ -127,7 +133,9 @@ def load_results(results: Path, tier: str) -> list[RunResult]:
         metrics, digest = path.parent / METRICS, provenance.get("metrics_sha256")
         if digest is not None and file_digest(metrics) != digest:
             raise UserError(f"{metrics} {CHANGED}")
-        found.append(RunResult(training, seed, provenance, read_metrics(metrics), evaluation, pictures))
+        found.append(RunResult(training, seed, provenance, metrics, evaluation, pictures))
+        if digest is None:
+            _ = found[-1].records  # nothing else would notice that the file is damaged
     return found
 
 

@@ -7,7 +7,7 @@ square brackets, and at most one comparison (``<``, ``<=``, ``>``, ``>=``, ``==`
 - ``[figure3 DATE-F, from FCOS]``: the end of a curve by its label, where the paper gives it.
 - ``[date_f-r50-coco-12e/train params]``, ``gflops``: a network as counted by `date.evaluation.complexity`.
 - ``[date_r-r50-coco-12e lambda_o2m]``: a field of a training's entry.
-- ``[paper steps_per_epoch]``: a field of a tier.
+- ``[paper batch_size]``, ``[paper steps_per_epoch.coco]``: a field of a tier.
 
 A number printed with d decimals stands for any number within half a unit of its last decimal. A network's count is
 exact, but the paper calculates with what it prints: it too may have been rounded first.
@@ -155,11 +155,13 @@ COMPARISONS: dict[type[ast.cmpop], Callable[[Fraction, Fraction], bool]] = {
 
 
 def _field(entry: Any, name: str) -> float:
-    value = getattr(entry, name, None)
-    if not isinstance(value, int | float):
-        numeric = [k for k, v in entry.model_dump().items() if isinstance(v, int | float)]
+    fields: dict[str, Any] = {}
+    for key, value in entry.model_dump().items():
+        fields |= {f"{key}.{part}": v for part, v in value.items()} if isinstance(value, dict) else {key: value}
+    numeric = {key: value for key, value in fields.items() if isinstance(value, int | float)}
+    if name not in numeric:
         raise unknown_name("field", name, numeric, entry.name)
-    return value
+    return numeric[name]
 
 
 def _value(node: ast.expr, names: dict[str, Value], expression: str) -> Value:

@@ -52,6 +52,7 @@ from date.catalogue.paper import (
     Row,
     Statement,
     Table,
+    TradeOff,
 )
 from date.catalogue.pictures import (
     Choice,
@@ -100,6 +101,7 @@ __all__ = [
     "Row",
     "Statement",
     "Table",
+    "TradeOff",
     "Choice",
     "Pictures",
     "Sheet",

@@ -119,6 +119,8 @@ def _check(catalogue: Catalogue, experiments: Path) -> None:
     for figure in catalogue.figures.values():
         for curve in figure.curves:
             known("training", curve.training, catalogue.trainings, shown(experiments / "paper" / f"{figure.name}.yaml"))
+        for name in figure.trade_off.evaluations if figure.trade_off else ():
+            known("evaluation", name, catalogue.evaluations, shown(experiments / "paper" / f"{figure.name}.yaml"))
         _check_views(catalogue, figure.views, shown(experiments / "paper" / f"{figure.name}.yaml"))
     for sheet in catalogue.pictures.sheets.values():
         _check_views(catalogue, sheet.views, f"{shown(experiments / 'pictures.yaml')}, {sheet.name}")

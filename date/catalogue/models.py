@@ -216,8 +216,8 @@ class Tier(Entry):
     lr: float
     backbone_lr_mult: float
     warmup_iters: int
-    steps_per_epoch: int
-    """Of COCO's part; schedules that the paper gives in iterations are scaled by it (paper: 7330)."""
+    steps_per_epoch: dict[Literal["coco", "crowdhuman"], int]
+    """Of each part's dataset (paper: 7330 and 938); schedules that the paper gives in iterations are scaled by it."""
     epoch_scale: float
     """Multiplies epochs and learning-rate steps of the schedules."""
     workers: int
@@ -225,6 +225,12 @@ class Tier(Entry):
     log_interval: int
     """Steps between two lines of the metrics."""
     compute: Compute = Compute()
+
+    @model_validator(mode="after")
+    def _every_part_has_a_length(self) -> Tier:
+        if missing := self.datasets.keys() - self.steps_per_epoch.keys():
+            raise ValueError(f"'steps_per_epoch' lacks {', '.join(sorted(missing))}, which 'datasets' names")
+        return self
 
 
 class Catalogue(Entry):

@@ -202,16 +202,49 @@ class Curve(Entry):
     """Where the paper gives it."""
 
 
+class WeightGrid(Entry):
+    """Trainings that differ in the weights of their two branches alone."""
+
+    label: str
+    trainings: Annotated[list[str], Field(min_length=1)]
+
+
+class TradeOff(Entry):
+    """What the weights of the losses trade: one branch's AP against the other's, of the same checkpoints."""
+
+    across: str
+    """The variant whose AP is on the horizontal axis."""
+    up: str
+    """The other one's."""
+    across_label: str
+    up_label: str
+    grids: Annotated[list[WeightGrid], Field(min_length=1)]
+
+    @property
+    def trainings(self) -> list[str]:
+        """The trainings of all grids."""
+        return [name for grid in self.grids for name in grid.trainings]
+
+    @property
+    def evaluations(self) -> list[str]:
+        """What it needs."""
+        return [f"{name}/{variant}" for name in self.trainings for variant in (self.across, self.up)]
+
+
 class Figure(Entry):
-    """One of the paper's figures that show experiments: curves, or an image with what networks make of it."""
+    """One of the paper's figures: curves, what our trainings show of an illustration, or images and what networks see.
+
+    It has either ``panels`` and ``curves``, or a ``trade_off``, or ``views``.
+    """
 
     number: int
     title: str
     caption: str
     panels: list[Panel] = Field(default_factory=list)
     curves: list[Curve] = Field(default_factory=list)
+    trade_off: TradeOff | None = None
     views: list[View] = Field(default_factory=list)
-    """In place of panels and curves: what is drawn on one of the chosen validation images; see `pictures.yaml`."""
+    """What is drawn on one of the chosen validation images; see `pictures.yaml`."""
 
     @property
     def name(self) -> str:
@@ -220,13 +253,19 @@ class Figure(Entry):
 
     @property
     def trainings(self) -> list[str]:
-        """The trainings whose records or pictures the figure needs."""
-        return list(dict.fromkeys([*(curve.training for curve in self.curves), *trainings_in(self.views)]))
+        """The trainings whose records, evaluations or pictures the figure needs."""
+        return list(dict.fromkeys([*(curve.training for curve in self.curves), *self.judged]))
+
+    @property
+    def judged(self) -> list[str]:
+        """The trainings that have to be evaluated for the figure."""
+        return self.trade_off.trainings if self.trade_off else trainings_in(self.views)
 
     @model_validator(mode="after")
     def _either(self) -> Figure:
-        if bool(self.views) == bool(self.curves) or bool(self.panels) != bool(self.curves):
-            raise ValueError("a figure has either 'panels' and 'curves', or 'views'")
+        kinds = bool(self.curves) + bool(self.trade_off) + bool(self.views)
+        if kinds != 1 or bool(self.panels) != bool(self.curves):
+            raise ValueError("a figure has either 'panels' and 'curves', or a 'trade_off', or 'views'")
         return self
 
 

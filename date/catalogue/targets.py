@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from date.catalogue.models import Catalogue
 from date.catalogue.paper import Table
-from date.catalogue.pictures import trainings_in
 from date.errors import unknown_name
 
 GROUPS = ("all", "report", "tables", "figures")
@@ -31,11 +30,10 @@ def trainings_of(catalogue: Catalogue, table: Table) -> list[str]:
 def named_targets(catalogue: Catalogue) -> dict[str, Target]:
     """Return the tables, figures, sheets of pictures, trainings and evaluations."""
     tables = {name: trainings_of(catalogue, table) for name, table in catalogue.tables.items()}
-    sheets = catalogue.pictures.sheets.items()
     return {
         **{name: Target(trainings, trainings) for name, trainings in tables.items()},
-        **{name: Target(f.trainings, trainings_in(f.views)) for name, f in catalogue.figures.items()},
-        **{name: Target(sheet.trainings, sheet.trainings) for name, sheet in sheets},
+        **{name: Target(f.trainings, f.judged) for name, f in catalogue.figures.items()},
+        **{name: Target(sheet.trainings, sheet.trainings) for name, sheet in catalogue.pictures.sheets.items()},
         **{name: Target([name], []) for name in catalogue.trainings},
         **{e.name: Target([e.training], [e.training]) for e in catalogue.evaluations.values()},
     }
@@ -54,8 +52,9 @@ def find_target(catalogue: Catalogue, name: str, chosen: Sequence[str]) -> Targe
     """
     targets = named_targets(catalogue)
     if name in GROUPS:
-        pictured = [training for training in chosen if training in catalogue.pictured]
-        return Target(list(chosen), pictured if name == "figures" else list(chosen))
+        judged = {training for figure in catalogue.figures.values() for training in figure.judged}
+        judged.update(catalogue.pictured)
+        return Target(list(chosen), [t for t in chosen if name != "figures" or t in judged])
     if name not in targets:
         raise unknown_name("target", name, [*targets, *GROUPS])
     return targets[name]

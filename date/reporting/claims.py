@@ -100,6 +100,8 @@ class Outcome:
     """Of claims over seeds."""
     remarks: list[str]
     """On networks that were counted, and on seeds that were reused or dropped."""
+    trainings: Sequence[str] = ()
+    """Those whose runs it rests on."""
 
     @property
     def main(self) -> Judged | None:
@@ -121,8 +123,9 @@ def judge(
     is_paper = tier.watermark is None
     found = comparisons(claim, scores, results, catalogue)
     judged = [judge_comparison(c if is_paper else replace(c, stated_sd=None), is_paper, len(found)) for c in found]
-    remarks = audit.remarks(_trainings(claim, catalogue)) if audit else []
-    return Outcome(claim, conjunction([part.verdict for part in judged]), judged, remarks)
+    trainings = _trainings(claim, catalogue)
+    remarks = audit.remarks(trainings) if audit else []
+    return Outcome(claim, conjunction([part.verdict for part in judged]), judged, remarks, trainings)
 
 
 def comparisons(claim: Claim, scores: Scores, results: Sequence[RunResult], catalogue: Catalogue) -> list[Comparison]:

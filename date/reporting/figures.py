@@ -95,6 +95,7 @@ def drawings(catalogue: Catalogue) -> list[Drawing]:
     figures = [
         Drawing(f.name, f"Figure {f.number}. {f.title}", f.caption, tuple(f.panels), tuple(f.curves))
         for f in catalogue.figures.values()
+        if f.curves
     ]
     return [convergence, *figures]
 

@@ -1,4 +1,4 @@
-// The values of curves under the pointer, or with the arrow keys. Nothing is fetched.
+// The values of curves under the pointer, or with the arrow keys, and links into the ledger. Nothing is fetched.
 "use strict";
 const shown = document.getElementById("values");
 for (const plot of document.querySelectorAll("[data-curves]")) {
@@ -52,3 +52,18 @@ for (const plot of document.querySelectorAll("[data-curves]")) {
     show(all[at]);
   });
 }
+
+// A link to a run opens the ledger's entry that holds it, and the keyboard goes on from there.
+const follow = () => {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1))), entry = target?.closest("details");
+  if (!entry) return;
+  entry.open = true;
+  target.scrollIntoView();
+  entry.querySelector("summary").focus({ preventScroll: true });
+};
+addEventListener("hashchange", follow);
+document.addEventListener("click", event => {
+  const link = event.target.closest("a");
+  if (link && link.hash === location.hash) follow(); // again to the same place: no hashchange
+});
+follow();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -19,8 +20,12 @@ from date.reporting.imports import import_mark, import_warnings
 from date.reporting.ledger import LedgerEntry
 from date.reporting.noise import SOURCES
 from date.reporting.scores import MISSING, number, signed
+from date.reporting.seeds import SeedAudit
 from date.reporting.tables import WORDS, FilledTable
+from date.reporting.tradeoff import TradeOffDrawing, values
 from date.results import PROVENANCE, SEAL, RunResult
+
+NOTHING_WRONG = "No result repeats another, and each training with results has exactly the configured seeds."
 
 
 @dataclass(frozen=True)
@@ -42,15 +47,32 @@ class RunLine:
 
 
 @dataclass(frozen=True)
+class RunLinks:
+    """A training whose runs something on the page rests on, to be linked to their places in the ledger."""
+
+    label: str
+    training: str
+    seeds: Sequence[int]
+
+
+@dataclass(frozen=True)
 class PageFigure:
     """A figure on the page."""
 
-    drawing: Drawing
+    drawing: Drawing | TradeOffDrawing
     svg: str | None
     """Inline SVG; None where no curve has results."""
     several_seeds: bool
     data: str = ""
     """JSON of the curves and where they lie, for the values that the page shows under a pointer."""
+    notes: Sequence[str] = ()
+    """Further sentences of the caption."""
+    values: tuple[list[str], list[list[str]]] | None = None
+    """Header and lines of a table of all values, where they are few."""
+    lines: Sequence[str] = ()
+    """The training of each line of that table."""
+    runs: Sequence[RunLinks] = ()
+    """The runs that it shows."""
 
 
 def page(
@@ -62,11 +84,16 @@ def page(
     figures: Sequence[PageFigure],
     outcomes: Sequence[Outcome],
     entries: Sequence[LedgerEntry],
-    reused: Sequence[str] = (),
+    audit: SeedAudit,
+    chosen: Sequence[str] = (),
 ) -> str:
     """Return the page as HTML that needs neither network nor other files."""
+    seeds: dict[str, list[int]] = {}
+    for run in results:
+        seeds.setdefault(run.training, []).append(run.seed)
     return _template().render(
         tier=tier,
+        runs_of=lambda names: [RunLinks(name, name, seeds.get(name, ())) for name in names],
         tables=tables,
         outcomes=outcomes,
         verdicts={word: count for word in VERDICTS if (count := sum(o.verdict == word for o in outcomes))},
@@ -77,10 +104,12 @@ def page(
         training_of={name: e.training for name, e in catalogue.evaluations.items()},
         colors=style.color_variables(),
         summary=_summary(catalogue, tier, results),
-        missing=_missing(catalogue, tier, results),
+        missing=_missing(catalogue, tier, results, chosen),
         number_verdicts={w: n for w in WORDS if (n := sum(table.verdicts.get(w, 0) for table in tables))},
         script=(Path(__file__).parent / "page.js").read_text(encoding="utf-8"),
-        warnings=[*dict.fromkeys(reused), *_warnings(results)],
+        warnings=[*dict.fromkeys(itertools.chain.from_iterable(audit.reused.values())), *_warnings(results)],
+        seed_remarks=audit.sentences,
+        nothing_wrong=NOTHING_WRONG,
         runs=_run_lines(results, results_dir),
         environments={letter: versions for versions, letter in _environments(results).items()},
     )
@@ -100,7 +129,30 @@ def page_figure(drawing: Drawing, drawn: Drawn, path: Path, tier: Tier) -> PageF
         description += f" {tier.watermark}."
     svg = style.inline_svg(path.read_text(encoding="utf-8"), drawing.name, drawing.title, description)
     several = any(len(curve.seeds) > 1 for curves in drawn.panels for curve in curves)
-    return PageFigure(drawing, svg, several, _pointer_data(drawing, drawn))
+    seeds: dict[int, set[int]] = {}
+    for curve in itertools.chain.from_iterable(drawn.panels):
+        seeds.setdefault(curve.look, set()).update(curve.seeds)
+    entries = [(drawing.curves[look], sorted(found)) for look, found in sorted(seeds.items())]
+    runs = [RunLinks(entry.label, entry.training, found) for entry, found in entries]
+    return PageFigure(drawing, svg, several, _pointer_data(drawing, drawn), runs=runs)
+
+
+def page_trade_off(drawing: TradeOffDrawing, path: Path, tier: Tier) -> PageFigure:
+    """Return a figure of a trade-off for the page from its SVG file, with its front for screen readers."""
+    lines = [setting.training for setting in drawing.settings]
+    if not drawing.shown:
+        return PageFigure(drawing, None, False, values=values(drawing), lines=lines)
+    front = ", ".join(
+        f"{setting.grid} {setting.weights} with {number(setting.up.mean)} and {number(setting.across.mean)}"
+        for setting in drawing.front
+    )
+    labels = f"{drawing.trade_off.up_label} against {drawing.trade_off.across_label}"
+    description = f"An illustration of Pareto optimality, and {labels}. On the front: {front}."
+    if tier.watermark is not None:
+        description += f" {tier.watermark}."
+    svg = style.inline_svg(path.read_text(encoding="utf-8"), drawing.name, drawing.title, description)
+    runs = [RunLinks(f"{s.grid} {s.weights}", s.training, sorted(s.up.values)) for s in drawing.shown]
+    return PageFigure(drawing, svg, False, "", drawing.notes, values(drawing), lines, runs)
 
 
 def _pointer_data(drawing: Drawing, drawn: Drawn) -> str:
@@ -139,10 +191,11 @@ def _template() -> jinja2.Template:
     return environment.get_template("page.html.j2")
 
 
-def _missing(catalogue: Catalogue, tier: Tier, results: Sequence[RunResult]) -> list[str]:
-    """Return the trainings of a tier that have no evaluated run."""
+def _missing(catalogue: Catalogue, tier: Tier, results: Sequence[RunResult], chosen: Sequence[str]) -> list[str]:
+    """Return the trainings of a tier, and those that the settings choose, that have no evaluated run."""
     judged = {run.training for run in results if run.evaluation is not None}
-    return [training.name for training in catalogue.select(tier.trainings) if training.name not in judged]
+    wanted = {training.name for training in catalogue.select(tier.trainings)} | set(chosen)
+    return [name for name in catalogue.trainings if name in wanted - judged]
 
 
 def _summary(catalogue: Catalogue, tier: Tier, results: Sequence[RunResult]) -> dict[str, str]:

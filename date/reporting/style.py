@@ -89,13 +89,13 @@ def new_figure(
         width: in inches.
         height: in inches.
         margins: left, right, bottom and top in inches.
-        panels: number of pairs of axes.
+        panels: number of pairs of axes; none where the caller makes its own.
     """
     left, right, bottom, top = margins
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
-    return figure, list(figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0])
+    return figure, list(figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]) if panels else []
 
 
 def style_context() -> AbstractContextManager[None]:

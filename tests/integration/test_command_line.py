@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -16,24 +15,16 @@ from safetensors.numpy import load_file
 
 from date.catalogue import ROOT, load
 from date.evaluation.coco import METRICS
+from tests.support.command import date, date_process
 
 TRAINING = "date_f-r50-coco-12e"
-
-
-def date(*arguments: object, data: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m date`` in a process of its own with its own data root."""
-    environment = {**os.environ, "DATE_DATA_ROOT": str(data), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "date", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert not check or done.returncode == 0, done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A smoke training of DATE-F with seed 3, in folders with spaces in their names."""
     data, runs = tmp_path_factory.mktemp("some data"), tmp_path_factory.mktemp("some runs")
-    done = date("train", TRAINING, "--tier", "smoke", "--seed", 3, "--runs", runs, data=data)
+    done = date_process("train", TRAINING, "--tier", "smoke", "--seed", 3, "--runs", runs, data=data)
     return {"data": data, "runs": runs, "done": done, "run": Path(done.stdout.splitlines()[-1])}
 
 
@@ -96,7 +87,7 @@ def test_evaluation_by_name_equals_evaluation_by_folder_and_the_trainings_last(
 ) -> None:
     options = ("--tier", "smoke", "--seed", 3, "--runs", trained["runs"], "--results", tmp_path)
     by_name = date("evaluate", TRAINING, *options, data=trained["data"])
-    by_folder = date("evaluate", trained["run"], data=trained["data"])
+    by_folder = date_process("evaluate", trained["run"], data=trained["data"])
     assert by_name.stdout == by_folder.stdout
     record = json.loads((tmp_path / "evaluation.json").read_text())
     assert list(record["variants"]) == [e.variant for e in load().evaluations_of(TRAINING)]
@@ -176,6 +167,12 @@ def test_mistakes_are_one_sentence(arguments: tuple[str, ...], sentence: str, tm
     assert done.stderr.splitlines()[-1].startswith("error: ")
     assert sentence in done.stderr.splitlines()[-1]
     assert done.stdout == ""
+
+
+def test_a_mistake_is_the_processs_status(tmp_path: Path) -> None:
+    done = date_process("train", "onenet", "--tier", "smoke", data=tmp_path, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: unknown training 'onenet'; did you mean 'onenet-r50-coco-12e'?\n"
 
 
 def test_bad_annotations_stop_before_training(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +27,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "precision": "bf16", "channels_last": True, "fused_optimizer": True, "deterministic": True, "compile": True,
     },
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("computed")
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DATE_DATA_ROOT", str(folder / "data"))
-        yield folder
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
 
 
 def go(folder: Path, name: str, training: str = "date_f-r50-coco-12e") -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +19,6 @@ from date.training.run import train
 from date.training.sampling import SeededDataset
 
 TRAINING = "date_f-r50-coco-12e"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("faulty runs")
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DATE_DATA_ROOT", str(folder / "data"))
-        yield folder
-    torch.set_num_threads(threads)
 
 
 def go(runs: Path, tier: str = "", training: str = TRAINING) -> Path:

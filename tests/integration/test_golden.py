@@ -15,6 +15,7 @@ import torch
 from date.catalogue import ROOT, load, load_tier
 from date.results import METRICS, read_metrics
 from date.training.run import train
+from tests.support.alone import alone
 
 GOLDEN = ROOT / "tests" / "golden" / "losses.json"
 STEPS = 4
@@ -39,14 +40,8 @@ def platform() -> str:
 
 def losses(name: str, folder: Path) -> list[dict[str, float]]:
     """Return every loss of a smoke training's first steps, at full precision, on one thread."""
-    threads = torch.get_num_threads()
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("DATE_DATA_ROOT", str(folder / "data"))
-            training, runs = load().training(name), folder / "runs"
-            run = train(training, load_tier("smoke"), 0, runs, threads=1)
-    finally:
-        torch.set_num_threads(threads)
+    with alone(folder / "data"):
+        run = train(load().training(name), load_tier("smoke"), 0, folder / "runs", threads=1)
     records = [record for record in read_metrics(run / METRICS) if record["kind"] == "train"][:STEPS]
     return [{k: v for k, v in record.items() if "loss" in k or k == "grad_norm"} for record in records]
 

@@ -22,6 +22,7 @@ from date.evaluation.coco import METRICS, coco_metrics
 from date.reporting.report import write_report
 from date.results import load_results
 from date.training_logs import read_training_log
+from tests.support.examples import examples
 
 TRAINING = "date_f-r50-coco-12e"
 
@@ -280,7 +281,7 @@ def test_a_log_gives_curve_and_last_ap_until_detections_are_there(
     assert "already holds a training log from scalars.json" in capsys.readouterr().err
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(200), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_fuzzed_logs(tmp_path: Path, data: st.DataObject) -> None:
     """Values exchanged for junk, lines cut off: a log is read or refused, and lines left out are counted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -194,6 +195,27 @@ def test_results_and_report_are_there(finished: Path) -> None:
 
 
 @pytest.mark.slow
+def test_snakemakes_own_report_has_the_page(finished: Path, tmp_path: Path) -> None:
+    snakemake(finished, "--report", str(tmp_path / "report.html"), "--config", "tier=smoke")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    held = re.search(r'<script id="results">\s*var results = (\{.*?\});?\s*</script>', text, re.DOTALL)
+    assert held is not None
+    page = json.loads(held[1])["reports/smoke/index.html"]
+    assert (page["mime_type"], page["labels"]) == ("text/html", {"tier": "smoke"})
+    embedded = base64.b64decode(page["data_uri"].split("base64,", 1)[1])
+    assert embedded == (finished / "reports" / "smoke" / "index.html").read_bytes()
+    assert f'id="run-{TRAININGS[0]}-seed0"' in embedded.decode(), "the ledger that the page's links lead to is in it"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "rule", "trained"), [("table05", "table", 4), ("figure5", "figure", 13)])
+def test_what_the_report_made_of_fewer_results_is_not_done(finished: Path, name: str, rule: str, trained: int) -> None:
+    assert next((finished / "reports" / "smoke").glob(f"*/{name}.*"))
+    planned = jobs(snakemake(finished, "-c1", "-n", "--config", "tier=smoke", "--", name))
+    assert (planned["train"], planned["evaluate"], planned[rule]) == (trained, trained, 1)
+
+
+@pytest.mark.slow
 def test_the_second_time_there_is_nothing_to_do(finished: Path) -> None:
     assert "Nothing to be done" in local(finished)
 
@@ -227,7 +249,7 @@ def test_only_what_matters_makes_trainings_run_again(finished: Path) -> None:
     )
     assert lambdas["train"] == 1
     assert re.search(r"before: 'model.bbox_head [0-9a-f]{8}' now: 'model.bbox_head [0-9a-f]{8}'", said)
-    assert spoiled("experiments/tiers/mini.yaml", "lr: 2.0e-3", "lr: 1.0e-3")["train"] == 4
+    assert spoiled("experiments/tiers/smoke.yaml", "lr: 2.0e-3", "lr: 1.0e-3")["train"] == 4
     assert len(re.findall(r"before: 'optim_wrapper .*' now: 'optim_wrapper ", said)) == 4
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_command_line import date
 from test_pipeline import copy_project, jobs, snakemake
 
 from date.catalogue import load, load_tier
 from date.training.calibration import image_size, representatives
 from date.training.interruption import RESUME_ME
+from tests.support.command import date
 
 NAME = "fcos-r50-coco-12e"
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from date.catalogue import ROOT
+from tests.support.command import date
 
 TRAININGS = ("date_f-r50-coco-12e", "date_r-r50-coco-12e", "retinanet-r50-coco-12e", "defcn-r50-coco-1x")
 TIER = """
@@ -26,38 +27,46 @@ backbones:              # no batch statistics, which processes on a CPU can't sh
 """
 
 
-def command(folder: Path, training: str, name: str, *more: object, processes: int = 1) -> list[str]:
-    """Return the command of a training on one or several processes; later options override."""
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", processes] if processes > 1 else []
+def words(folder: Path, training: str, name: str, *more: object) -> list[object]:
+    """Return the words of a training's command; later options override."""
     options = ("--tier", folder / "frozen.yaml", "--runs", folder / name, "--threads", 1, *more)
-    return [
-        sys.executable, "-m", *map(str, launcher), *(["-m"] if launcher else []), "date", "train", training, *map(str, options),
-    ]  # fmt: skip
+    return ["train", training, *options]
+
+
+def alone(folder: Path, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Train in one process, which is this one."""
+    return date(*words(folder, *arguments), data=folder / "data", check=check)
+
+
+def launcher(arguments: list[object], processes: int = 2) -> list[str]:
+    """Return the command of a training on several processes."""
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
+    return list(map(str, [sys.executable, *start, "-m", "date", *arguments]))
 
 
 def environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "DATE_DATA_ROOT": str(folder / "data"), "OMP_NUM_THREADS": "1"}
 
 
-def run(folder: Path, arguments: list[str], check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(arguments, cwd=ROOT, env=environment(folder), capture_output=True, text=True, timeout=300)
+def run(folder: Path, command: list[str], check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command, cwd=ROOT, env=environment(folder), capture_output=True, text=True, timeout=600)
     assert not check or done.returncode == 0, done.stderr
     return done
 
 
-def stopped_after(folder: Path, arguments: list[str], lines: int, name: str) -> str:
+def stopped_after(folder: Path, command: list[str], lines: int, name: str) -> str:
     """Start a training, send SIGTERM to its launcher after some lines of the record, and return what it said."""
     log = folder / f"{name}.log"
     with (
         log.open("w") as stream,
-        subprocess.Popen(arguments, cwd=ROOT, env=environment(folder), stdout=stream, stderr=stream) as process,
+        subprocess.Popen(command, cwd=ROOT, env=environment(folder), stdout=stream, stderr=stream) as process,
     ):
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while sum(p.read_bytes().count(b"\n") for p in (folder / name).glob(".work/*/metrics.jsonl")) < lines:
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.02)
         process.terminate()
-        assert process.wait(timeout=60) != 0, log.read_text()
+        assert process.wait(timeout=300) != 0, log.read_text()
     return log.read_text()
 
 
@@ -87,13 +96,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("training", TRAININGS)
 def test_two_processes_and_several_passes_give_the_losses_of_one(training: str, folder: Path) -> None:
     whole, shared, passes = (f"{training} {kind}" for kind in ("whole", "shared", "passes"))
-    run(folder, command(folder, training, whole))
-    done = run(folder, command(folder, training, shared, processes=2))
+    alone(folder, training, whole)
+    done = run(folder, launcher(words(folder, training, shared)))
     (sealed,) = (folder / shared).glob("frozen-*")
     assert done.stdout.splitlines() == [str(sealed)], "one line, of the first process"
     assert json.loads((sealed / "provenance.json").read_text())["processes"] == 2
     assert_same(records(folder, shared), records(folder, whole))
-    run(folder, command(folder, training, passes, "--images-per-pass", 3))
+    alone(folder, training, passes, "--images-per-pass", 3)
     assert_same(records(folder, passes), records(folder, whole))
 
 
@@ -101,10 +110,10 @@ def test_two_processes_and_several_passes_give_the_losses_of_one(training: str, 
 def test_another_number_of_processes_keeps_the_data_order(folder: Path) -> None:
     training = TRAININGS[0]
     spans = ("--tier", folder / "frozen-spans.yaml")  # lines of the record span the interruption
-    said = stopped_after(folder, command(folder, training, "moved", *spans, processes=2), 2, "moved")
+    said = stopped_after(folder, launcher(words(folder, training, "moved", *spans)), 2, "moved")
     assert "the same command resumes it" in said
-    run(folder, command(folder, training, "moved", *spans, "--images-per-pass", 2))
-    run(folder, command(folder, training, "unmoved", *spans))
+    alone(folder, training, "moved", *spans, "--images-per-pass", 2)
+    alone(folder, training, "unmoved", *spans)
     assert_same(records(folder, "moved"), records(folder, "unmoved"), 8)
     (provenance,) = (folder / "moved").glob("frozen-*/provenance.json")
     segments = json.loads(provenance.read_text())["segments"]
@@ -121,7 +130,10 @@ def test_another_number_of_processes_keeps_the_data_order(folder: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_can_not_be_divided_is_said(more: tuple[Any, ...], processes: int, sentence: str, folder: Path) -> None:
-    done = run(folder, command(folder, TRAININGS[0], "never", *more, processes=processes), check=False)
+    if processes == 1:
+        done = alone(folder, TRAININGS[0], "never", *more, check=False)
+    else:
+        done = run(folder, launcher(words(folder, TRAININGS[0], "never", *more), processes), check=False)
     assert done.returncode != 0
     assert sentence in done.stderr
     assert "error: " in done.stderr

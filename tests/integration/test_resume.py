@@ -9,12 +9,11 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from date.catalogue import load, load_tier
 from date.errors import UserError
@@ -58,17 +57,10 @@ def segments(runs: Path) -> list[dict[str, Any]]:
     return json.loads((sealed(runs) / "provenance.json").read_text())["segments"]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder for all runs of this module, which share their data and train on one thread."""
-    folder = tmp_path_factory.mktemp("resumed runs")
+@pytest.fixture(scope="module", autouse=True)
+def tiers(folder: Path) -> None:
     (folder / "short.yaml").write_text(TIER)
     (folder / "long.yaml").write_text(LONG)
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DATE_DATA_ROOT", str(folder / "data"))
-        yield folder
-    torch.set_num_threads(threads)
 
 
 def go(runs: Path, **options: Any) -> Path:
@@ -224,16 +216,23 @@ def test_without_a_good_checkpoint_nothing_starts_over(folder: Path, monkeypatch
 
 @pytest.mark.slow
 def test_the_end_of_the_time_budget(folder: Path, undisturbed: Result) -> None:
-    """Slices: each process leaves in time with the status that means "resume me", until one finishes."""
-    runs, statuses = folder / "slices", []
+    """Slices: each process leaves in time with the status that means "resume me", until one finishes.
+
+    A budget that was too short for this machine, as busy as it is, to take a few steps is made longer.
+    """
+    runs, statuses, budget, steps = folder / "slices", [], 0.3, [0]
     with Commands(folder / "data", folder / "slices.log") as commands:
         while not statuses or statuses[-1] == RESUME_ME:
             began = time.monotonic()
-            arguments = ("train", TRAINING, "--tier", folder / "short.yaml", "--runs", runs, "--time-budget", "1.1")
+            arguments = ("train", TRAINING, "--tier", folder / "short.yaml", "--runs", runs, "--time-budget", budget)
             statuses.append(commands.run(*arguments))
-            assert statuses[-1] == 0 or time.monotonic() - began < 30
-            assert len(statuses) < 50, commands.said()
-        assert statuses[-1] == 0 and len(statuses) > 1, commands.said()
+            assert statuses[-1] == 0 or time.monotonic() - began < budget + 60
+            if statuses[-1] == RESUME_ME:
+                steps.append(checkpoint.steps(work(runs) / "checkpoints")[0][0])
+                budget *= 1.3 if steps[-1] < steps[-2] + 4 else 1
+            assert len(statuses) < 60, commands.said()
+        assert statuses[-1] == 0, commands.said()
+        assert steps[-1] > 0, "interrupted in mid-training"
         assert "interrupted after step" in commands.said() and "(time budget)" in commands.said()
     assert result(runs) == undisturbed
     assert [s["reason"] for s in segments(runs)] == ["time budget"] * (len(statuses) - 1) + ["finished"]
@@ -243,7 +242,7 @@ def test_the_end_of_the_time_budget(folder: Path, undisturbed: Result) -> None:
 def test_a_second_signal_leaves_at_once(folder: Path) -> None:
     with Commands(folder / "data", folder / "second.log") as commands:
         pid = commands.start(("train", TRAINING, "--tier", folder / "long.yaml", "--runs", folder / "second"))
-        assert wait_for(folder / "second", 3)
+        wait_for(folder / "second", 3, pid)
         kill(pid, signal.SIGSTOP)  # so that both signals are pending when it goes on
         kill(pid, signal.SIGTERM)
         kill(pid, signal.SIGUSR1)
@@ -258,7 +257,7 @@ def test_a_signal_that_comes_twice_at_once_is_one(folder: Path) -> None:
         tier = folder / "workers.yaml"
         tier.write_text(f"extends: {folder / 'long.yaml'}\nworkers: 2\n")
         pid = commands.start(("train", TRAINING, "--tier", tier, "--runs", folder / "twice"))
-        assert wait_for(folder / "twice", 3)
+        wait_for(folder / "twice", 3, pid)
         for worker in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
             kill(int(worker), signal.SIGTERM)
         kill(pid, signal.SIGTERM)
@@ -273,33 +272,36 @@ def lines(runs: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in runs.glob(".work/*/metrics.jsonl"))
 
 
-def wait_for(runs: Path, count: int, patience: float = 60) -> bool:
-    """Wait until the training under way has recorded so many lines; return whether it did in time."""
-    deadline = time.monotonic() + patience
-    while lines(runs) < count and time.monotonic() < deadline:
+def wait_for(runs: Path, count: int, pid: int) -> None:
+    """Wait until a training has recorded so many lines, or has ended."""
+    deadline = time.monotonic() + 600
+    while lines(runs) < count and Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline, f"process {pid} neither ends nor goes on"
         time.sleep(0.01)
-    return lines(runs) >= count
 
 
 def train_with_kills(
-    folder: Path, runs: Path, kills: int, patience: float = 60, between: Callable[[int], None] = lambda _: None
-) -> int:
-    """Kill a training at random moments, in start-up and in training; return how often."""
+    folder: Path, runs: Path, kills: int, between: Callable[[int], None] = lambda _: None
+) -> tuple[int, str]:
+    """Kill a training at random moments, in start-up and in training; return how often, and what it said."""
     rng, done = random.Random(0), 0
     arguments = ("train", TRAINING, "--tier", folder / "long.yaml", "--runs", runs, "--checkpoint-interval", "0.1")
     with Commands(folder / "data", folder / f"{runs.name}.log") as commands:
         for number in range(kills):
             before, pid = lines(runs), commands.start(arguments)
-            if rng.random() < 0.75:  # in the training; the others wherever the start-up is
-                wait_for(runs, before + 1, patience)
-            time.sleep(rng.uniform(0.0, 0.3))
+            if rng.random() < 0.75:
+                # Progress is counted in lines, of which there are 75, and not in time: on any machine it suffices.
+                wait_for(runs, before + rng.randint(1, 2), pid)
+                time.sleep(rng.uniform(0.0, 0.1))
+            else:  # wherever the start-up is
+                time.sleep(rng.uniform(0.0, 0.3))
             kill(pid)
             status = commands.wait()
             assert status in (-signal.SIGKILL, 0, 2), commands.said()
             done += status == -signal.SIGKILL
             between(number)
         assert commands.run(*arguments) == 0, commands.said()
-    return done
+        return done, commands.said()
 
 
 @pytest.fixture(scope="module")
@@ -311,8 +313,8 @@ def undisturbed_long(folder: Path) -> Result:
 
 @pytest.mark.slow
 def test_soak(folder: Path, undisturbed_long: Result) -> None:
-    kills = train_with_kills(folder, folder / "killed", 27)
-    assert kills >= 25
+    kills, said = train_with_kills(folder, folder / "killed", 27)
+    assert kills >= 25, said
     assert result(folder / "killed") == undisturbed_long
     reasons = [segment["reason"] for segment in segments(folder / "killed")]
     assert reasons.count("killed") > 15 and reasons[-1] == "finished"
@@ -336,8 +338,8 @@ def test_soak_on_a_disk_that_fills_up(folder: Path, undisturbed_long: Result) ->
         ballast.write_bytes(b"\0" * max(0, free - (number % 8) * 1_000_000))
 
     try:
-        train_with_kills(folder, runs, 26, 2.0, fill)
-        assert "No space left on device" in (folder / "small disk.log").read_text()
+        _, said = train_with_kills(folder, runs, 26, fill)
+        assert "No space left on device" in said
         outcome = result(runs)
     finally:
         subprocess.run(["umount", runs], check=True)

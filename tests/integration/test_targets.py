@@ -38,14 +38,18 @@ def test_the_crowd_table_needs_its_annotations(clone: Path) -> None:
 
 def test_tables_that_share_trainings_train_them_once(clone: Path) -> None:
     names = [f"table{i:02d}" for i in range(1, 12)]
-    found = plan(clone, *names, "figure3", "figure4", settings=("tier=paper",))
+    found = plan(clone, *names, "figure3", "figure4", "figure5", settings=("tier=paper",))
     assert found == {
-        "prepare_data": 2, "train": 40, "evaluate": 38, "nms_recall": 1, "count_complexity": 1, "table": 11, "figure": 2,
+        "prepare_data": 2, "train": 40, "evaluate": 38, "nms_recall": 1, "count_complexity": 1, "table": 11, "figure": 3,
     }  # fmt: skip
 
 
 def test_a_figure_needs_records_and_what_its_trainings_start_from(clone: Path) -> None:
     assert plan(clone, "figure3") == {"prepare_data": 1, "train": 4, "figure": 1}, "FCOS, from which two of three start"
+
+
+def test_the_trade_off_needs_the_evaluations_of_the_grid(clone: Path) -> None:
+    assert plan(clone, "figure5") == {"prepare_data": 1, "train": 14, "evaluate": 14, "figure": 1}
 
 
 def test_a_training_and_an_evaluation_by_name_for_every_seed(clone: Path) -> None:
@@ -58,7 +62,7 @@ def test_a_training_and_an_evaluation_by_name_for_every_seed(clone: Path) -> Non
 def test_groups_of_targets_follow_the_chosen_trainings(clone: Path) -> None:
     common = {"prepare_data": 1, "train": 4}
     assert plan(clone, "tables") == {**common, "evaluate": 4, "count_complexity": 1}
-    assert plan(clone, "figures") == common
+    assert plan(clone, "figures") == {**common, "evaluate": 1}, "of DATE-F, for Figure 5"
     assert plan(clone, "report") == {**common, "evaluate": 4, "count_complexity": 1}
     everything = plan(clone, "all", settings=("tier=paper", 'trainings=["*"]'))
     assert everything == {

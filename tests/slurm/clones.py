@@ -97,7 +97,7 @@ class Clone:
                 slurm.succeeds("scancel", job)
 
 
-def until(what: str, true: Callable[[], Any], seconds: float = 240) -> Any:
+def until(what: str, true: Callable[[], Any], seconds: float = 900) -> Any:
     end = time.monotonic() + seconds
     while not (value := true()):
         assert time.monotonic() < end, f"waited {seconds:g} s for {what}"

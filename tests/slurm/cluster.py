@@ -72,7 +72,7 @@ SlurmdTimeout=60
 SlurmctldTimeout=30
 # squeue, which the plugin asks, shows finished jobs this long.
 MinJobAge=600
-KillWait=5
+KillWait=30
 JobRequeue=1
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
@@ -297,7 +297,7 @@ def succeeds(*command: str) -> bool:
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
 
 
-def wait(what: str, ready: Callable[[], bool], seconds: float = 30) -> None:
+def wait(what: str, ready: Callable[[], bool], seconds: float = 120) -> None:
     """Wait until something is true.
 
     Raises:

@@ -31,7 +31,7 @@ def clones(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     settings = ["--config", f"tier={tier}", f"trainings={json.dumps(TRAININGS[:1])}", "--", target]
     running["two gpus"] = made["two gpus"].start(*ON_SLURM, "--set-resources", "train:gpu=2", *settings)
     for name, process in running.items():
-        assert process.wait(240) == 0, made[name].said[0].read_text()
+        assert process.wait(900) == 0, made[name].said[0].read_text()
     return made
 
 
@@ -75,5 +75,5 @@ def test_everything_is_submitted_from_the_clone_and_logged_in_it(clones: dict[st
 
 def test_the_same_command_finds_everything_done(clones: dict[str, Clone]) -> None:
     clone = clones["gpus"]
-    assert clone.start(*ON_SLURM, *COMMAND).wait(60) == 0
+    assert clone.start(*ON_SLURM, *COMMAND).wait(300) == 0
     assert "Nothing to be done" in clone.said[-1].read_text()

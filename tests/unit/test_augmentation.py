@@ -21,7 +21,7 @@ TRAININGS = {"12e": "date_f-r50-coco-12e", "36e": "date_f-r50-coco-36e", "crowdh
 SHORTS = {"36e": range(480, 801, 32), "crowdhuman": range(640, 897, 32)}
 LONGEST = {"12e": 1333, "36e": 1333, "crowdhuman": 1400}
 SIZES = [(640, 480), (427, 640), (500, 333), (1500, 500), (300, 900)]
-RUNS = 200
+RUNS = 100
 
 
 @dataclass

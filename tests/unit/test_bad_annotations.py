@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from date.catalogue import Dataset
@@ -23,6 +23,7 @@ from date.data.coco import examine
 from date.data.crowdhuman import read_odgt
 from date.errors import UserError
 from date.evaluation.coco import coco_metrics
+from tests.support.examples import examples
 
 SPLIT = {"annotations": "a.json", "images": "images"}
 DATASET = Dataset.model_validate({"name": "fuzz", "classes": ["a", "b"], "root": ".", "train": SPLIT, "val": SPLIT})
@@ -147,7 +148,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(100))
 @given(data=changed(annotations()))
 def test_changed_annotations_are_refused_in_words_or_counted_right(folder: Path, data: Any) -> None:
     (folder / "a.json").write_text(json.dumps(data))
@@ -172,7 +173,7 @@ def test_the_unchanged_annotations_are_accepted(folder: Path) -> None:
     check_counts(annotations(), found.manifest["splits"]["train"], folder / "a.json")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(content=st.binary(max_size=60), cut=st.integers(0, 900))
 def test_damaged_bytes_are_refused_in_words(folder: Path, content: bytes, cut: int) -> None:
     whole = json.dumps(annotations()).encode()
@@ -188,7 +189,7 @@ MASK = {"tag": "mask", "fbox": [0, 0, 9, 9], "vbox": [0, 0, 9, 9], "head_attr": 
 LINES = [{"ID": "1,a", "gtboxes": [PERSON, MASK]}, {"ID": "2,b", "gtboxes": []}, {"ID": "3,c", "gtboxes": [PERSON]}]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(300))
 @given(lines=st.lists(st.sampled_from(LINES).flatmap(changed) | st.sampled_from(LINES), min_size=1, max_size=3))
 def test_changed_odgt_lines_are_refused_in_words_or_read(folder: Path, lines: list[Any]) -> None:
     path = folder / "a.odgt"
@@ -206,7 +207,7 @@ def test_changed_odgt_lines_are_refused_in_words_or_read(folder: Path, lines: li
         ]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(content=st.binary(max_size=40), cut=st.integers(0, 700))
 def test_damaged_odgt_bytes_are_refused_in_words(folder: Path, content: bytes, cut: int) -> None:
     whole = "\n".join(map(json.dumps, LINES)).encode()

@@ -24,11 +24,17 @@ def edit(path: Path, **changes: Any) -> None:
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes, sort_keys=False))
 
 
-def test_the_four_trainings_of_table_1_are_there() -> None:
+def test_mini_and_paper_train_all_and_smoke_the_first_of_table_1() -> None:
     catalogue = load()
-    ids = {catalogue.trainings[name].id for name in load_tier("mini").trainings}
-    assert ids == {"T1", "T2", "T3", "T8"}
-    assert len({t.id for t in catalogue.trainings.values()}) == len(catalogue.trainings)
+    ids = {tier: {t.id for t in catalogue.select(load_tier(tier).trainings)} for tier in ("smoke", "mini", "paper")}
+    assert ids == {"smoke": {"T1", "T2", "T3", "T8"}, "mini": ids["paper"], "paper": {f"T{i}" for i in range(1, 41)}}
+
+
+def test_a_tier_without_the_length_of_a_part_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: mini\nsteps_per_epoch: {coco: 10}\n")
+    with pytest.raises(UserError, match="'steps_per_epoch' lacks crowdhuman"):
+        load_tier(str(path))
 
 
 def test_the_papers_forty_trainings() -> None:

@@ -8,17 +8,32 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from date.catalogue import Claim, Complexity, Higher, load, load_tier
+from date.catalogue import (
+    ROOT,
+    Claim,
+    Complexity,
+    Convergence,
+    Gap,
+    Higher,
+    Loss,
+    Ordered,
+    Within,
+    load,
+    load_tier,
+)
+from date.cli import main
+from date.config import load_settings
 from date.errors import UserError
 from date.reporting.claim_formats import claims_csv, claims_markdown
-from date.reporting.claims import Comparison, Outcome, conjunction, judge, judge_comparison
+from date.reporting.claims import VERDICTS, Comparison, Outcome, conjunction, judge, judge_comparison
 from date.reporting.report import write_report
 from date.reporting.scores import Sample, Scores
-from date.reporting.seeds import audit_seeds
+from date.reporting.seeds import audit_seeds, configured_seeds
+from date.reporting.tables import WORDS
 from date.results import load_annotation_recalls, load_complexity, load_results
 from sealed import add_complexity, add_paper, add_run, change, coco
 
@@ -116,6 +131,104 @@ def test_dropped_seeds_are_shown(tmp_path: Path) -> None:
         f"Seed 4 of {ONENET} was dropped: it was started and has no sealed result.",
         f"Seed 2 of {ONENET} has no result, others have.",
     ]
+
+
+def test_seeds_that_were_asked_for_and_have_no_result_are_shown(tmp_path: Path) -> None:
+    add_pairs(tmp_path, "smoke", {0: (38.0, 36.0), 1: (38.4, None), 5: (38.2, 36.4)})
+    settings = load_settings(
+        {"seeds": [0, 1], "seeds_of": {ONENET: [0, 1, 2]}, "trainings": [DATE_F, ONENET, FCOS, POTO]}
+    )
+    page = write_report("smoke", tmp_path, tmp_path / "reports", settings=settings).read_text()
+    missing = [f"Seeds 1, 2 of {ONENET} are missing: configured, and without any result."]
+    extra = [f"Seed 5 of {DATE_F}, {ONENET} has results without being configured; it counts like all others."]
+    assert (tmp_path / "reports" / "smoke" / "seeds.md").read_text().split("# Seeds\n\n")[1].splitlines() == [
+        f"- {sentence}" for sentence in missing + extra
+    ]
+    assert all(f"<li>{sentence}</li>" in page for sentence in missing + extra)
+    assert f"Seed 2 of {ONENET} is missing: configured, and without any result." in page, "beside the claim"
+    missing_trainings = page.split("<summary>Which</summary><p><code>")[1].split("<")[0].split(", ")
+    assert missing_trainings == ["retinanet-r50-coco-12e", FCOS, POTO], "two of the tier's and one that is chosen"
+    found = audit_seeds(
+        load_results(tmp_path, "smoke"), tmp_path, "smoke", configured_seeds(load(), settings, [DATE_F])
+    )
+    assert {run.training for run in found.kept} == {DATE_F, ONENET}
+    assert 1 in found.unfinished[FCOS], "known to be configured,"
+    assert not any(FCOS in sentence for sentence in found.sentences), (
+        "but a training without any result is told as that"
+    )
+
+
+def test_a_training_that_another_starts_from_has_that_ones_seeds() -> None:
+    settings = load_settings({"seeds": [0], "seeds_of": {"date_f_init-r50-coco-30k": [0, 3]}})
+    seeds = configured_seeds(load(), settings, ["date_f_init-r50-coco-30k"])
+    start = load().training("date_f_init-r50-coco-30k").init or ""
+    assert (seeds[start], configured_seeds(load(), settings, [])[start]) == ({0, 3}, {0})
+
+
+def test_a_failed_training_is_named_with_its_reason(tmp_path: Path) -> None:
+    add_pairs(tmp_path, "mini", {0: (38.0, 36.0), 1: (38.4, 36.1)})
+    (tmp_path / "mini" / ONENET / "seed2").mkdir()
+    runs = [
+        {"training": DATE_F, "seed": 0, "state": "done", "reason": "1 min"},
+        {"training": ONENET, "seed": 1, "state": "failed", "reason": "an older run of it"},  # it has a result now
+        {"training": ONENET, "seed": 2, "state": "failed", "reason": "the loss is not finite at step 120."},
+        {"training": DATE_F, "seed": 3, "state": "interrupted", "reason": ""},
+        {"training": DATE_F, "seed": 4, "state": "waiting", "reason": ""},
+    ]
+    status = tmp_path / "status.json"
+    status.write_text(json.dumps({"tier": "mini", "summary": "", "runs": runs}))
+    settings = load_settings({"seeds": [0, 1]})
+    write_report("mini", tmp_path, tmp_path / "reports", settings=settings, status=status)
+    told = [
+        f"Seed 3 of {DATE_F} is missing: its training is interrupted.",
+        f"Seed 2 of {ONENET} was dropped: its training failed: the loss is not finite at step 120.",
+    ]
+    said = (tmp_path / "reports" / "mini" / "seeds.md").read_text()
+    assert said.split("# Seeds\n\n")[1].splitlines() == [f"- {sentence}" for sentence in told]
+    claims = (tmp_path / "reports" / "mini" / "claims.md").read_text()
+    assert all(f"- {sentence}" in claims for sentence in told)
+    without = write_report("mini", tmp_path, tmp_path / "without", settings=settings).with_name("seeds.md").read_text()
+    assert f"Seed 2 of {ONENET} was dropped: it was started and has no sealed result." in without
+    for text, complaint in (
+        ("{}", "is not what `date status --json` prints"),
+        ('{"tier": "x", "runs": []}', "of the tier 'x'"),
+    ):
+        status.write_text(text)
+        with pytest.raises(UserError, match=f"{complaint}; make it by: python -m date status --tier mini --json > "):
+            write_report("mini", tmp_path, tmp_path / "reports", settings=settings, status=status)
+
+
+def test_the_command_line_takes_settings_and_failures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    add_pairs(tmp_path, "mini", {0: (38.0, 36.0)})
+    run = {"training": DATE_F, "seed": 2, "state": "failed", "reason": "out of memory"}
+    (tmp_path / "status.json").write_text(json.dumps({"tier": "mini", "runs": [run]}))
+    where = ["report", "--tier", "mini", "--results", str(tmp_path), "--reports", str(tmp_path / "reports")]
+    settings = json.dumps({"seeds": [0], "seeds_of": {ONENET: [0, 1]}})
+    assert main([*where, "--status", str(tmp_path / "status.json"), "--settings", settings]) == 0
+    assert (tmp_path / "reports" / "mini" / "seeds.md").read_text().splitlines()[-2:] == [
+        f"- Seed 2 of {DATE_F} was dropped: its training failed: out of memory.",
+        f"- Seed 1 of {ONENET} is missing: configured, and without any result.",
+    ]
+    assert main([*where, "--status", str(tmp_path / "nothing.json")]) == 2
+    assert "nothing.json is not there; make it by: python -m date status" in capsys.readouterr().err
+    assert main([*where, "--settings", '{"seed": [0]}']) == 2
+    assert "unknown key 'seed'; did you mean 'seeds'" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main([*where, "--settings", "seeds=0"])
+    assert "is not a JSON object; give settings as" in capsys.readouterr().err
+
+
+def test_equal_checkpoints_of_two_seeds_are_a_reuse_in_the_whole_report(tmp_path: Path) -> None:
+    add_pairs(tmp_path, "mini", {0: (38.0, 36.0), 1: (38.5, 36.1)})
+    first, copy = (tmp_path / "mini" / DATE_F / f"seed{seed}" for seed in (0, 1))
+    change(copy, weights_sha256=json.loads((first / "provenance.json").read_text())["weights_sha256"])
+    folder = write_report("mini", tmp_path, tmp_path / "reports", settings=load_settings({"seeds": [0, 1]})).parent
+    sentence = f"Left out: seed 1 of {DATE_F} has the same weights as seed 0 of {DATE_F}; one run does not count twice."
+    assert f"- {sentence}" in (folder / "seeds.md").read_text()
+    assert f"- {sentence}" in (folder / "claims.md").read_text()
+    assert f"run-{DATE_F}-seed1" not in (folder / "index.html").read_text(), "it is no run of its own"
+    row = next(line for line in (folder / "tables" / "table01.csv").read_text().splitlines() if ",DATE-F" in line)
+    assert ",38.0," in row, "38.25 with the copy"
 
 
 def test_nms_changes_nothing_needs_an_interval_within_the_margin(tmp_path: Path) -> None:
@@ -264,6 +377,17 @@ def test_mistakes_in_a_predicate(predicate: dict[str, Any], message: str) -> Non
 
     with pytest.raises(UserError, match=message):
         parse(Claim, {"name": "c", "sentence": "s", "place": "p", "predicate": predicate}, "claims.yaml, c")
+
+
+def test_the_documentation_has_every_kind_of_predicate_with_its_keys_and_every_verdict() -> None:
+    text = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
+    lines = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
+    for model in (Higher, Within, Ordered, Gap, Convergence, Loss, Complexity):
+        (kind,) = get_args(model.model_fields["kind"].annotation)
+        absent = [key for key in model.model_fields if key != "kind" and f"`{key}" not in lines[kind]]
+        assert not absent, (kind, absent)
+    for word in (*VERDICTS, *WORDS):
+        assert f"| {word} |" in text
 
 
 def test_a_claim_is_a_predicate_of_its_kind() -> None:

@@ -23,6 +23,7 @@ from date.data.coco import examine, manifest_digest, prepare, verify_weights
 from date.data.images import undecodable
 from date.errors import UserError
 from date.evaluation.coco import coco_metrics
+from tests.support.examples import examples
 
 DATASET = Dataset.model_validate(
     {
@@ -264,7 +265,7 @@ def test_files_that_are_no_annotations(tmp_path: Path, content: bytes, message: 
     assert message in problem
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30))
 @given(st.integers(0, 400))
 def test_truncated_json_is_one_sentence(tmp_path_factory: pytest.TempPathFactory, length: int) -> None:
     path = tmp_path_factory.mktemp("truncated") / "a.json"

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from date.evaluation.coco import METRICS, coco_metrics
 from date.evaluation.ground_truth import GroundTruth
 from date.training.metric import category_ids, detection_rows
+from tests.support.examples import examples
 
 
 def write_ground_truth(path: Path, images: int, annotations: list[dict[str, Any]]) -> Path:
@@ -58,7 +59,7 @@ _detection = st.tuples(st.integers(0, 3), st.sampled_from([*CATEGORIES, 11]), _b
 _flood = st.tuples(st.integers(0, 3), st.sampled_from(CATEGORIES), st.integers(0, 250), st.integers(0, 2**16))
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250))
 @given(
     st.lists(_annotation, max_size=12),
     st.lists(_detection, max_size=30),

@@ -41,6 +41,8 @@ from mmengine.model import BaseModel  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 from mmengine.structures import InstanceData  # noqa: E402
 
+from tests.support.examples import examples  # noqa: E402
+
 # pytest stays green where a full mmcv is installed: then its own operators are what is tested against the references,
 # and only the tests of the stand-in itself have nothing to test.
 stand_in_only = pytest.mark.skipif(
@@ -78,7 +80,7 @@ def reference_nms(boxes: np.ndarray, scores: np.ndarray, threshold: float, offse
     return kept
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=examples(150))
 @given(boxes_and_scores(), st.sampled_from([0.0, 0.3, 0.5, 0.6, 0.75]), st.sampled_from([0, 1]))
 def test_nms_equals_brute_force(case: tuple[np.ndarray, np.ndarray], threshold: float, offset: int) -> None:
     boxes, scores = case
@@ -107,7 +109,7 @@ def test_nms_score_threshold_and_max_num() -> None:
     assert nms(boxes, scores, 0.5, score_threshold=0.3, max_num=2)[1].tolist() == [1, 3]
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=examples(80))
 @given(boxes_and_scores(), st.booleans(), st.booleans())
 def test_batched_nms_equals_brute_force_per_class(
     case: tuple[np.ndarray, np.ndarray], class_agnostic: bool, split: bool
@@ -152,7 +154,7 @@ def reference_soft_nms(
     return [i for i, _ in done], [score for _, score in done]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=examples(150))
 @given(
     boxes_and_scores(),
     st.sampled_from(["naive", "linear", "gaussian"]),

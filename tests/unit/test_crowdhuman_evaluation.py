@@ -15,6 +15,7 @@ from literal_crowdhuman import literal_metrics
 from date.errors import UserError
 from date.evaluation.crowdhuman import REFERENCE_FPPI, crowdhuman_metrics, greedy_matches
 from date.evaluation.ground_truth import GroundTruth
+from tests.support.examples import examples
 
 Image = dict[str, Any]
 
@@ -73,7 +74,7 @@ crowd_image = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(st.lists(crowd_image, min_size=1, max_size=5))
 def test_equal_to_the_literal_protocol_on_small_crowds(images: list[Image]) -> None:
     same(images)

@@ -17,6 +17,7 @@ from date.config import fragment
 from date.models import DualAssignmentHead
 from date.models.assigners import ImageObjects, Points, assign_auxiliary
 from date.models.head import objects_of
+from tests.support.examples import examples
 
 CLASSES, CHANNELS = 4, 16
 SHAPES, STRIDES = ((6, 8), (3, 4), (2, 2)), (8, 16, 32)  # the last level has fewer points than candidates
@@ -81,7 +82,7 @@ def literal_assignment(
     return labels, sum(len({label for _, label in claim}) > 1 for claim in claims)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(st.integers(0, 10**6), st.integers(0, 12))
 def test_assignment_equals_literal_loops(seed: int, count: int) -> None:
     log_probs, bboxes, objects = make_case(seed, count)

@@ -179,7 +179,15 @@ frame.onload = () => {{
   out.push("key " + (!values.hidden && values.textContent !== first) + " " + (root.scrollWidth - root.clientWidth));
   plot.dispatchEvent(new Key("keydown", {{key: "Escape"}}));
   out.push("hidden " + values.hidden);
-  document.getElementById("out").textContent = out.join(", ") + ".";
+  const link = page.querySelector("td a[href^='#run-']"), run = page.getElementById(link.hash.slice(1));
+  const entry = run.closest("details"), closed = !entry.open;
+  link.click();
+  setTimeout(() => {{
+    out.push("link " + (closed && entry.open && page.activeElement === entry.querySelector("summary")));
+    const near = run.getBoundingClientRect().top;
+    out.push("seen " + (near >= 0 && near < 3000));
+    document.getElementById("out").textContent = out.join(", ") + ".";
+  }}, 300);
 }};
 </script></body>"""
 
@@ -198,6 +206,8 @@ def test_the_page_fits_its_window_in_a_browser(results: Path, tmp_path: Path, ti
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     told = re.findall(r'<p id="out">(.*?)</p>', done.stdout)
-    assert told == ["overflow 0, tables 12, requests 0, hover true, key true 0, hidden true."], done.stderr[-300:]
+    assert told == ["overflow 0, tables 13, requests 0, hover true, key true 0, hidden true, link true, seen true."], (
+        done.stderr[-300:]
+    )
     assert "CONSOLE" not in done.stderr, done.stderr
     assert page.stat().st_size < 10_000_000

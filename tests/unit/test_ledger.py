@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ def segment(from_step: int, *devices: str, reason: str = "finished", processes: 
 def test_what_a_tier_changes_is_named_beside_the_papers() -> None:
     changes = dict(tier_changes(load_tier("mini")))
     assert changes["batch size"] == "8 (the paper: 16)"
-    assert changes["lr"] == "0.002 (the paper: 0.0004)"
+    assert changes["lr"] == "0.001 (the paper: 0.0004)"
     assert changes["datasets"].startswith("coco scenes-mini, crowdhuman crowd-mini (the paper: coco coco2017")
     assert not {"workers", "summary", "name", "pad divisor"} & changes.keys()
     assert tier_changes(load_tier("paper")) == []
@@ -61,6 +63,22 @@ def test_the_ledger_of_a_run_that_was_moved_between_gpus(tmp_path: Path) -> None
     page = write_report("paper", tmp_path, tmp_path / "reports").read_text()
     assert f'id="ledger-{DATE_F}"' in page and f'href="#ledger-{DATE_F}"' in page
     assert run.digests["weights"] in page
+
+
+def test_tables_figures_and_claims_link_to_their_runs(tmp_path: Path) -> None:
+    for seed in (0, 3):
+        add_run(tmp_path, "mini", DATE_F, seed, {"o2o": coco(20.0), "o2m": coco(19.0)})
+    page = write_report("mini", tmp_path, tmp_path / "reports").read_text()
+    parts = dict(re.findall(r'<section aria-labelledby="(\w+)">(.*?)</section>', page, re.DOTALL))
+    rows = re.findall(r"<tr[^>]*>\s*<th scope=\"row\">.*?</tr>", parts["table01"], re.DOTALL)
+    runs = [f"#run-{DATE_F}-seed{seed}" for seed in (0, 3)]
+    linked = {i: re.findall(r'href="(#[^"]*)"', row) for i, row in enumerate(rows, 1)}
+    assert linked == {i: [f"#ledger-{DATE_F}", *runs] if i == 4 else [] for i in range(1, 8)}, "of DATE-F's row alone"
+    for name in ("table07", "convergence", "figure5", "claims", "runs"):
+        assert set(runs) <= set(re.findall(r'href="(#[^"]*)"', parts[name])), name
+    anchored = parts["ledger"].split(f'id="{runs[1][1:]}"')[1]
+    assert f"{DATE_F}-3" in anchored.split("</ul>")[0], "run, digests and segments of the seed follow its anchor"
+    assert hashlib.sha256(f"{DATE_F}-3".encode()).hexdigest() in anchored.split("</ul>")[0]
 
 
 def test_inferred_settings_and_starts_from_other_runs(tmp_path: Path) -> None:

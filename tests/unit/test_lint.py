@@ -140,7 +140,7 @@ def test_the_digits_of_a_printed_number_count() -> None:
         ("abs([table06.1 AP75 bracket] - [table06.1 AP75])", 0.7),
         ("max([table05.1 AP], min(36, [table05.2 AP]))", 36),
         ("[figure3 DATE-F, from FCOS] - [figure3 OneNet]", 1.1),
-        ("12 * [paper steps_per_epoch]", 87960),
+        ("12 * [paper steps_per_epoch.coco]", 87960),
         ("[date_r-r50-coco-12e lambda_o2m]", 2),
     ],
 )

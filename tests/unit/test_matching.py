@@ -13,6 +13,7 @@ from torch import Tensor
 
 from date.models import matching
 from date.models.matching import match, match_batch
+from tests.support.examples import examples
 
 Rng = np.random.Generator
 
@@ -66,7 +67,7 @@ KINDS: dict[str, Callable[[Rng, int, int], np.ndarray]] = {
 @pytest.mark.usefixtures("no_small_problems", "one_thread")
 def test_equals_scipy_on_random_matrices_in_every_layout(kind: str) -> None:
     rng = np.random.default_rng(list(KINDS).index(kind))
-    for case in range(850):
+    for case in range(400):
         num_objects = int(rng.integers(0, 21))
         # N < G, N = G, N around the block sizes, and some large matrices.
         sizes = [rng.integers(0, 30), num_objects, rng.integers(30, 120), 64 * num_objects + 7]
@@ -109,7 +110,7 @@ def test_ranks_points_by_quality_then_index(kind: str, layout: str) -> None:
             assert values.tolist() == quality[points, objects[:, None]].tolist()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(
     arrays(
         np.float32,

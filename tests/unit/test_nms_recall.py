@@ -16,6 +16,7 @@ from torchvision.ops import batched_nms
 from date.cli import main
 from date.evaluation.ground_truth import read_ground_truth
 from date.evaluation.nms_recall import THRESHOLDS, nms_recall, nms_survivors
+from tests.support.examples import examples
 
 THRESHOLD_LISTS = st.sampled_from([[0.5], [0.3, 0.5, 0.7], list(THRESHOLDS)])
 coordinate, extent = st.integers(0, 12).map(float), st.integers(0, 8).map(float)
@@ -31,7 +32,7 @@ def iou(a: Any, b: Any) -> float:
     return width * height / union if union > 0 else 0.0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(boxes_strategy, THRESHOLD_LISTS)
 def test_equal_to_a_plain_loop(boxes: list[Any], thresholds: list[float]) -> None:
     table = np.array(boxes, dtype=float).reshape(-1, 6)

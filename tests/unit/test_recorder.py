@@ -18,6 +18,7 @@ from date.errors import UserError
 from date.results import METRICS_SCHEMA, read_metrics
 from date.training.processes import Processes
 from date.training.recorder import NonFiniteLoss, Recorder
+from tests.support.examples import examples
 
 CPU = torch.device("cpu")
 ONE = Processes(0, 1, CPU)
@@ -127,7 +128,7 @@ def test_a_torn_last_line_is_taken_back(tmp_path: Path, undisturbed: list[dict[s
     assert timeless(lines(path)) == undisturbed
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(st.data())
 def test_any_history_of_kills_ends_in_the_same_record(
     tmp_path_factory: pytest.TempPathFactory, undisturbed: list[dict[str, Any]], data: st.DataObject

@@ -267,10 +267,14 @@ def test_page_is_well_formed_self_contained_and_marked(three_seeds: Path) -> Non
     assert "@import" not in source
     assert all(part.startswith("#") for part in source.split("url(")[1:])
     assert not any(word in source for word in ("fetch(", "XMLHttpRequest", "import(", "WebSocket", "sendBeacon"))
-    assert tags.count("caption") == tags.count("table") == len(load().tables) + 1
+    assert tags.count("caption") == tags.count("table") == len(load().tables) + 2, (
+        "and the runs, and the values of Figure 5"
+    )
     assert all(attrs.get("scope") for tag, attrs in reader.starts if tag == "th")
     figures = [attrs for tag, attrs in reader.starts if tag == "svg"]
-    assert [figure["role"] for figure in figures] == ["img", "img"], "convergence and, with OneNet alone, Figure 3"
+    assert [figure["role"] for figure in figures] == ["img"] * 3, (
+        "convergence, Figure 3 with OneNet alone, Figure 5 with one setting"
+    )
     assert "DATE-F 20.0" in (figures[0]["aria-label"] or "")
     assert "None of its trainings has results yet." in source, "Figure 4: no losses of the one-to-one branch"
     ids = [attrs["id"] for _, attrs in reader.starts if "id" in attrs]
@@ -339,7 +343,7 @@ def test_no_figure_is_left_where_no_curve_has_results(tmp_path: Path) -> None:
     change(tmp_path / "mini" / "fcos-r50-coco-36e" / "seed0", training="fcos-r50-coco-36e")
     page = write_report("mini", tmp_path, tmp_path / "reports")
     assert list(figures.iterdir()) == []
-    assert page.read_text(encoding="utf-8").count("None of its trainings has results yet.") == 3
+    assert page.read_text(encoding="utf-8").count("None of its trainings has results yet.") == 4
 
 
 def test_results_of_different_code_are_announced(tmp_path: Path) -> None:
@@ -437,6 +441,15 @@ def test_whatever_is_changed_or_cut_off_is_named(tmp_path: Path) -> None:
                 write_report("mini", tmp_path / name, tmp_path / "reports")
         (folder / name).write_text(whole)
         write_report("mini", tmp_path / name, tmp_path / "reports", ["table01"])
+
+
+def test_records_without_a_digest_are_read_even_where_no_number_is_of_them(tmp_path: Path) -> None:
+    folder = add_run(tmp_path, "mini", FCOS, 0, {"head": coco(20.0)})
+    change(folder, metrics_sha256=None)
+    assert load_results(tmp_path, "mini")[0].curve("AP") == [(100, 1.0), (200, 2.0)]
+    (folder / "metrics.jsonl").write_text("{\n" + (folder / "metrics.jsonl").read_text())
+    with pytest.raises(UserError, match="line 1 of .*metrics.jsonl is not JSON"):
+        write_report("mini", tmp_path, tmp_path / "reports", ["table01"])
 
 
 def test_results_without_a_digest_of_their_content_are_announced(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from date.evaluation.crowdhuman import METRICS as CROWD_METRICS
 from date.evaluation.detections import read_detections
 from date.evaluation.evaluate import IDENTITY, write_evaluation
 from date.evaluation.ground_truth import read_ground_truth
+from tests.support.examples import examples
 
 NAMES = ["a,1", "b,2", "c,3"]
 SIZES = [(100, 80), (120, 90), (60, 60)]
@@ -430,7 +431,7 @@ JUNK = st.one_of(
     st.lists(st.floats(), max_size=5),
     st.dictionaries(st.sampled_from(["id", "ID", "bbox", "score"]), st.integers(), max_size=2),
 )
-FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def places(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

@@ -43,6 +43,7 @@ from date.data.shapes import (
 )
 from date.data.synthetic import SceneSpec, area_thresholds, generate, png, scene_fingerprint
 from date.errors import UserError
+from tests.support.examples import examples
 
 # Digests of all annotation bytes and all decoded pixels of TINY datasets. They may only change with a new version.
 TINY = {"image_size": 64, "train_images": 5, "val_images": 4, "seed": 7}
@@ -313,7 +314,7 @@ def test_unknown_kind_version_and_field_are_refused() -> None:
 
 @pytest.mark.parametrize("name", list(OUTLINES))
 @given(seed=st.integers(0, 2**32), size=st.floats(9, 60), stretch=st.floats(0.85, 1.15))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 def test_boxes_are_the_extent_of_what_is_painted(name: str, seed: int, size: float, stretch: float) -> None:
     canvas = Canvas(np.zeros((128, 128, 3), dtype=np.int32))
     reach = OUTLINE_RADIUS * size / 2 * max(stretch, 1 / stretch)
@@ -341,7 +342,7 @@ def test_areas_of_simple_shapes_are_exact() -> None:
 
 
 @given(st.lists(st.floats(-20, 20), min_size=4, max_size=4), st.floats(0.5, 6), st.floats(0.5, 6))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20))
 def test_capsule_equals_the_union_of_its_discs(ends: list[float], r0: float, r1: float) -> None:
     x0, y0, x1, y1 = ends
     if math.hypot(x1 - x0, y1 - y0) < 1:

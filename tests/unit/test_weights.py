@@ -34,6 +34,7 @@ from date.training.weights import (
     load_checkpoint,
     match_state,
 )
+from tests.support.examples import examples
 
 STATE = {"neck.weight": torch.arange(6.0).view(2, 3), "backbone.bn.num_batches_tracked": torch.tensor(7)}
 
@@ -147,7 +148,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=examples(150))
 @given(st.sampled_from(["new.pth", "old.pth", "final.safetensors"]), st.floats(0, 1, exclude_max=True))
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_truncated_file_is_a_users_mistake(files: dict[str, bytes], name: str, share: float) -> None:
@@ -159,7 +160,7 @@ def test_a_truncated_file_is_a_users_mistake(files: dict[str, bytes], name: str,
             load_checkpoint(path)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=examples(150))
 @given(st.sampled_from(["any.pth", "any.safetensors"]), st.binary(max_size=200))
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_random_bytes_are_a_users_mistake(name: str, content: bytes) -> None:

@@ -1,5 +1,5 @@
 # Tables, figures and the page, from sealed results alone. What is asked for by name needs its own results only.
-from date.catalogue.targets import named_targets, trainings_of
+from date.catalogue.targets import find_target, trainings_of
 
 RUN_FILES = ("provenance.json", "metrics.jsonl", "evaluation.json")
 COMPLEXITY = "results/complexity.json"
@@ -10,9 +10,9 @@ def annotations_of(data):
     return [f"{RESULTS}/annotations/{name}.json" for name, entry in CATALOGUE.annotations.items() if entry.data in data]
 
 
-def table_inputs(wildcards):
+def table_results(name):
     """Return the results that the rows of one table need, chosen or not."""
-    table = CATALOGUE.tables[wildcards.table]
+    table = CATALOGUE.tables[name]
     files = of_runs(trainings_of(CATALOGUE, table), *RUN_FILES) + [COMPLEXITY] * bool(table.networks)
     return files + [f"{RESULTS}/annotations/{row.annotations}.json" for row in table.rows if row.annotations]
 
@@ -22,10 +22,14 @@ def pictures_of(trainings):
     return of_runs([name for name in trainings if name in CATALOGUE.pictured], "pictures.json")
 
 
-def figure_inputs(wildcards):
-    """Return the records of the trainings that one figure shows, and the pictures of those that it evaluates."""
-    target = named_targets(CATALOGUE)[wildcards.figure]
-    return of_runs(target.trainings, "provenance.json", "metrics.jsonl") + pictures_of(target.evaluated)
+def figure_results(name):
+    """Return the records of the trainings that one figure shows, and its evaluations or pictures."""
+    if name in CATALOGUE.pictures.sheets:
+        trainings = CATALOGUE.pictures.sheets[name].trainings
+        return of_runs(trainings, "provenance.json", "metrics.jsonl") + pictures_of(trainings)
+    figure = CATALOGUE.figures[name]
+    shown = pictures_of(figure.judged) if figure.views else of_runs(figure.judged, "evaluation.json")
+    return of_runs(figure.trainings, "provenance.json", "metrics.jsonl") + shown
 
 
 CHOSEN_ANNOTATIONS = annotations_of({CATALOGUE.training(name).data for name in TRAININGS})
@@ -44,10 +48,12 @@ rule report:
     localrule: True
     params:
         tier=SETTINGS.tier,
+        # Which seeds were asked for: the page names those that have no result.
+        settings=SETTINGS.model_dump_json(include={"seeds", "seeds_of", "trainings"}),
     message:
         "making the report"
     shell:
-        "python -m date report --tier {params.tier:q} 2>&1 | tee {log:q}"
+        "python -m date report --tier {params.tier:q} --settings {params.settings:q} 2>&1 | tee {log:q}"
 
 
 rule tables:
@@ -71,6 +77,7 @@ rule tables:
 rule figures:
     input:
         of_runs(TRAININGS, "provenance.json", "metrics.jsonl"),
+        of_runs(find_target(CATALOGUE, "figures", TRAININGS).evaluated, "evaluation.json"),
         pictures_of(TRAININGS),
     output:
         f"{REPORT}/figures.md",
@@ -87,7 +94,7 @@ rule figures:
 
 rule table:
     input:
-        table_inputs,
+        lambda wildcards: table_results(wildcards.table),
     output:
         multiext(f"{REPORT}/tables/{{table}}", ".md", ".csv", ".tex"),
     log:
@@ -103,7 +110,7 @@ rule table:
 
 rule figure:
     input:
-        figure_inputs,
+        lambda wildcards: figure_results(wildcards.figure),
     output:
         report(f"{REPORT}/figures/{{figure}}.svg", category="Figures", labels={"figure": "{figure}"}),
         multiext(f"{REPORT}/figures/{{figure}}", ".png", ".pdf"),

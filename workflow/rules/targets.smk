@@ -7,11 +7,14 @@ WANTED = named_targets(CATALOGUE)
 
 
 def files_of(name, target):
-    """Return the files of a target."""
+    """Return the files of a target.
+
+    Of a table or figure also the results that it shows: one that the report made of fewer would count as done.
+    """
     if name in CATALOGUE.tables:
-        return [f"{REPORT}/tables/{name}.md"]
+        return [f"{REPORT}/tables/{name}.md", *table_results(name)]
     if name in CATALOGUE.figures or name in CATALOGUE.pictures.sheets:
-        return [f"{REPORT}/figures/{name}.svg"]
+        return [f"{REPORT}/figures/{name}.svg", *figure_results(name)]
     return of_runs(target.trainings, "evaluation.json" if target.evaluated else "provenance.json")
 
 
