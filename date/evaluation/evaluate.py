@@ -240,7 +240,9 @@ def write_evaluation(
     """Write ``evaluation.json``, the compressed ``detections.npz`` and ``pictures.json``, each complete or not at all.
 
     Args:
-        record, detections, pictures: see `Evaluated`.
+        record: see `Evaluated`.
+        detections: see `Evaluated`.
+        pictures: see `Evaluated`.
         folder: that gets the files; it is made.
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """What a trained network makes of some validation images, recorded for the report's pictures: ``pictures.json``.
 
-Per image its pixels as a JPEG, the annotated objects, and of each branch the boxes from the lowest score that is drawn on,
-before NMS, and the points that the branch's loss calls positive. Coordinates are pixels of the image as annotated.
+Per image its pixels as a JPEG, the annotated objects, and of each branch the boxes before NMS, from the lowest score
+that is drawn on, and the points that the branch's loss calls positive. Coordinates are pixels of the annotated image.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def small_jpeg(path: Path) -> bytes:
     image = Image.fromarray(np.ascontiguousarray(decoded[..., ::-1]))
     image.thumbnail((LONG_SIDE, LONG_SIDE), Image.Resampling.LANCZOS)  # never enlarges
     buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0, optimize=True)
+    image.save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
     return buffer.getvalue()
 
 
@@ -223,10 +223,8 @@ def _columns(first: Tensor, *others: Tensor) -> Tensor:
 
 def _of_image(output: BranchOutput, image: int) -> BranchOutput:
     """Return a branch's output for one image of the batch."""
-    parts = {"cls": output.cls, "reg": output.reg}
-    if output.extra is not None:
-        parts["extra"] = output.extra
-    return replace(output, **{name: part[image : image + 1] for name, part in parts.items()})
+    extra = None if output.extra is None else output.extra[image : image + 1]
+    return replace(output, cls=output.cls[image : image + 1], reg=output.reg[image : image + 1], extra=extra)
 
 
 def positives(branch: Branch, output: BranchOutput, sample: Any) -> tuple[Tensor, Tensor, Tensor]:

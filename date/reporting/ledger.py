@@ -60,7 +60,9 @@ def used_by(catalogue: Catalogue, training: str) -> list[str]:
     """Return the rows and figures that rest on a training's checkpoint, e.g. ``table01.4`` and ``figure3``."""
     names = {e.name for e in catalogue.evaluations_of(training)}
     rows = [row.id for table in catalogue.tables.values() for row in table.rows if names & set(row.evaluations)]
-    return rows + [figure.name for figure in catalogue.figures.values() if training in figure.trainings]
+    figures = {name: figure.trainings for name, figure in catalogue.figures.items()}
+    figures |= {name: sheet.trainings for name, sheet in catalogue.pictures.sheets.items()}
+    return rows + [name for name, trainings in figures.items() if training in trainings]
 
 
 def tier_changes(tier: Tier) -> list[tuple[str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +14,15 @@ import jinja2
 from date.catalogue import METRICS, SETTING_LABELS, Catalogue, Tier
 from date.reporting import style
 from date.reporting.claims import VERDICTS, Outcome
-from date.reporting.figures import Drawing, Drawn
+from date.reporting.figures import Drawing
 from date.reporting.imports import import_mark, import_warnings
 from date.reporting.ledger import LedgerEntry
 from date.reporting.noise import SOURCES
+from date.reporting.pictures import PictureDrawing
 from date.reporting.scores import MISSING, number, signed
 from date.reporting.seeds import SeedAudit
 from date.reporting.tables import WORDS, FilledTable
-from date.reporting.tradeoff import TradeOffDrawing, values
+from date.reporting.tradeoff import TradeOffDrawing
 from date.results import PROVENANCE, SEAL, RunResult
 
 NOTHING_WRONG = "No result repeats another, and each training with results has exactly the configured seeds."
@@ -59,14 +59,14 @@ class RunLinks:
 class PageFigure:
     """A figure on the page."""
 
-    drawing: Drawing | TradeOffDrawing
+    drawing: Drawing | TradeOffDrawing | PictureDrawing
     svg: str | None
-    """Inline SVG; None where no curve has results."""
-    several_seeds: bool
+    """Inline SVG; None where nothing has results."""
+    several_seeds: bool = False
     data: str = ""
     """JSON of the curves and where they lie, for the values that the page shows under a pointer."""
     notes: Sequence[str] = ()
-    """Further sentences of the caption."""
+    """Further sentences of the caption; without an SVG they say why."""
     values: tuple[list[str], list[list[str]]] | None = None
     """Header and lines of a table of all values, where they are few."""
     lines: Sequence[str] = ()
@@ -113,68 +113,6 @@ def page(
         runs=_run_lines(results, results_dir),
         environments={letter: versions for versions, letter in _environments(results).items()},
     )
-
-
-def page_figure(drawing: Drawing, drawn: Drawn, path: Path, tier: Tier) -> PageFigure:
-    """Return a figure for the page from its SVG file, with its final values for screen readers."""
-    if not drawn:
-        return PageFigure(drawing, None, False)
-    ends = [
-        f"{panel.label}: {', '.join(f'{curve.label} {number(curve.mean[-1], curve.digits)}' for curve in curves)}"
-        for panel, curves in zip(drawing.panels, drawn.panels, strict=True)
-        if curves
-    ]
-    description = f"Against training iterations. Final values of {'; '.join(ends)}."
-    if tier.watermark is not None:
-        description += f" {tier.watermark}."
-    svg = style.inline_svg(path.read_text(encoding="utf-8"), drawing.name, drawing.title, description)
-    several = any(len(curve.seeds) > 1 for curves in drawn.panels for curve in curves)
-    seeds: dict[int, set[int]] = {}
-    for curve in itertools.chain.from_iterable(drawn.panels):
-        seeds.setdefault(curve.look, set()).update(curve.seeds)
-    entries = [(drawing.curves[look], sorted(found)) for look, found in sorted(seeds.items())]
-    runs = [RunLinks(entry.label, entry.training, found) for entry, found in entries]
-    return PageFigure(drawing, svg, several, _pointer_data(drawing, drawn), runs=runs)
-
-
-def page_trade_off(drawing: TradeOffDrawing, path: Path, tier: Tier) -> PageFigure:
-    """Return a figure of a trade-off for the page from its SVG file, with its front for screen readers."""
-    lines = [setting.training for setting in drawing.settings]
-    if not drawing.shown:
-        return PageFigure(drawing, None, False, values=values(drawing), lines=lines)
-    front = ", ".join(
-        f"{setting.grid} {setting.weights} with {number(setting.up.mean)} and {number(setting.across.mean)}"
-        for setting in drawing.front
-    )
-    labels = f"{drawing.trade_off.up_label} against {drawing.trade_off.across_label}"
-    description = f"An illustration of Pareto optimality, and {labels}. On the front: {front}."
-    if tier.watermark is not None:
-        description += f" {tier.watermark}."
-    svg = style.inline_svg(path.read_text(encoding="utf-8"), drawing.name, drawing.title, description)
-    runs = [RunLinks(f"{s.grid} {s.weights}", s.training, sorted(s.up.values)) for s in drawing.shown]
-    return PageFigure(drawing, svg, False, "", drawing.notes, values(drawing), lines, runs)
-
-
-def _pointer_data(drawing: Drawing, drawn: Drawn) -> str:
-    panels = [
-        {
-            "label": panel.label,
-            "box": axis.box,
-            "x": axis.x,
-            "y": axis.y,
-            "curves": [
-                {
-                    "label": curve.label,
-                    "digits": curve.digits,
-                    "steps": [round(step) for step in curve.steps],
-                    "mean": [round(value, curve.digits + 1) for value in curve.mean],
-                }
-                for curve in curves
-            ],
-        }
-        for panel, axis, curves in zip(drawing.panels, drawn.axes, drawn.panels, strict=True)
-    ]
-    return json.dumps(panels, separators=(",", ":"), ensure_ascii=True).replace("<", "\\u003c")
 
 
 def _template() -> jinja2.Template:

@@ -6,7 +6,7 @@ import base64
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from date.reporting import style
 from date.results import RunResult
 
 WIDTH, SIDE, GAP, TOP, LABEL, SCORE, COUNT, BOTTOM, MARK = 6.8, 0.12, 0.12, 0.36, 0.22, 0.13, 0.24, 0.08, 0.22
-"""Inches: of the figure; beside and between panels; of the heading, the views' names and their scores, the counts below an
-image; and at the bottom for legend and watermark, each."""
+"""Inches: of the figure; beside and between panels; of the heading, the views' names and their scores, the counts below
+an image; and at the bottom for legend and watermark, each."""
 TALLEST = 1.25
 """Height over width of the tallest panel; taller images are narrower than their column."""
 ONE_TO_ONE, ONE_TO_MANY = "#d55e00", "#0072b2"
@@ -57,11 +57,13 @@ class DrawnPictures:
 
     notes: list[str]
     """Sentences for the caption: what was counted by which threshold, and what is missing."""
-    description: str = ""
-    """For screen readers: what was counted on each image."""
+    counts: list[str] = field(default_factory=list)
+    """What was counted on each image, for screen readers, too."""
+    runs: list[RunResult] = field(default_factory=list)
+    """Whose pictures they are."""
 
     def __bool__(self) -> bool:
-        return bool(self.description)
+        return bool(self.counts)
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,11 @@ def write_pictures(
     images = records[0]["images"][: 1 if drawing.one_image else None]
     with style.style_context():
         counts, several = _draw(drawing, catalogue, tier, sources, images, stem)
-    notes = [*_notes(drawing, records[0], [s.run for s in sources if s.run is not None]), *absent]
+    runs = list({id(s.run): s.run for s in sources if s.run is not None}.values())
+    notes = [*_notes(drawing, records[0], runs), *absent]
     if several:
         notes.append("A view without an image is of a network that was evaluated on other images.")
-    return DrawnPictures(notes, " ".join(counts))
+    return DrawnPictures(notes, counts, runs)
 
 
 def _source(view: View, results: Sequence[RunResult]) -> _Source:
@@ -139,9 +142,7 @@ def _notes(drawing: PictureDrawing, record: dict[str, Any], runs: Sequence[RunRe
     if scores:
         each = "; ".join(f"{label}: from score {score:g}" for label, score in scores.items())
         notes.append(f"Boxes drawn and counted: {each}. NMS: by class, at IoU {record['nms']:g}.")
-    seeds = dict.fromkeys(f"{run.training} (seed {run.seed})" for run in runs)
-    checkpoints = {run.training: (run.provenance.get("weights_sha256") or "")[:12] for run in runs}
-    named = [f"{seed}, checkpoint {checkpoints[seed.split()[0]]}" for seed in seeds]
+    named = [f"{run.training} (seed {run.seed}), checkpoint {run.provenance['weights_sha256'][:12]}" for run in runs]
     return [*notes, f"Networks: {'; '.join(named)}."]
 
 
@@ -193,7 +194,8 @@ def _draw(
                 top = (y + tall + 0.05) / height
                 figure.text(middle, top, words, ha="center", va="bottom", size=7, color=style.MUTED)
             figure.text(middle, (y - 0.05) / height, text, ha="center", va="top", size=7.5, color=style.MUTED)
-            names[image["id"]] += f" {source.view.label}, {text};"
+            words = f"{source.view.label}: " if source.view.shows != "objects" else ""
+            names[image["id"]] += f" {words}{text};"
         y -= COUNT
     counts = [f"{text.removesuffix(';')}." for text in names.values()]
     if legend:
@@ -233,7 +235,9 @@ def _draw_view(axes: Axes, image: dict[str, Any], view: View, catalogue: Catalog
     if view.shows == "positives":
         _draw_boxes(axes, objects, LIGHT, SHADE)
         _draw_points(axes, branch["positives"], objects, color, view.branch == "o2o")
-        return f"{_counted(branch['positives'], _has_anchors(catalogue.training(view.training), view.branch))} for {total}"
+        return (
+            f"{_counted(branch['positives'], _has_anchors(catalogue.training(view.training), view.branch))} for {total}"
+        )
     boxes = [box for box in branch["boxes"] if box[4] >= (view.score or 0)]
     left = [box for box in boxes if box[6]]
     shown = boxes if view.shows == "before_nms" else left
@@ -283,9 +287,7 @@ def _size(stride: float) -> float:
     return 3.2 + 1.3 * math.log2(max(1.0, stride / FINEST_STRIDE))
 
 
-def _draw_legend(
-    figure: Figure, sources: Sequence[_Source], images: Sequence[dict[str, Any]], bottom: float
-) -> None:
+def _draw_legend(figure: Figure, sources: Sequence[_Source], images: Sequence[dict[str, Any]], bottom: float) -> None:
     """Say which size of marker is which stride, and which colour which kind of branch."""
     strides = {
         int(point[2])

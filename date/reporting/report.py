@@ -17,14 +17,13 @@ from date.errors import UserError, unknown_name
 from date.files import replace_text
 from date.reporting.claim_formats import claims_csv, claims_markdown
 from date.reporting.claims import Outcome, judge
-from date.reporting.figures import Drawing, Drawn, drawings, write_drawing
 from date.reporting.formats import comma_separated, latex, markdown
 from date.reporting.ledger import ledger, ledger_csv, ledger_markdown
-from date.reporting.page import NOTHING_WRONG, page, page_figure, page_trade_off
-from date.reporting.scores import Scores, number
+from date.reporting.page import NOTHING_WRONG, page
+from date.reporting.presented import Presented, Presenter, figure_names
+from date.reporting.scores import Scores
 from date.reporting.seeds import SeedAudit, audit_seeds, configured_seeds, failures
 from date.reporting.tables import FilledTable, fill
-from date.reporting.tradeoff import TradeOffDrawing, trade_offs, values_markdown, write_trade_off
 from date.results import RunResult, load_annotation_recalls, load_complexity, load_results
 
 TABLE_FORMATS: dict[str, Callable[[FilledTable], str]] = {"md": markdown, "csv": comma_separated, "tex": latex}
@@ -62,24 +61,17 @@ class Report:
         judged = self.catalogue.claims.values()
         return [judge(c, self.scores, self.results, self.tier, self.catalogue, self.audit) for c in judged]
 
-    def figure(self, drawing: Drawing) -> Drawn:
-        """Write a figure in every format and return the curves of its panels, none where nothing has results."""
-        return write_drawing(drawing, self.tier, self.results, self.folder / "figures" / drawing.name)
+    def figure(self, name: str) -> Presented:
+        """Write a figure in every format."""
+        folder = self.folder / "figures"
+        return Presenter(self.catalogue, self.tier, self.results, self.scores, folder).present(name)
 
-    def trade_offs(self, names: Sequence[str] | None = None) -> list[TradeOffDrawing]:
-        """Write the figures of trade-offs, by default all, in every format."""
-        found = [t for t in trade_offs(self.catalogue, self.scores) if names is None or t.name in names]
-        for drawing in found:
-            write_trade_off(drawing, self.tier, self.folder / "figures" / drawing.name)
-        return found
-
-    def all_figures(self) -> tuple[list[tuple[Drawing, Drawn]], list[TradeOffDrawing]]:
+    def all_figures(self) -> list[Presented]:
         """Write all figures, and ``figures.md`` with all of them."""
-        drawn = [(drawing, self.figure(drawing)) for drawing in drawings(self.catalogue)]
-        traded = self.trade_offs()
-        text = _figures_markdown(drawn, self.tier) + "".join(map(_trade_off_markdown, traded))
-        replace_text(self.folder / "figures.md", text)
-        return drawn, traded
+        figures = [self.figure(name) for name in figure_names(self.catalogue)]
+        text = "\n\n".join([*_marks(self.tier), *(figure.markdown for figure in figures)])
+        replace_text(self.folder / "figures.md", text + "\n")
+        return figures
 
 
 def write_report(
@@ -96,7 +88,8 @@ def write_report(
         tier_name: a tier's name, or the path of its YAML file.
         results_dir: the folder that holds ``<tier>/<training>/seed<N>/`` and ``complexity.json``.
         reports_dir: the folder that gets ``<tier>/``.
-        only: names of tables or figures, or ``tables`` or ``figures`` for all of them, to make nothing else.
+        only: names of tables, figures or sheets of pictures, or ``tables`` or ``figures`` for all of them, to make
+            nothing else.
         settings: whose seeds count as configured; by default those of ``experiments/config.yaml``.
         status: a file with what ``python -m date status --json`` printed, to say why runs have no result.
 
@@ -108,9 +101,7 @@ def write_report(
     """
     catalogue, tier = load(), load_tier(tier_name)
     makers = {"tables": Report.all_tables, "figures": Report.all_figures}
-    drawn_names = {drawing.name: drawing for drawing in drawings(catalogue)}
-    traded_names = [figure.name for figure in catalogue.figures.values() if figure.trade_off]
-    valid = [*makers, *catalogue.tables, *drawn_names, *traded_names]
+    valid = [*makers, *catalogue.tables, *figure_names(catalogue)]
     for name in only:
         if name not in valid:
             raise unknown_name("table or figure", name, valid)
@@ -140,21 +131,15 @@ def write_report(
             made = report.folder / "tables" / f"{name}.md"
         else:
             made = report.folder / "figures" / f"{name}.svg"
-            there = report.figure(drawn_names[name]) if name in drawn_names else report.trade_offs([name])[0].shown
-            if not there:
-                raise UserError(f"none of the trainings of {name} has results at tier {tier.name!r}; train them first.")
+            figure = report.figure(name).on_page
+            if figure.svg is None:
+                why = " ".join(figure.notes) or f"None of its trainings has results at tier {tier.name!r}."
+                raise UserError(f"{name} has nothing to show. {why} Train or evaluate them first.")
     return made
 
 
 def _whole(report: Report, results_dir: Path) -> Path:
-    tables, (drawn, traded) = report.all_tables(), report.all_figures()
-    figures = [
-        page_figure(drawing, panels, report.folder / "figures" / f"{drawing.name}.svg", report.tier)
-        for drawing, panels in drawn
-    ]
-    figures += [
-        page_trade_off(drawing, report.folder / "figures" / f"{drawing.name}.svg", report.tier) for drawing in traded
-    ]
+    tables, figures = report.all_tables(), report.all_figures()
     outcomes = report.claims()
     replace_text(report.folder / "claims.md", claims_markdown(outcomes, report.tier))
     replace_text(report.folder / "claims.csv", claims_csv(outcomes, report.tier))
@@ -168,7 +153,7 @@ def _whole(report: Report, results_dir: Path) -> Path:
         report.results,
         results_dir,
         tables,
-        figures,
+        [figure.on_page for figure in figures],
         outcomes,
         entries,
         report.audit,
@@ -178,42 +163,15 @@ def _whole(report: Report, results_dir: Path) -> Path:
     return report.folder / "index.html"
 
 
-def _figures_markdown(drawn: Sequence[tuple[Drawing, Drawn]], tier: Tier) -> str:
-    """Return a page with all figures, their final values, and the paper's where it gives them."""
-    blocks = [f"> **{text}**" for text in (tier.watermark or "").splitlines()]
-    for drawing, panels in drawn:
-        blocks += [f"# {drawing.title}", drawing.caption]
-        if not panels:
-            blocks.append("No result yet.")
-            continue
-        blocks.append(f"![{drawing.title}](figures/{drawing.name}.svg)")
-        paper = {curve.label: curve for curve in drawing.curves}
-        ends = []
-        for panel, curves in zip(drawing.panels, panels.panels, strict=True):
-            for curve in curves:
-                printed = paper[curve.label].end if panel.metric == "AP" else None
-                beside = f" (the paper: {number(printed)}, {paper[curve.label].place})" if printed is not None else ""
-                ends.append(
-                    f"- {panel.label}, {curve.label}: {number(curve.mean[-1], curve.digits)} at the end{beside}"
-                )
-        blocks.append("\n".join(ends))
-    return "\n\n".join(blocks) + "\n"
+def _marks(tier: Tier) -> list[str]:
+    """Return the tier's watermark as Markdown."""
+    return [f"> **{text}**" for text in (tier.watermark or "").splitlines()]
 
 
 def _seeds_markdown(audit: SeedAudit, tier: Tier) -> str:
     """Return what is wrong with the seeds of the results."""
-    blocks = [f"> **{text}**" for text in (tier.watermark or "").splitlines()]
     said = "\n".join(f"- {sentence}" for sentence in audit.sentences)
-    return "\n\n".join([*blocks, "# Seeds", said or NOTHING_WRONG]) + "\n"
-
-
-def _trade_off_markdown(drawing: TradeOffDrawing) -> str:
-    """Return a figure of a trade-off for the page with all figures: image, notes and all its values."""
-    shown = drawing.shown
-    image = (
-        [f"![{drawing.title}](figures/{drawing.name}.svg)", " ".join(drawing.notes)] if shown else ["No result yet."]
-    )
-    return "\n" + "\n\n".join([f"# {drawing.title}", drawing.caption, *image, values_markdown(drawing)]) + "\n"
+    return "\n\n".join([*_marks(tier), "# Seeds", said or NOTHING_WRONG]) + "\n"
 
 
 def report_page(reports_dir: Path, tier_name: str) -> Path:

@@ -179,6 +179,7 @@ def test_results_and_report_are_there(finished: Path) -> None:
             "metrics.jsonl",
             "evaluation.json",
             "detections.npz",
+            "pictures.json",
         }
     report = finished / "reports" / "smoke"
     for file in (
@@ -189,6 +190,8 @@ def test_results_and_report_are_there(finished: Path) -> None:
         "tables.md",
         "figures/convergence.svg",
         "figures/convergence.png",
+        "figures/figure1.pdf",
+        "figures/pictures_date.svg",
     ):
         assert (report / file).stat().st_size > 500, file
     assert not list((finished / "runs" / ".work").glob("smoke-*/"))

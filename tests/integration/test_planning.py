@@ -51,7 +51,7 @@ def test_a_training_from_the_first_plan_to_the_last(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["all", "table05", "figure3", "figures", "date_f-r50-coco-12e/o2m"])
+@pytest.mark.parametrize("target", ["all", "table05", "figure1", "figure3", "figures", "date_f-r50-coco-12e/o2m"])
 def test_plan_and_snakemake_want_the_same_jobs(target: str, tmp_path: Path) -> None:
     clone = copy_project(tmp_path / "a clone")
     wanted = jobs(snakemake(clone, "-c1", "-n", "--config", "tier=smoke", "seeds=[0,1]", "--", target))

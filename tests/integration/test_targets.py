@@ -38,9 +38,9 @@ def test_the_crowd_table_needs_its_annotations(clone: Path) -> None:
 
 def test_tables_that_share_trainings_train_them_once(clone: Path) -> None:
     names = [f"table{i:02d}" for i in range(1, 12)]
-    found = plan(clone, *names, "figure3", "figure4", "figure5", settings=("tier=paper",))
+    found = plan(clone, *names, "figure1", "figure3", "figure4", "figure5", settings=("tier=paper",))
     assert found == {
-        "prepare_data": 2, "train": 40, "evaluate": 38, "nms_recall": 1, "count_complexity": 1, "table": 11, "figure": 3,
+        "prepare_data": 2, "train": 40, "evaluate": 38, "nms_recall": 1, "count_complexity": 1, "table": 11, "figure": 4,
     }  # fmt: skip
 
 
@@ -50,6 +50,11 @@ def test_a_figure_needs_records_and_what_its_trainings_start_from(clone: Path) -
 
 def test_the_trade_off_needs_the_evaluations_of_the_grid(clone: Path) -> None:
     assert plan(clone, "figure5") == {"prepare_data": 1, "train": 14, "evaluate": 14, "figure": 1}
+
+
+def test_pictures_need_the_evaluations_that_record_them(clone: Path) -> None:
+    assert plan(clone, "figure1") == {"prepare_data": 1, "train": 3, "evaluate": 3, "figure": 1}
+    assert plan(clone, "pictures_crowd") == {"prepare_data": 1, "train": 1, "evaluate": 1, "figure": 1}
 
 
 def test_a_training_and_an_evaluation_by_name_for_every_seed(clone: Path) -> None:
@@ -62,7 +67,7 @@ def test_a_training_and_an_evaluation_by_name_for_every_seed(clone: Path) -> Non
 def test_groups_of_targets_follow_the_chosen_trainings(clone: Path) -> None:
     common = {"prepare_data": 1, "train": 4}
     assert plan(clone, "tables") == {**common, "evaluate": 4, "count_complexity": 1}
-    assert plan(clone, "figures") == {**common, "evaluate": 1}, "of DATE-F, for Figure 5"
+    assert plan(clone, "figures") == {**common, "evaluate": 4}, "of DATE-F for Figure 5, of all for pictures"
     assert plan(clone, "report") == {**common, "evaluate": 4, "count_complexity": 1}
     everything = plan(clone, "all", settings=("tier=paper", 'trainings=["*"]'))
     assert everything == {
@@ -75,6 +80,7 @@ def test_every_name_of_the_catalogue_is_a_target(clone: Path) -> None:
     output = snakemake(clone, "--list-target-rules")
     listed = set(output.split())
     assert {*catalogue.trainings, *catalogue.evaluations, *catalogue.tables, *catalogue.figures} <= listed
+    assert catalogue.pictures.sheets.keys() <= listed
     assert {"all", "report", "tables", "figures"} <= listed
 
 

@@ -65,6 +65,7 @@ class Project:
         digest = json.loads((folder / "provenance.json").read_text())["run_digest"]
         variants = dict.fromkeys(e.variant for e in load().evaluations_of(name))
         self._write(folder / "evaluation.json", {"run_digest": digest, "variants": variants} | changes)
+        self._write(folder / "pictures.json", {"run_digest": digest, "images": []})
 
     def interrupt(self, name: str, step: int, steps: int) -> None:
         training = load().training(name)
@@ -194,6 +195,9 @@ def test_evaluations_of_other_runs_and_missing_variants_are_made_anew(project: P
     assert look().evaluated(training, 0, State("cached")).why == "it judges another run"
     project.evaluate(NAME, variants={})
     assert look().evaluated(training, 0, State("cached")).why == "not judged yet: head"
+    project.evaluate(NAME)
+    (project.results / "smoke" / NAME / "seed0" / "pictures.json").unlink()
+    assert look().evaluated(training, 0, State("cached")).why == "it has no pictures yet"
 
 
 def test_a_damaged_result_is_a_sentence(project: Project) -> None:

@@ -365,7 +365,9 @@ def test_one_table_or_figure_alone(three_seeds: Path) -> None:
     assert "![Figure 3." in write_report("mini", three_seeds, reports, ["figures"]).read_text()
     with pytest.raises(UserError, match="unknown table or figure 'table5'; did you mean 'table05'"):
         write_report("mini", three_seeds, reports, ["table5"])
-    with pytest.raises(UserError, match="none of the trainings of figure4 has results at tier 'mini'"):
+    with pytest.raises(
+        UserError, match="figure4 has nothing to show. None of its trainings has results at tier 'mini'."
+    ):
         write_report("mini", three_seeds, reports, ["figure4"])
     before = (reports / "mini" / "tables" / "table05.md").read_bytes()
     write_report("mini", three_seeds, reports)
