@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 import json
 import random
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from date.catalogue import METRICS, Training, load
-from date.results import seal
+import numpy as np
+from PIL import Image
+
+from date.catalogue import METRICS, Choice, Training, load
+from date.evaluation.pictures import BOX_COLUMNS, PICTURES_SCHEMA, POINT_COLUMNS
+from date.results import PICTURES, seal
 
 
 def add_run(
@@ -65,6 +71,77 @@ def add_run(
     return folder
 
 
+OBJECTS = [[0.1, 0.1, 0.4, 0.5, 0], [0.5, 0.3, 0.9, 0.8, 1], [0.05, 0.6, 0.25, 0.95, 0]]
+"""Of every picture, in fractions of its sides, with their classes."""
+
+
+def jpeg(shade: int, size: tuple[int, int] = (100, 60), grain: int = 0) -> str:
+    """Return a picture in one shade, with grain of so many steps in either direction, as it stands in a record."""
+    rng = np.random.default_rng(shade)
+    pixels = np.full((size[1], size[0], 3), (shade, 90, 120)) + rng.integers(-grain, grain + 1, (size[1], size[0], 3))
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, format="JPEG", quality=88)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def add_pictures(
+    folder: Path,
+    branches: Iterable[str],
+    shade: int = 0,
+    size: tuple[int, int] = (100, 60),
+    grain: int = 0,
+    choice: Choice = Choice(images=3, objects=(3, 12)),  # noqa: B008 - never changed
+) -> None:
+    """Write the pictures of a run.
+
+    Each has three objects, and of each branch four boxes with scores of 0.9, 0.4, 0.25 and 0.15, of which NMS leaves the
+    first and the third, and four positive points, two of them in one place.
+    """
+    provenance = json.loads((folder / "provenance.json").read_text())
+    width, height = size
+
+    def placed(row: list[float]) -> list[float]:
+        return [row[0] * width, row[1] * height, row[2] * width, row[3] * height, *row[4:]]
+
+    first, second = OBJECTS[:2]
+    boxes = [
+        [*first[:4], 0.9, 0, 1],
+        [0.11, *first[1:4], 0.4, 0, 0],
+        [*second[:4], 0.25, 1, 1],
+        [0.1, 0.1, 0.2, 0.2, 0.15, 1, 0],
+    ]
+    points = [[0.2, 0.2, 8, 0], [0.2, 0.2, 8, 0], [0.6, 0.5, 16, 1], [0.15, 0.75, 8, 2]]
+    branch = {
+        "boxes": [placed(box) for box in boxes],
+        "positives": [[x * width, y * height, *rest] for x, y, *rest in points],
+    }
+    images = [
+        {
+            "id": i,
+            "file": f"{i}.jpg",
+            "width": width,
+            "height": height,
+            "jpeg": jpeg(shade + i, size, grain),
+            "objects": [placed(box) for box in OBJECTS],
+            "branches": dict.fromkeys(sorted(branches), branch),
+        }
+        for i in range(choice.images)
+    ]
+    record = {
+        "schema_version": PICTURES_SCHEMA,
+        **{key: provenance[key] for key in ("training", "tier", "seed", "run_digest", "weights_sha256")},
+        "choice": choice.model_dump(mode="json"),
+        "floor": 0.1,
+        "nms": 0.5,
+        "classes": ["a", "b"],
+        "box_columns": BOX_COLUMNS,
+        "point_columns": POINT_COLUMNS,
+        "images": images,
+        "none_because": None,
+    }
+    (folder / PICTURES).write_text(seal(record, indent=None))
+
+
 def change(folder: Path, **changes: Any) -> None:
     """Give a run another provenance in some keys, as if it had been sealed with them."""
     path = folder / "provenance.json"
@@ -94,8 +171,11 @@ def paper_numbers(evaluation: str) -> dict[str, float]:
     return numbers
 
 
-def add_paper(results: Path, tier: str, seeds: Iterable[int] = (0,), noise: float = 0.2) -> None:
-    """Write all of the paper's trainings, evaluations, counted networks and annotations: its own numbers and noise."""
+def add_paper(results: Path, tier: str, seeds: Iterable[int] = (0,), noise: float = 0.2, **pictures: Any) -> None:
+    """Write all of the paper's trainings, evaluations, counted networks and annotations: its own numbers and noise.
+
+    ``pictures`` go to `add_pictures`.
+    """
     catalogue = load()
     for training in catalogue.trainings.values():
         for seed in seeds:
@@ -108,7 +188,11 @@ def add_paper(results: Path, tier: str, seeds: Iterable[int] = (0,), noise: floa
             curve = [final * (1 - 0.6 / epoch**1.5) for epoch in range(1, 13)]
             losses = {f"o2o.loss_{kind}": rng.uniform(0.9, 1.1) for kind in ("cls", "reg", "iou")}
             areas = (32.0, 96.0)
-            add_run(results, tier, training.name, seed, variants, curve, 7330, (8, 11), areas=areas, losses=losses)
+            folder = add_run(
+                results, tier, training.name, seed, variants, curve, 7330, (8, 11), areas=areas, losses=losses
+            )
+            if choice := catalogue.picture_choice(training.name):
+                add_pictures(folder, training.branches, choice=choice, **pictures)
     add_complexity(results)
     folder = results / tier / "annotations"
     folder.mkdir()

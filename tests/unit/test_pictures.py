@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import itertools
 import json
@@ -24,9 +23,7 @@ from date.catalogue import ROOT, Catalogue, Choice, load, load_tier
 from date.config import fragment
 from date.errors import UserError
 from date.evaluation.pictures import (
-    BOX_COLUMNS,
     LONG_SIDE,
-    POINT_COLUMNS,
     Photographer,
     branch_pictures,
     choose,
@@ -36,8 +33,8 @@ from date.models import DualAssignmentHead, branches
 from date.models.assigners import ImageObjects
 from date.reporting.pictures import picture_drawings, write_pictures
 from date.reporting.report import write_report
-from date.results import load_results, seal
-from sealed import add_run, coco
+from date.results import load_results
+from sealed import add_pictures, add_run, coco, jpeg
 
 DATE_F, ONENET, FCOS, RETINANET = (f"{name}-r50-coco-12e" for name in ("date_f", "onenet", "fcos", "retinanet"))
 
@@ -294,51 +291,6 @@ def test_a_training_without_pictures_says_why(tmp_path: Path) -> None:
 
 
 # The report's side, of constructed records.
-
-OBJECTS = [[10.0, 10.0, 40.0, 30.0, 0], [50.0, 20.0, 90.0, 50.0, 1], [5.0, 40.0, 25.0, 58.0, 0]]
-
-
-def jpeg(shade: int) -> str:
-    buffer = io.BytesIO()
-    Image.new("RGB", (100, 60), (shade, 90, 120)).save(buffer, format="JPEG")
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
-def add_pictures(folder: Path, branch_names: tuple[str, ...], images: int = 3, shade: int = 0, **changes: Any) -> None:
-    """Write the pictures of a run: in each image four boxes a branch, scores 0.9 to 0.15, of which NMS leaves two."""
-    provenance = json.loads((folder / "provenance.json").read_text())
-    boxes = [
-        [10, 10, 40, 30, 0.9, 0, 1],
-        [11, 10, 40, 31, 0.4, 0, 0],
-        [50, 20, 90, 50, 0.25, 1, 1],
-        [5, 5, 9, 9, 0.15, 1, 0],
-    ]
-    points = [[12.0, 12.0, 8, 0], [12.0, 12.0, 8, 0], [60.0, 30.0, 16, 1], [15.0, 45.0, 8, 2]]
-    branch = {"boxes": boxes, "positives": points}
-    record = {
-        "schema_version": 1,
-        **{key: provenance[key] for key in ("training", "tier", "seed", "run_digest", "weights_sha256")},
-        "choice": {"images": 3, "objects": [3, 12], "prefer": "first"},
-        "floor": 0.1,
-        "nms": 0.5,
-        "classes": ["a", "b"],
-        "box_columns": BOX_COLUMNS,
-        "point_columns": POINT_COLUMNS,
-        "images": [
-            {
-                "id": i,
-                "file": f"{i}.jpg",
-                "width": 100,
-                "height": 60,
-                "jpeg": jpeg(shade + i),
-                "objects": OBJECTS,
-                "branches": dict.fromkeys(branch_names, branch),
-            }
-            for i in range(images)
-        ],
-        "none_because": None,
-    }
-    (folder / "pictures.json").write_text(seal(record | changes, indent=None))
 
 
 @pytest.fixture
