@@ -252,6 +252,11 @@ class Figure(Entry):
         return f"figure{self.number}"
 
     @property
+    def heading(self) -> str:
+        """Number and title."""
+        return f"Figure {self.number}. {self.title}"
+
+    @property
     def trainings(self) -> list[str]:
         """The trainings whose records, evaluations or pictures the figure needs."""
         return list(dict.fromkeys([*(curve.training for curve in self.curves), *self.judged]))

@@ -93,7 +93,7 @@ def drawings(catalogue: Catalogue) -> list[Drawing]:
         tuple(entries),
     )
     figures = [
-        Drawing(f.name, f"Figure {f.number}. {f.title}", f.caption, tuple(f.panels), tuple(f.curves))
+        Drawing(f.name, f.heading, f.caption, tuple(f.panels), tuple(f.curves))
         for f in catalogue.figures.values()
         if f.curves
     ]
