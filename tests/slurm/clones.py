@@ -80,6 +80,13 @@ class Clone:
         lease = next(self.folder.glob(f"runs/.work/{self.tier}-{training}-s0-*/lease.json"))
         return json.loads(lease.read_text())["pid"]
 
+    def resumed(self, training: str) -> bool:
+        """Say whether a second process has begun to work on a training."""
+        if any(self.folder.glob(f"runs/{self.tier}-{training}-s0-*/provenance.json")):
+            return True
+        journals = self.folder.glob(f"runs/.work/{self.tier}-{training}-s0-*/segments.jsonl")
+        return any(path.read_text().count('"begin"') > 1 for path in journals)
+
     def gave_way(self, training: str, job: str) -> bool:
         """Say whether another job of a training gave its GPU back until a job has ended."""
         logs = (self.folder / f"logs/slurm/rule_train/{training}_0").glob("*.log")

@@ -104,6 +104,8 @@ def suffer(story: Story) -> None:
         story.orphan = clone.job(SLICED) or ""
         resubmitted = re.compile(rb"Trying to restart job")
         until("new jobs of what was lost", lambda: len(resubmitted.findall(clone.said[0].read_bytes())) >= 3)
+        # Before the next Snakemake submits jobs of the same trainings, of which either could come first.
+        until("requeued jobs at work again", lambda: clone.resumed(REQUEUED) and clone.resumed(PREEMPTED))
     finally:
         os.killpg(first.pid, signal.SIGKILL)
     first.wait()

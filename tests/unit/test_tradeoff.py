@@ -104,7 +104,9 @@ def test_the_figure_by_name_in_every_format_and_on_the_page(tmp_path: Path) -> N
 
 def test_a_grid_without_any_result_leaves_no_figure(tmp_path: Path) -> None:
     add(tmp_path, "mini", DATE_F, 20.0, None)
-    with pytest.raises(UserError, match="figure5 has nothing to show. None of its trainings has results at tier 'mini'."):
+    with pytest.raises(
+        UserError, match="figure5 has nothing to show. None of its trainings has results at tier 'mini'."
+    ):
         write_report("mini", tmp_path, tmp_path / "reports", ["figure5"])
     page = write_report("mini", tmp_path, tmp_path / "reports")
     assert not list((page.parent / "figures").glob("figure5.*"))
