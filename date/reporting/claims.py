@@ -168,7 +168,8 @@ def _scored(
     common = sorted(set.intersection(*seeded)) if seeded else []
     lacking = tuple(name for (_, name), (_, sample) in zip(terms, samples, strict=True) if not sample.n)
     values = {} if lacking else {seed: sum(sign * s.at(seed) for sign, s in samples) for seed in common}
-    label = "".join(f" {MINUS if sign < 0 else '+'} {name}" for sign, name in terms).removeprefix(" + ")
+    ordered = sorted(terms, reverse=True, key=lambda term: term[0]) if terms[0][0] < 0 else terms
+    label = "".join(f" {MINUS if sign < 0 else '+'} {name}" for sign, name in ordered).removeprefix(" + ")
     return Comparison(label, METRICS[metric].name, Sample(values), margin, paper, _stated(terms, metric), lacking)
 
 

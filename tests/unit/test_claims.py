@@ -235,7 +235,11 @@ def test_nms_changes_nothing_needs_an_interval_within_the_margin(tmp_path: Path)
     for tier, changes in (("paper", [0.1, 0.05, 0.12]), ("mini", [0.5, 0.52, 0.48])):
         for seed, more in enumerate(changes):
             add_run(tmp_path, tier, DATE_F, seed, {"o2o": coco(37.0 + seed), "o2o_nms50": coco(37.0 + seed + more)})
-    assert outcome(tmp_path, "paper", "nms_changes_nothing_12e").verdict == "SUPPORTED"
+    found = outcome(tmp_path, "paper", "nms_changes_nothing_12e")
+    assert found.verdict == "SUPPORTED"
+    both = (f"{DATE_F}/o2o_nms50", f"{DATE_F}/o2o")
+    labels = [f"{a} \N{MINUS SIGN} {b}" for a, b in (both, both[::-1])]
+    assert [part.comparison.label for part in found.parts] == labels, "no label begins with a minus"
     assert outcome(tmp_path, "mini", "nms_changes_nothing_12e").verdict == "CONTRADICTED"
     # One seed says nothing: the noise between two runs is not that of one checkpoint judged twice.
     add_run(tmp_path / "one", "paper", DATE_F, 0, {"o2o": coco(37.0), "o2o_nms50": coco(37.0)})
