@@ -3,8 +3,8 @@
 
     python tests/slurm/cluster.py start      install what is missing, then bring it up (again: nothing happens)
     python tests/slurm/cluster.py status     the daemons and the partitions
-    python tests/slurm/cluster.py stop       cancel its jobs and end the daemons that ``start`` began
-    python tests/slurm/cluster.py destroy    stop, and remove its state and configuration
+    python tests/slurm/cluster.py stop       cancel its jobs, end the daemons that ``start`` began, remove its configuration
+    python tests/slurm/cluster.py destroy    stop, and remove its state
 
 It has munge, slurmctld, slurmd, accounting (slurmdbd on a private MariaDB), and GPUs that are null devices. State,
 logs and process ids lie in DATE_SLURM_STATE, by default /var/tmp/date-slurm. The configuration has to lie in
@@ -228,7 +228,11 @@ def start_accounting() -> None:
 
 
 def stop() -> None:
-    """Cancel the cluster's jobs and end its daemons, by the process ids that they wrote."""
+    """Cancel the cluster's jobs, end its daemons by the process ids that they wrote, and remove its configuration.
+
+    With a configuration and no controller every Snakemake on the machine waits ten seconds as it starts, since the
+    executor plugin asks Slurm for its settings.
+    """
     if alive("slurmctld") and alive("slurmd"):
         jobs = output("squeue", "-h", "-o", "%A").split()
         if jobs:
@@ -237,6 +241,10 @@ def stop() -> None:
                 wait("the jobs", lambda: not output("squeue", "-h").strip(), seconds=15)
     for daemon in DAEMONS:
         end(daemon)
+    for name in ("slurm.conf", "gres.conf", "cgroup.conf", "slurmdbd.conf"):
+        file = ETC / name
+        if file.exists() and MARK in file.read_text():
+            file.unlink()
 
 
 def end(daemon: str, how: signal.Signals = signal.SIGTERM) -> None:
@@ -247,12 +255,8 @@ def end(daemon: str, how: signal.Signals = signal.SIGTERM) -> None:
 
 
 def destroy() -> None:
-    """Stop the cluster and remove its state and configuration."""
+    """Stop the cluster and remove its state."""
     stop()
-    for name in ("slurm.conf", "gres.conf", "cgroup.conf", "slurmdbd.conf"):
-        file = ETC / name
-        if file.exists() and MARK in file.read_text():
-            file.unlink()
     shutil.rmtree(STATE, ignore_errors=True)
 
 
