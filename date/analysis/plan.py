@@ -149,7 +149,7 @@ def _names(catalogue: Catalogue, asked: dict[str, list[str]]) -> Any:
     shown = {
         name: target
         for name, target in named_targets(catalogue).items()
-        if name in (*catalogue.tables, *catalogue.figures, *catalogue.pictures.sheets)
+        if name in (*catalogue.tables, *catalogue.drawn)
     }
 
     def names(task: Task) -> list[str]:

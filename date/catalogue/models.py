@@ -11,7 +11,7 @@ from pydantic import Field, computed_field, model_validator
 from date.catalogue.claims import Claim
 from date.catalogue.entries import ROOT, Entry
 from date.catalogue.paper import AnnotationEvaluation, Figure, Row, Statement, Table
-from date.catalogue.pictures import Choice, Pictures, trainings_in
+from date.catalogue.pictures import Choice, Pictures, Sheet, trainings_in
 from date.data.synthetic import SceneSpec, area_thresholds
 from date.errors import unknown_name
 
@@ -268,11 +268,15 @@ class Catalogue(Entry):
         return [e for e in self.evaluations.values() if e.training == training]
 
     @property
+    def drawn(self) -> dict[str, Figure | Sheet]:
+        """The paper's figures and the sheets of pictures, by name."""
+        return {**self.figures, **self.pictures.sheets}
+
+    @property
     def pictured(self) -> list[str]:
         """The trainings whose evaluations record pictures: those that a figure or a sheet views."""
-        views = [view for figure in self.figures.values() for view in figure.views]
-        views += [view for sheet in self.pictures.sheets.values() for view in sheet.views]
-        return [name for name in self.trainings if name in trainings_in(views)]
+        viewed = trainings_in([view for figure in self.drawn.values() for view in figure.views])
+        return [name for name in self.trainings if name in viewed]
 
     def picture_choice(self, training: str) -> Choice | None:
         """Return the rule by which the images of a training's pictures are chosen; None where it is not pictured."""

@@ -62,6 +62,11 @@ class Sheet(Entry):
         """The trainings whose pictures it needs."""
         return trainings_in(self.views)
 
+    @property
+    def judged(self) -> list[str]:
+        """The trainings that have to be evaluated for it: all."""
+        return self.trainings
+
 
 class Pictures(Entry):
     """``pictures.yaml``: what evaluations record of some validation images, and the figures made of it."""

@@ -32,8 +32,7 @@ def named_targets(catalogue: Catalogue) -> dict[str, Target]:
     tables = {name: trainings_of(catalogue, table) for name, table in catalogue.tables.items()}
     return {
         **{name: Target(trainings, trainings) for name, trainings in tables.items()},
-        **{name: Target(f.trainings, f.judged) for name, f in catalogue.figures.items()},
-        **{name: Target(sheet.trainings, sheet.trainings) for name, sheet in catalogue.pictures.sheets.items()},
+        **{name: Target(f.trainings, f.judged) for name, f in catalogue.drawn.items()},
         **{name: Target([name], []) for name in catalogue.trainings},
         **{e.name: Target([e.training], [e.training]) for e in catalogue.evaluations.values()},
     }
@@ -52,8 +51,7 @@ def find_target(catalogue: Catalogue, name: str, chosen: Sequence[str]) -> Targe
     """
     targets = named_targets(catalogue)
     if name in GROUPS:
-        judged = {training for figure in catalogue.figures.values() for training in figure.judged}
-        judged.update(catalogue.pictured)
+        judged = {training for figure in catalogue.drawn.values() for training in figure.judged}
         return Target(list(chosen), [t for t in chosen if name != "figures" or t in judged])
     if name not in targets:
         raise unknown_name("target", name, [*targets, *GROUPS])

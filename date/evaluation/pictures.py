@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from date.catalogue import Choice
 from date.errors import UserError
+from date.evaluation.nms_recall import overlapping_pairs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,14 +52,9 @@ def choose(infos: Sequence[dict[str, Any]], choice: Choice) -> list[dict[str, An
 def _overlapping_pairs(info: dict[str, Any]) -> int:
     """Return how many pairs of an image's objects of one class have an IoU over `OVERLAP`."""
     objects = objects_in(info)
-    boxes, labels = np.array([o["bbox"] for o in objects]), np.array([o["bbox_label"] for o in objects])
-    corner, extent = boxes[:, :2], boxes[:, 2:]
-    sides = np.minimum(extent[:, None], extent) - np.maximum(corner[:, None], corner)
-    shared = sides.clip(min=0).prod(-1)
-    areas = (extent - corner).prod(-1)
-    union = areas[:, None] + areas - shared
-    pairs = (shared > OVERLAP * union) & (labels[:, None] == labels)
-    return (int(pairs.sum()) - len(objects)) // 2
+    labels = np.array([o["bbox_label"] for o in objects])
+    first, second, _ = overlapping_pairs(np.array([o["bbox"] for o in objects], dtype=float), OVERLAP)
+    return int((labels[first] == labels[second]).sum())
 
 
 def no_pictures(why: str) -> dict[str, Any]:

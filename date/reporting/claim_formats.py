@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from date.catalogue import Tier
 from date.reporting.claims import VERDICTS, Judged, Outcome
+from date.reporting.formats import marks
 from date.reporting.noise import SOURCES
 from date.reporting.scores import MISSING, signed
 
@@ -19,7 +20,7 @@ CSV_COLUMNS = (
 
 def claims_markdown(outcomes: Sequence[Outcome], tier: Tier) -> str:
     """Return all claims with their verdicts as GitHub Markdown."""
-    blocks = [f"> **{text}**" for text in (tier.watermark or "").splitlines()]
+    blocks = marks(tier.watermark)
     counts = {word: sum(outcome.verdict == word for outcome in outcomes) for word in VERDICTS}
     blocks += ["# Claims", ", ".join(f"{count} {word}" for word, count in counts.items() if count) + "."]
     for outcome in outcomes:

@@ -139,7 +139,7 @@ def comparisons(claim: Claim, scores: Scores, results: Sequence[RunResult], cata
             terms = [(1, predicate.evaluation), (-1, other)]
             found.append(_scored(scores, terms, predicate.metric, -predicate.by, paper))
             if not predicate.better_too:
-                terms = [(-sign, name) for sign, name in terms]
+                terms = [(1, other), (-1, predicate.evaluation)]
                 found.append(_scored(scores, terms, predicate.metric, -predicate.by, -paper))
         return found
     if isinstance(predicate, Ordered):
@@ -168,8 +168,7 @@ def _scored(
     common = sorted(set.intersection(*seeded)) if seeded else []
     lacking = tuple(name for (_, name), (_, sample) in zip(terms, samples, strict=True) if not sample.n)
     values = {} if lacking else {seed: sum(sign * s.at(seed) for sign, s in samples) for seed in common}
-    ordered = sorted(terms, reverse=True, key=lambda term: term[0]) if terms[0][0] < 0 else terms
-    label = "".join(f" {MINUS if sign < 0 else '+'} {name}" for sign, name in ordered).removeprefix(" + ")
+    label = "".join(f" {MINUS if sign < 0 else '+'} {name}" for sign, name in terms).removeprefix(" + ")
     return Comparison(label, METRICS[metric].name, Sample(values), margin, paper, _stated(terms, metric), lacking)
 
 

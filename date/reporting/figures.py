@@ -187,8 +187,7 @@ def write_drawing(drawing: Drawing, tier: Tier, results: Sequence[RunResult], st
     """
     panels = [curves(drawing, panel, results) for panel in drawing.panels]
     if not any(panels):
-        for kind in style.FORMATS:
-            stem.with_name(f"{stem.name}.{kind}").unlink(missing_ok=True)
+        style.remove_figure(stem)
         return Drawn([], [])
     names = {entry.training for entry in drawing.curves}
     shown = [run for run in results if run.training in names]

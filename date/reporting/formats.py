@@ -33,10 +33,20 @@ def markdown(filled: FilledTable) -> str:
         texts += [str(len(line.seeds) or MISSING)] if seeds else []
         texts += [text for cell in line.cells.values() for text in _markdown_parts(cell)[: len(filled.parts)]]
         body.append([text.replace("|", r"\|") for text in texts])
-    top = [f"> **{text}**" for text in (filled.watermark or "").splitlines()]
     notes = [f"- {note}" for note in filled.notes]
-    blocks = ["\n".join(top), f"# {filled.title}", table.caption, aligned(header, body), "\n".join(notes)]
+    blocks = [
+        "\n".join(marks(filled.watermark)),
+        f"# {filled.title}",
+        table.caption,
+        aligned(header, body),
+        "\n".join(notes),
+    ]
     return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def marks(watermark: str | None) -> list[str]:
+    """Return a tier's watermark as Markdown, a block a line."""
+    return [f"> **{text}**" for text in (watermark or "").splitlines()]
 
 
 def setting_name(name: str) -> str:

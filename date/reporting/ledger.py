@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from date.catalogue import Catalogue, Tier, Training, load_tier
+from date.reporting.formats import marks
 from date.reporting.scores import MISSING
 from date.results import RunResult
 
@@ -60,9 +61,7 @@ def used_by(catalogue: Catalogue, training: str) -> list[str]:
     """Return the rows and figures that rest on a training's checkpoint, e.g. ``table01.4`` and ``figure3``."""
     names = {e.name for e in catalogue.evaluations_of(training)}
     rows = [row.id for table in catalogue.tables.values() for row in table.rows if names & set(row.evaluations)]
-    figures = {name: figure.trainings for name, figure in catalogue.figures.items()}
-    figures |= {name: sheet.trainings for name, sheet in catalogue.pictures.sheets.items()}
-    return rows + [name for name, trainings in figures.items() if training in trainings]
+    return rows + [name for name, figure in catalogue.drawn.items() if training in figure.trainings]
 
 
 def tier_changes(tier: Tier) -> list[tuple[str, str]]:
@@ -175,7 +174,7 @@ def segment_remarks(provenance: dict[str, Any]) -> list[str]:
 
 def ledger_markdown(entries: Sequence[LedgerEntry], tier: Tier) -> str:
     """Return the ledger as Markdown."""
-    blocks = [f"> **{text}**" for text in (tier.watermark or "").splitlines()]
+    blocks = marks(tier.watermark)
     blocks += ["# Ledger", "What differs from the paper's setting in each training, and what its numbers come from."]
     for entry in entries:
         training = entry.training

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -44,11 +43,6 @@ class PictureDrawing:
     views: tuple[View, ...]
     one_image: bool
     """The first of the chosen images, with all views of it in a grid; else a line of views for each."""
-
-    @property
-    def trainings(self) -> list[str]:
-        """Whose pictures it needs."""
-        return list(dict.fromkeys(view.training for view in self.views if view.training is not None))
 
 
 @dataclass(frozen=True)
@@ -105,8 +99,7 @@ def write_pictures(
     absent = list(dict.fromkeys(source.missing for source in sources if source.missing))
     records = [source.run.pictures for source in sources if source.run is not None and source.run.pictures is not None]
     if not records:
-        for kind in style.FORMATS:
-            stem.with_name(f"{stem.name}.{kind}").unlink(missing_ok=True)
+        style.remove_figure(stem)
         return DrawnPictures(absent)
     images = records[0]["images"][: 1 if drawing.one_image else None]
     with style.style_context():
@@ -134,10 +127,10 @@ def _source(view: View, results: Sequence[RunResult]) -> _Source:
 
 def _notes(drawing: PictureDrawing, record: dict[str, Any], runs: Sequence[RunResult]) -> list[str]:
     low, high = record["choice"]["objects"]
-    rule = "with the most overlapping" if record["choice"]["prefer"] == "overlapping" else "the first with"
-    kind = "pairs, of those with" if record["choice"]["prefer"] == "overlapping" else ""
+    overlapping = record["choice"]["prefer"] == "overlapping"
+    rule = "with the most overlapping pairs, of those with" if overlapping else "the first with"
     which = "Image" if drawing.one_image else "Images"
-    notes = [" ".join(f"{which} of the validation set: {rule} {kind} {low} to {high} objects.".split())]
+    notes = [f"{which} of the validation set: {rule} {low} to {high} objects."]
     scores = {view.label: view.score for view in drawing.views if view.score is not None}
     if scores:
         each = "; ".join(f"{label}: from score {score:g}" for label, score in scores.items())
@@ -166,11 +159,11 @@ def _draw(
     above = [named if drawing.one_image or i == 0 else 0.0 for i in range(len(lines))]
     bottom = BOTTOM + MARK * legend + MARK * (tier.watermark is not None)
     height = TOP + sum(heights) + sum(above) + len(lines) * COUNT + bottom
-    figure = Figure(figsize=(WIDTH, height))
-    FigureCanvasAgg(figure)
+    figure, _ = style.new_figure(WIDTH, height, (0, 0, 0, 0), panels=0)
     style.add_heading(figure, drawing.title, tier.watermark)
-    photos, counts, lacking = [], [], False
-    y, names = height - TOP, {image["id"]: f"Image {i}:" for i, image in enumerate(images, 1)}
+    photos, lacking = [], False
+    shown: dict[Any, list[str]] = {image["id"]: [] for image in images}
+    y = height - TOP
     for line, tall, label in zip(lines, heights, above, strict=True):
         y -= label + tall
         for i, (image, source) in enumerate(line):
@@ -195,9 +188,9 @@ def _draw(
                 figure.text(middle, top, words, ha="center", va="bottom", size=7, color=style.MUTED)
             figure.text(middle, (y - 0.05) / height, text, ha="center", va="top", size=7.5, color=style.MUTED)
             words = f"{source.view.label}: " if source.view.shows != "objects" else ""
-            names[image["id"]] += f" {words}{text};"
+            shown[image["id"]].append(f"{words}{text}")
         y -= COUNT
-    counts = [f"{text.removesuffix(';')}." for text in names.values()]
+    counts = [f"Image {i}: {'; '.join(texts)}." for i, texts in enumerate(shown.values(), 1)]
     if legend:
         _draw_legend(figure, sources, images, (BOTTOM + MARK * (tier.watermark is not None)) / height)
     style.write_figure(figure, stem, photos)
@@ -235,9 +228,8 @@ def _draw_view(axes: Axes, image: dict[str, Any], view: View, catalogue: Catalog
     if view.shows == "positives":
         _draw_boxes(axes, objects, LIGHT, SHADE)
         _draw_points(axes, branch["positives"], objects, color, view.branch == "o2o")
-        return (
-            f"{_counted(branch['positives'], _has_anchors(catalogue.training(view.training), view.branch))} for {total}"
-        )
+        anchors = _has_anchors(catalogue.training(view.training), view.branch)
+        return f"{_counted(branch['positives'], anchors)} for {total}"
     boxes = [box for box in branch["boxes"] if box[4] >= (view.score or 0)]
     left = [box for box in boxes if box[6]]
     shown = boxes if view.shows == "before_nms" else left

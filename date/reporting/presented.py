@@ -39,7 +39,7 @@ def figure_names(catalogue: Catalogue) -> list[str]:
     """Return the names of all figures in the page's order: convergence, the paper's figures, sheets of pictures."""
     drawn = [drawing.name for drawing in drawings(catalogue)]
     first = [name for name in drawn if name not in catalogue.figures]
-    return [*first, *catalogue.figures, *catalogue.pictures.sheets]
+    return [*first, *catalogue.drawn]
 
 
 @dataclass(frozen=True)

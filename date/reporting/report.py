@@ -17,7 +17,7 @@ from date.errors import UserError, unknown_name
 from date.files import replace_text
 from date.reporting.claim_formats import claims_csv, claims_markdown
 from date.reporting.claims import Outcome, judge
-from date.reporting.formats import comma_separated, latex, markdown
+from date.reporting.formats import comma_separated, latex, markdown, marks
 from date.reporting.ledger import ledger, ledger_csv, ledger_markdown
 from date.reporting.page import NOTHING_WRONG, page
 from date.reporting.presented import Presented, Presenter, figure_names
@@ -69,7 +69,7 @@ class Report:
     def all_figures(self) -> list[Presented]:
         """Write all figures, and ``figures.md`` with all of them."""
         figures = [self.figure(name) for name in figure_names(self.catalogue)]
-        text = "\n\n".join([*_marks(self.tier), *(figure.markdown for figure in figures)])
+        text = "\n\n".join([*marks(self.tier.watermark), *(figure.markdown for figure in figures)])
         replace_text(self.folder / "figures.md", text + "\n")
         return figures
 
@@ -163,15 +163,10 @@ def _whole(report: Report, results_dir: Path) -> Path:
     return report.folder / "index.html"
 
 
-def _marks(tier: Tier) -> list[str]:
-    """Return the tier's watermark as Markdown."""
-    return [f"> **{text}**" for text in (tier.watermark or "").splitlines()]
-
-
 def _seeds_markdown(audit: SeedAudit, tier: Tier) -> str:
     """Return what is wrong with the seeds of the results."""
     said = "\n".join(f"- {sentence}" for sentence in audit.sentences)
-    return "\n\n".join([*_marks(tier), "# Seeds", said or NOTHING_WRONG]) + "\n"
+    return "\n\n".join([*marks(tier.watermark), "# Seeds", said or NOTHING_WRONG]) + "\n"
 
 
 def report_page(reports_dir: Path, tier_name: str) -> Path:

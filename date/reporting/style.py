@@ -150,6 +150,12 @@ def write_figure(figure: Figure, stem: Path, photos: Sequence[Photo] = ()) -> No
         partial.rename(stem.with_name(f"{stem.name}.{kind}"))
 
 
+def remove_figure(stem: Path) -> None:
+    """Remove what `write_figure` wrote, if anything."""
+    for kind in FORMATS:
+        stem.with_name(f"{stem.name}.{kind}").unlink(missing_ok=True)
+
+
 def _with_photos(svg: str, figure: Figure, photos: Sequence[Photo]) -> str:
     """Return an SVG with photos below all axes; its unit is a point, from the top left corner."""
     width, height = (72 * float(side) for side in figure.get_size_inches())

@@ -176,8 +176,7 @@ def write_trade_off(drawing: TradeOffDrawing, tier: Tier, stem: Path) -> bool:
         Whether any setting has results; without, no file is written and earlier ones are removed.
     """
     if not drawing.shown:
-        for kind in style.FORMATS:
-            stem.with_name(f"{stem.name}.{kind}").unlink(missing_ok=True)
+        style.remove_figure(stem)
         return False
     with style.style_context():
         bottom = BOTTOM if tier.watermark is None else BOTTOM + MARK

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from date.catalogue import ROOT, load_tier
@@ -170,6 +171,26 @@ def test_after_sigkill_of_snakemake_the_same_command_finishes_and_trains_nothing
     assert (segment["pid"], segment["reason"]) == (trainer, "finished")
 
 
+def check_pictures(clone: Path, training: str) -> None:
+    """Compare a run's pictures with the annotations: the objects, and points that lie where an assignment can put them."""
+    record = json.loads((clone / f"results/smoke/{training}/seed0/pictures.json").read_text())
+    (file,) = clone.glob("data/scenes-smoke-*/annotations/instances_val.json")
+    annotations = json.loads(file.read_text())["annotations"]
+    assert len(record["images"]) == 3
+    for image in record["images"]:
+        own = [a["bbox"] for a in annotations if a["image_id"] == image["id"] and not a["iscrowd"]]
+        corners = [[x, y, x + w, y + h] for x, y, w, h in own]
+        np.testing.assert_allclose([box[:4] for box in image["objects"]], corners, atol=0.01)
+        for name, branch in image["branches"].items():
+            if name == "o2o":
+                assert sorted(index for *_, index in branch["positives"]) == list(range(len(own))), "a point each"
+            elif "retinanet" not in training:  # whose anchors may have their centres outside of an object
+                for x, y, _, index in branch["positives"]:
+                    x1, y1, x2, y2, _ = image["objects"][index]
+                    assert x1 < x < x2 and y1 < y < y2
+            assert branch["positives"]
+
+
 @pytest.mark.slow
 def test_results_and_report_are_there(finished: Path) -> None:
     for training in TRAININGS:
@@ -181,6 +202,7 @@ def test_results_and_report_are_there(finished: Path) -> None:
             "detections.npz",
             "pictures.json",
         }
+        check_pictures(finished, training)
     report = finished / "reports" / "smoke"
     for file in (
         "index.html",

@@ -25,6 +25,7 @@ from date.errors import UserError
 from date.evaluation.pictures import (
     LONG_SIDE,
     Photographer,
+    _network_objects,
     branch_pictures,
     choose,
     small_jpeg,
@@ -272,6 +273,15 @@ def _survivors(boxes: np.ndarray, threshold: float) -> list[int]:
         else:
             kept.append(i)
     return kept
+
+
+def test_objects_are_given_to_the_loss_in_the_networks_pixels_clipped_to_the_image() -> None:
+    sample = SimpleNamespace(scale_factor=(2.0, 0.5), img_shape=(40, 100))
+    objects = _network_objects(
+        info(1, (10, 20, 30, 60, 2), (-5, 0, 60, 90, 0), (0, 0, 9, 9, 1), ignored=1), sample, torch.zeros(1)
+    )
+    assert objects.bboxes.tolist() == [[20, 10, 60, 30], [0, 0, 100, 40]]
+    assert objects.labels.tolist() == [2, 0]
 
 
 def test_a_training_without_pictures_says_why(tmp_path: Path) -> None:

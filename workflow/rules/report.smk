@@ -24,10 +24,7 @@ def pictures_of(trainings):
 
 def figure_results(name):
     """Return the records of the trainings that one figure shows, and its evaluations or pictures."""
-    if name in CATALOGUE.pictures.sheets:
-        trainings = CATALOGUE.pictures.sheets[name].trainings
-        return of_runs(trainings, "provenance.json", "metrics.jsonl") + pictures_of(trainings)
-    figure = CATALOGUE.figures[name]
+    figure = CATALOGUE.drawn[name]
     shown = pictures_of(figure.judged) if figure.views else of_runs(figure.judged, "evaluation.json")
     return of_runs(figure.trainings, "provenance.json", "metrics.jsonl") + shown
 
@@ -127,4 +124,4 @@ rule figure:
 
 wildcard_constraints:
     table="|".join(CATALOGUE.tables),
-    figure="|".join([*CATALOGUE.figures, *CATALOGUE.pictures.sheets]),
+    figure="|".join(CATALOGUE.drawn),

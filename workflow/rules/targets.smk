@@ -13,7 +13,7 @@ def files_of(name, target):
     """
     if name in CATALOGUE.tables:
         return [f"{REPORT}/tables/{name}.md", *table_results(name)]
-    if name in CATALOGUE.figures or name in CATALOGUE.pictures.sheets:
+    if name in CATALOGUE.drawn:
         return [f"{REPORT}/figures/{name}.svg", *figure_results(name)]
     return of_runs(target.trainings, "evaluation.json" if target.evaluated else "provenance.json")
 
