@@ -32,4 +32,4 @@ localrules:
 rule all:
     default_target: True
     input:
-        f"{REPORT}/index.html",
+        GROUP_FILES["report"],

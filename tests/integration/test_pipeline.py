@@ -83,7 +83,7 @@ def elsewhere(home: Path) -> dict[str, str]:
 def test_the_dag_before_anything_is_done(tmp_path: Path) -> None:
     output = local(copy_project(tmp_path), "-n")
     expected = {"prepare_data": 1, "train": len(TRAININGS), "evaluate": len(TRAININGS)}
-    expected |= {"count_complexity": 1, "report": 1, "all": 1}
+    expected |= {"count_complexity": 1, "make_report": 1, "all": 1}
     assert {rule: n for rule, n in jobs(output).items() if rule != "total"} == expected
 
 

@@ -30,14 +30,18 @@ def figure_results(name):
 
 
 CHOSEN_ANNOTATIONS = annotations_of({CATALOGUE.training(name).data for name in TRAININGS})
+TABLES_RESULTS = [*of_runs(TRAININGS, *RUN_FILES), *CHOSEN_ANNOTATIONS, COMPLEXITY]
+REPORT_RESULTS = [*TABLES_RESULTS, *pictures_of(TRAININGS)]
+FIGURES_RESULTS = [
+    *of_runs(TRAININGS, "provenance.json", "metrics.jsonl"),
+    *of_runs(find_target(CATALOGUE, "figures", TRAININGS).evaluated, "evaluation.json"),
+    *pictures_of(TRAININGS),
+]
 
 
-rule report:
+rule make_report:
     input:
-        of_runs(TRAININGS, *RUN_FILES),
-        pictures_of(TRAININGS),
-        CHOSEN_ANNOTATIONS,
-        COMPLEXITY,
+        REPORT_RESULTS,
     output:
         report(f"{REPORT}/index.html", category="Report", labels={"tier": TIER.name}),
     log:
@@ -53,11 +57,9 @@ rule report:
         "python -m date report --tier {params.tier:q} --settings {params.settings:q} 2>&1 | tee {log:q}"
 
 
-rule tables:
+rule make_tables:
     input:
-        of_runs(TRAININGS, *RUN_FILES),
-        CHOSEN_ANNOTATIONS,
-        COMPLEXITY,
+        TABLES_RESULTS,
     output:
         f"{REPORT}/tables.md",
     log:
@@ -71,11 +73,9 @@ rule tables:
         "python -m date report --tier {params.tier:q} --only tables 2>&1 | tee {log:q}"
 
 
-rule figures:
+rule make_figures:
     input:
-        of_runs(TRAININGS, "provenance.json", "metrics.jsonl"),
-        of_runs(find_target(CATALOGUE, "figures", TRAININGS).evaluated, "evaluation.json"),
-        pictures_of(TRAININGS),
+        FIGURES_RESULTS,
     output:
         f"{REPORT}/figures.md",
     log:
@@ -89,7 +89,7 @@ rule figures:
         "python -m date report --tier {params.tier:q} --only figures 2>&1 | tee {log:q}"
 
 
-rule table:
+rule make_table:
     input:
         lambda wildcards: table_results(wildcards.table),
     output:
@@ -105,7 +105,7 @@ rule table:
         "python -m date report --tier {params.tier:q} --only {wildcards.table} 2>&1 | tee {log:q}"
 
 
-rule figure:
+rule make_figure:
     input:
         lambda wildcards: figure_results(wildcards.figure),
     output:

@@ -1,4 +1,4 @@
-# What can be asked for by name beside `all`, `report`, `tables` and `figures`: a table, a figure, a training, an evaluation.
+# What can be asked for by name beside `all`: the report, tables, figures, any one of them, a training, an evaluation.
 from snakemake.cli import get_argument_parser
 
 from date.catalogue.targets import find_target, named_targets
@@ -6,11 +6,16 @@ from date.catalogue.targets import find_target, named_targets
 WANTED = named_targets(CATALOGUE)
 
 
-def files_of(name, target):
-    """Return the files of a target.
+# With a file that shows results go the results: else one that was made of fewer, or is committed, would count as done.
+GROUP_FILES = {
+    "report": [f"{REPORT}/index.html", *REPORT_RESULTS],
+    "tables": [f"{REPORT}/tables.md", *TABLES_RESULTS],
+    "figures": [f"{REPORT}/figures.md", *FIGURES_RESULTS],
+}
 
-    Of a table or figure also the results that it shows: one that the report made of fewer would count as done.
-    """
+
+def files_of(name, target):
+    """Return the files of a table, a figure, a training or an evaluation."""
     if name in CATALOGUE.tables:
         return [f"{REPORT}/tables/{name}.md", *table_results(name)]
     if name in CATALOGUE.drawn:
@@ -18,13 +23,13 @@ def files_of(name, target):
     return of_runs(target.trainings, "evaluation.json" if target.evaluated else "provenance.json")
 
 
-for target, wanted in WANTED.items():
+for target, files in {**GROUP_FILES, **{name: files_of(name, target) for name, target in WANTED.items()}}.items():
 
     rule:
         name:
             target
         input:
-            files_of(target, wanted),
+            files,
         localrule: True
 
 
