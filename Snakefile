@@ -33,3 +33,5 @@ rule all:
     default_target: True
     input:
         GROUP_FILES["report"],
+    message:
+        f"all: {REPORT}/index.html"

@@ -31,6 +31,8 @@ for target, files in {**GROUP_FILES, **{name: files_of(name, target) for name, t
         input:
             files,
         localrule: True
+        message:
+            f"{target}: {files[0]}"
 
 
 def check_targets(requested):
