@@ -41,21 +41,21 @@ from date.files import file_digest
 
 TRAINING_CODE = (
     "compat.py",
-    "config.py",
     *(f"data/{name}.py" for name in ("painting", "shapes", "synthetic")),
     "models",
     *(f"training/{name}.py" for name in ("loop", "metric", "network", "processes", "recorder", "sampling", "weights")),
 )
 """Parts of the package that decide what an undisturbed run gives; their code is part of every run's identity.
 
-Verification and conversion of stored data are not: what they let through is, as the digests in the manifest.
+What only shows in the resolved config or the data's manifest is left out, since both are part of the identity themselves.
 """
 
 CARRIED_OUT = ("num_workers", "persistent_workers")
 """Keys of a config that say how a run is carried out and can't change what it gives."""
 
 PAPER_LR = 4e-4
-"""The paper's learning rate; a tier multiplies every recipe's by its own over this."""
+"""Of AdamW; a tier multiplies every recipe's by its own over this."""
+PAPER_BATCH_SIZE = 16
 PAPER_STEPS_PER_EPOCH = dict(coco=7330, crowdhuman=938)
 """117,266 images of COCO with objects and 15,000 of CrowdHuman, in batches of 16."""
 EVALUATIONS_BY_ITERATION = 6
@@ -203,7 +203,8 @@ def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dic
     base = fragment("schedules/base.py")
 
     optim_wrapper = schedule.get("optim_wrapper", base["optim_wrapper"])
-    optim_wrapper["optimizer"]["lr"] *= tier.lr / PAPER_LR
+    sgd = optim_wrapper["optimizer"]["type"] == "SGD"  # its rate goes with the batch: arXiv 1706.02677, sec. 2.1
+    optim_wrapper["optimizer"]["lr"] *= tier.batch_size / PAPER_BATCH_SIZE if sgd else tier.lr / PAPER_LR
     if custom_keys := optim_wrapper["paramwise_cfg"].get("custom_keys"):
         custom_keys["backbone"]["lr_mult"] = tier.backbone_lr_mult
     train_cfg, steps = _duration(schedule, training.data, tier)

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from date.catalogue import ROOT
+from date.catalogue import ROOT, load, load_tier
+from date.config import config_digest, load_settings, resolve
 from tests.support.command import date
 
 REPORT = ROOT / "reports" / "mini"
+
+
+def test_the_committed_results_are_complete_and_of_the_present_settings() -> None:
+    catalogue, mini = load(), load_tier("mini")
+    settings = load_settings(json.loads((REPORT / "settings.json").read_text()))
+    with tarfile.open(REPORT / "results.tar.xz") as archive:
+        files = [archive.extractfile(name) for name in archive.getnames() if name.endswith("/provenance.json")]
+        runs = [json.load(file) for file in files if file is not None]
+    found = {(run["training"], run["seed"]) for run in runs}
+    assert found == {(name, seed) for name in catalogue.trainings for seed in settings.seeds_for(name)}
+    for run in runs:
+        config = resolve(catalogue.training(run["training"]), mini, run["seed"], None)
+        assert run["config_sha256"] == config_digest(config), run["training"]
 
 
 @pytest.mark.slow

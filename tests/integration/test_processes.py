@@ -20,7 +20,6 @@ TIER = """
 extends: smoke
 epoch_scale: 0.85       # 10 epochs of 6 steps
 compute: {precision: fp64}
-lr: 1.0e-4              # at the rate of smoke, DeFCN's unclipped SGD is chaotic: 1e-16 grows tenfold every two steps
 backbones:              # no batch statistics, which processes on a CPU can't share
   r50: {depth: 18, base_channels: 8, stage_channels: [8, 16, 32, 64], frozen_stages: -1, norm_eval: true,
     norm_cfg: {type: BN, requires_grad: true}, style: pytorch}

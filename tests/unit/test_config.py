@@ -26,6 +26,19 @@ PAPER, MINI = load_tier("paper"), load_tier("mini")
 DATE_F = load().training("date_f-r50-coco-12e")
 
 
+@pytest.mark.parametrize(
+    ("tier", "adamw", "sgd"), [("paper", 4e-4, 0.01), ("mini", 1e-3, 0.005), ("smoke", 2e-3, 0.0025)]
+)
+def test_a_tier_sets_the_rate_of_adamw_and_that_of_sgd_goes_with_the_batch(tier: str, adamw: float, sgd: float) -> None:
+    def rates(training: str) -> dict[str, float]:
+        optimizer = resolve(load().training(training), load_tier(tier), 0, None)["optim_wrapper"]["optimizer"]
+        return {optimizer["type"]: optimizer["lr"]}
+
+    assert rates("date_f_3dmf-r50-coco-12e") == {"AdamW": pytest.approx(adamw)}
+    for name in ("defcn-r50-coco-1x", "defcn-r50-coco-3x"):
+        assert rates(name) == {"SGD": pytest.approx(sgd)}
+
+
 def test_paper_settings_of_date_f() -> None:
     config = resolve(DATE_F, PAPER, 0, Path("/data"))
     optimizer = config["optim_wrapper"]
