@@ -47,7 +47,7 @@ TRAINING_CODE = (
 )
 """Parts of the package that decide what an undisturbed run gives; their code is part of every run's identity.
 
-What only shows in the resolved config or the data's manifest is left out, since both are part of the identity themselves.
+What only shows in the resolved config or the data's manifest is left out: both are part of the identity themselves.
 """
 
 CARRIED_OUT = ("num_workers", "persistent_workers")
