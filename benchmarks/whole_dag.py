@@ -1,6 +1,6 @@
-"""Time the whole DAG at smoke on this machine: where its time goes that is not training or evaluating.
+"""Time the whole DAG on this machine: where its time goes that is not training or evaluating.
 
-    python -m benchmarks.whole_dag [--json FILE] [--trainings '["*"]'] [--profile workflow/profiles/local]
+    python -m benchmarks.whole_dag [--json FILE] [--tier smoke] [--trainings '["*"]'] [--profile workflow/profiles/local]
 
 The user's command runs in a fresh copy of what git tracks, in a folder that is thrown away. Every Python process of the
 DAG notes its own wall and processor time, and the part of both that passed inside the outermost ``import`` statements
@@ -65,7 +65,7 @@ def copy_tracked(folder: Path) -> None:
             (folder / name).write_bytes((ROOT / name).read_bytes())
 
 
-def run(folder: Path, profile: str, trainings: str, cores: int) -> dict[str, Any]:
+def run(folder: Path, profile: str, tier: str, trainings: str, cores: int) -> dict[str, Any]:
     """Run the DAG in a copy of the project and return its times and those of its processes."""
     clone, hook, times = folder / "clone", folder / "hook", folder / "times.jsonl"
     clone.mkdir()
@@ -74,7 +74,7 @@ def run(folder: Path, profile: str, trainings: str, cores: int) -> dict[str, Any
     (hook / "sitecustomize.py").write_text(SITECUSTOMIZE)
     environment = {k: v for k, v in os.environ.items() if k != "DATE_DATA_ROOT"}
     environment |= {"PYTHONPATH": str(hook), "DATE_DAG_TIMES": str(times), "OMP_NUM_THREADS": "1"}
-    words = ["snakemake", "--profile", profile, "--cores", str(cores), "--config", "tier=smoke"]
+    words = ["snakemake", "--profile", profile, "--cores", str(cores), "--config", f"tier={tier}"]
     command = [str(Path(sys.executable).with_name(words[0])), *words[1:], f"trainings={trainings}", "--", "all"]
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, cwd=clone, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
@@ -112,12 +112,13 @@ def table(found: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", default="workflow/profiles/local")
-    parser.add_argument("--trainings", default='["*"]')
+    parser.add_argument("--tier", default="smoke")
+    parser.add_argument("--trainings", default='["*"]', help="names or patterns as JSON; null for the tier's own")
     parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep every number")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = run(Path(folder), args.profile, args.trainings, args.cores)
+        found = run(Path(folder), args.profile, args.tier, args.trainings, args.cores)
     if args.json:
         args.json.write_text(json.dumps(found, indent=1))
     print(table(found))
