@@ -1,6 +1,6 @@
 """Time the whole DAG on this machine: where its time goes that is not training or evaluating.
 
-    python -m benchmarks.whole_dag [--json FILE] [--tier smoke] [--trainings '["*"]'] [--profile workflow/profiles/local]
+    python -m benchmarks.whole_dag [--json FILE] [--tier smoke] [--trainings NAMES] [--profile workflow/profiles/local]
 
 The user's command runs in a fresh copy of what git tracks, in a folder that is thrown away. Every Python process of the
 DAG notes its own wall and processor time, and the part of both that passed inside the outermost ``import`` statements
