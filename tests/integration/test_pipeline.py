@@ -233,7 +233,7 @@ def test_snakemakes_own_report_has_the_page(finished: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "rule", "trained"), [("table05", "table", 4), ("figure5", "figure", 13)])
+@pytest.mark.parametrize(("name", "rule", "trained"), [("table05", "make_table", 4), ("figure5", "make_figure", 13)])
 def test_what_the_report_made_of_fewer_results_is_not_done(finished: Path, name: str, rule: str, trained: int) -> None:
     assert next((finished / "reports" / "smoke").glob(f"*/{name}.*"))
     planned = jobs(snakemake(finished, "-c1", "-n", "--config", "tier=smoke", "--", name))
