@@ -1,9 +1,9 @@
-# make demo   set up, then four detectors learn on generated scenes; ends with the path of the report
+# make demo   set up, then OneNet and DATE-F learn on generated scenes; ends with the path of the report
 # make test   set up, then all tests but those on Slurm, in two processes
 # make test-slurm   set up, then the tests on a real one-node Slurm cluster, which they install and start; needs root
 # make lint   set up, then format, lint, spelling and type checks
 # make setup  the virtual environment in .venv alone
-# make record the results behind reports/mini, without detections, as reports/mini/results.tar.xz
+# make record the results behind reports/mini, without detections, as reports/mini/results.tar.xz; TIER=bccd for another tier
 # make lock   renew requirements.lock after a change of pyproject.toml (needs the registry)
 
 PYTHON ?= python3.11
@@ -42,10 +42,11 @@ $(STAMP): requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.lock
 	@touch $@
 
-# The same bytes for the same results.
+# The same bytes for the same results. Pictures hold images, and only generated ones are ours to give away.
+record: TIER ?= mini
 record:
 	tar --create --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --exclude=detections.npz \
-		results/complexity.json results/mini | xz -9e > reports/mini/results.tar.xz
+		$(if $(filter mini,$(TIER)),,--exclude=pictures.json) results/complexity.json results/$(TIER) | xz -9e > reports/$(TIER)/results.tar.xz
 
 lock:
 	$(PYTHON) -m venv $(VENV)-lock

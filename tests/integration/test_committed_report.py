@@ -1,4 +1,4 @@
-"""The committed report of the mini tier is what its committed results give."""
+"""The committed results are complete and of today's settings, and the committed report of mini is what they give."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from tests.support.command import date
 REPORT = ROOT / "reports" / "mini"
 
 
-def test_the_committed_results_are_complete_and_of_the_present_settings() -> None:
-    catalogue, mini = load(), load_tier("mini")
-    settings = load_settings(json.loads((REPORT / "settings.json").read_text()))
-    with tarfile.open(REPORT / "results.tar.xz") as archive:
+@pytest.mark.parametrize("name", ["mini", "bccd"])
+def test_the_committed_results_are_complete_and_of_the_present_settings(name: str) -> None:
+    catalogue, tier, report = load(), load_tier(name), ROOT / "reports" / name
+    settings = load_settings(json.loads((report / "settings.json").read_text()))
+    with tarfile.open(report / "results.tar.xz") as archive:
         files = [archive.extractfile(name) for name in archive.getnames() if name.endswith("/provenance.json")]
         runs = [json.load(file) for file in files if file is not None]
     found = {(run["training"], run["seed"]) for run in runs}
-    assert found == {(name, seed) for name in catalogue.trainings for seed in settings.seeds_for(name)}
+    assert found == {
+        (each.name, seed) for each in catalogue.select(tier.trainings) for seed in settings.seeds_for(each.name)
+    }
     for run in runs:
-        config = resolve(catalogue.training(run["training"]), mini, run["seed"], None)
+        config = resolve(catalogue.training(run["training"]), tier, run["seed"], None)
         assert run["config_sha256"] == config_digest(config), run["training"]
 
 
