@@ -20,8 +20,12 @@ def test_the_committed_results_are_complete_and_of_the_present_settings(name: st
     catalogue, tier, report = load(), load_tier(name), ROOT / "reports" / name
     settings = load_settings(json.loads((report / "settings.json").read_text()))
     with tarfile.open(report / "results.tar.xz") as archive:
-        files = [archive.extractfile(name) for name in archive.getnames() if name.endswith("/provenance.json")]
+        members = archive.getnames()
+        files = [archive.extractfile(member) for member in members if member.endswith("/provenance.json")]
         runs = [json.load(file) for file in files if file is not None]
+    assert (name == "mini") == any(member.endswith("/pictures.json") for member in members), (
+        "only generated images are ours"
+    )
     found = {(run["training"], run["seed"]) for run in runs}
     assert found == {
         (each.name, seed) for each in catalogue.select(tier.trainings) for seed in settings.seeds_for(each.name)
