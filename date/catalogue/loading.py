@@ -162,6 +162,8 @@ def _check_views(catalogue: Catalogue, views: Iterable[View], where: str) -> Non
 def load_tier(name: str, experiments: Path = EXPERIMENTS) -> Tier:
     """Return a tier by name, or from the path of a YAML file; a tier with ``extends`` changes keys of another.
 
+    What it changes is no longer what the other one tuned.
+
     Raises:
         UserError: unknown tier, unknown or missing key.
     """
@@ -171,7 +173,9 @@ def load_tier(name: str, experiments: Path = EXPERIMENTS) -> Tier:
     data = dict(read_yaml(path))
     base = data.pop("extends", None)
     if base is not None:
-        data = load_tier(base, experiments).model_dump() | data
+        inherited = load_tier(base, experiments).model_dump()
+        inherited["tuned"] = {key: on for key, on in inherited["tuned"].items() if key not in data}
+        data = inherited | data
     return parse(Tier, data | {"name": path.stem}, shown(path))
 
 

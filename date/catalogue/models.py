@@ -225,6 +225,14 @@ class Tier(Entry):
     log_interval: int
     """Steps between two lines of the metrics."""
     compute: Compute = Compute()
+    tuned: dict[str, Annotated[list[Literal["FCOS", "OneNet"]], Field(min_length=1)]] = Field(default={})
+    """Keys that were chosen by trial, for all trainings, and the networks that were tried: never the paper's own."""
+
+    @model_validator(mode="after")
+    def _tuned_keys_are_keys(self) -> Tier:
+        if unknown := self.tuned.keys() - type(self).model_fields.keys():
+            raise ValueError(f"'tuned' names {', '.join(sorted(unknown))}, which no tier has")
+        return self
 
     @model_validator(mode="after")
     def _every_part_has_a_length(self) -> Tier:

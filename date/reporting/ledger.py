@@ -14,8 +14,9 @@ from date.reporting.scores import MISSING
 from date.results import RunResult
 
 PAPER_TIER = "paper"
-NOT_SCALING = {"name", "summary", "watermark", "trainings", "workers", "log_interval", "compute"}
+NOT_SCALING = {"name", "summary", "watermark", "trainings", "workers", "log_interval", "compute", "tuned"}
 """Keys of a tier that change no number, or that stand in the ledger by themselves."""
+TUNING_RULES = "Settings not marked as tuned follow the tier's rules, the same for all trainings."
 PAPER_PRECISION = "fp32"
 STACK = ("torch", "mmdet", "mmengine", "mmcv")
 
@@ -65,11 +66,13 @@ def used_by(catalogue: Catalogue, training: str) -> list[str]:
 
 
 def tier_changes(tier: Tier) -> list[tuple[str, str]]:
-    """Return the paper's settings that a tier changes: the key, and its value beside the paper's."""
+    """Return the settings that a tier changes: the key, its value beside the paper's, and what it was tuned on."""
     paper = load_tier(PAPER_TIER).model_dump(mode="json")
     ours = tier.model_dump(mode="json")
-    changed = [key for key in paper if key not in NOT_SCALING and ours[key] != paper[key]]
-    return [(key.replace("_", " "), f"{_short(ours[key])} (the paper: {_short(paper[key])})") for key in changed]
+    told = [key for key in paper if key not in NOT_SCALING and (ours[key] != paper[key] or key in tier.tuned)]
+    tuned = {key: f"; tuned on {' and '.join(networks)}, for all trainings" for key, networks in tier.tuned.items()}
+    beside = {key: f"{_short(ours[key])} (the paper: {_short(paper[key])})" for key in told}
+    return [(key.replace("_", " "), text + tuned.get(key, "")) for key, text in beside.items()]
 
 
 def _short(value: Any) -> str:
@@ -176,6 +179,7 @@ def ledger_markdown(entries: Sequence[LedgerEntry], tier: Tier) -> str:
     """Return the ledger as Markdown."""
     blocks = marks(tier.watermark)
     blocks += ["# Ledger", "What differs from the paper's setting in each training, and what its numbers come from."]
+    blocks += [TUNING_RULES] if tier.watermark else []
     for entry in entries:
         training = entry.training
         blocks.append(f"## {training.name}")

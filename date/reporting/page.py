@@ -16,7 +16,7 @@ from date.reporting import style
 from date.reporting.claims import VERDICTS, Outcome
 from date.reporting.figures import Drawing
 from date.reporting.imports import import_mark, import_warnings
-from date.reporting.ledger import LedgerEntry
+from date.reporting.ledger import TUNING_RULES, LedgerEntry
 from date.reporting.noise import SOURCES
 from date.reporting.pictures import PictureDrawing
 from date.reporting.scores import MISSING, number, signed
@@ -100,6 +100,7 @@ def page(
         noise_sources=SOURCES,
         figures=figures,
         entries=entries,
+        tuning_rules=TUNING_RULES,
         has_entry={entry.training.name for entry in entries},
         training_of={name: e.training for name, e in catalogue.evaluations.items()},
         colors=style.color_variables(),

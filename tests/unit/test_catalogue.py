@@ -116,6 +116,21 @@ def test_yaml_that_is_not_yaml(experiments: Path) -> None:
         load(experiments)
 
 
+def test_a_tier_says_what_was_tuned_and_that_is_never_date(tmp_path: Path) -> None:
+    mini = load_tier("mini")
+    assert mini.tuned == {"datasets": ["FCOS", "OneNet"], "lr": ["FCOS", "OneNet"]}
+    assert load_tier("demo").tuned == mini.tuned, "it changes none of them"
+    assert load_tier("bccd").tuned == {"lr": ["FCOS", "OneNet"]}, "other data were not chosen by trial"
+    assert load_tier("smoke").tuned == {}
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: mini\ntuned: {lr: [DATE-F]}\n")
+    with pytest.raises(UserError, match=r"tuned\.lr.*'FCOS' or 'OneNet'"):
+        load_tier(str(path))
+    path.write_text("extends: mini\ntuned: {rate: [FCOS]}\n")
+    with pytest.raises(UserError, match="'tuned' names rate, which no tier has"):
+        load_tier(str(path))
+
+
 def test_a_tier_by_path_extends_another(tmp_path: Path) -> None:
     path = tmp_path / "wide.yaml"
     path.write_text("extends: mini\nchannels: 128\n")
