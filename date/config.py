@@ -202,11 +202,6 @@ def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dic
     schedule = _schedule(training.schedule)
     base = fragment("schedules/base.py")
 
-    optim_wrapper = schedule.get("optim_wrapper", base["optim_wrapper"])
-    sgd = optim_wrapper["optimizer"]["type"] == "SGD"  # its rate goes with the batch: arXiv 1706.02677, sec. 2.1
-    optim_wrapper["optimizer"]["lr"] *= tier.batch_size / PAPER_BATCH_SIZE if sgd else tier.lr / PAPER_LR
-    if custom_keys := optim_wrapper["paramwise_cfg"].get("custom_keys"):
-        custom_keys["backbone"]["lr_mult"] = tier.backbone_lr_mult
     train_cfg, steps = _duration(schedule, training.data, tier)
 
     def loader(split_annotations: Path, split_images: Path, pipeline: list[dict], train: bool) -> dict[str, Any]:
@@ -249,12 +244,22 @@ def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dic
         train_cfg=train_cfg,
         val_cfg=dict(type="ValLoop"),
         test_cfg=dict(type="TestLoop"),
-        optim_wrapper=optim_wrapper,
+        optim_wrapper=optimisation(training, tier),
         param_scheduler=[base["warmup"] | dict(end=tier.warmup_iters), steps],
         randomness=dict(seed=seed),
         metrics_interval=tier.log_interval,
         compute=tier.compute.model_dump(),
     )
+
+
+def optimisation(training: Training, tier: Tier) -> dict[str, Any]:
+    """Return the optimiser, clipping and per-parameter rates of a training as MMEngine's ``optim_wrapper``."""
+    wrapper = _schedule(training.schedule).get("optim_wrapper") or fragment("schedules/base.py")["optim_wrapper"]
+    sgd = wrapper["optimizer"]["type"] == "SGD"  # its rate goes with the batch: arXiv 1706.02677, sec. 2.1
+    wrapper["optimizer"]["lr"] *= tier.batch_size / PAPER_BATCH_SIZE if sgd else tier.lr / PAPER_LR
+    if custom_keys := wrapper["paramwise_cfg"].get("custom_keys"):
+        custom_keys["backbone"]["lr_mult"] = tier.backbone_lr_mult
+    return wrapper
 
 
 def _schedule(name: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from date.catalogue import Catalogue, Tier, Training, load_tier
+from date.config import optimisation
 from date.reporting.formats import marks
 from date.reporting.scores import MISSING
 from date.results import RunResult
@@ -17,6 +18,9 @@ PAPER_TIER = "paper"
 NOT_SCALING = {"name", "summary", "watermark", "trainings", "workers", "log_interval", "compute", "tuned"}
 """Keys of a tier that change no number, or that stand in the ledger by themselves."""
 TUNING_RULES = "Settings not marked as tuned follow the tier's rules, the same for all trainings."
+ADAMW = "AdamW"
+OF_ADAMW = ("lr", "backbone lr mult")
+"""Changes of a tier that a recipe with another optimiser, DeFCN's, does not take."""
 PAPER_PRECISION = "fp32"
 STACK = ("torch", "mmdet", "mmengine", "mmcv")
 
@@ -84,7 +88,13 @@ def _short(value: Any) -> str:
 
 def _settings(training: Training, tier: Tier) -> list[tuple[str, str]]:
     found = [] if training.source == "official" else [("settings inferred", training.why)]
-    return found + tier_changes(tier)
+    optimizer, papers = (optimisation(training, t)["optimizer"] for t in (tier, load_tier(PAPER_TIER)))
+    if optimizer["type"] == ADAMW:
+        return found + tier_changes(tier)
+    changes = [(matter, how) for matter, how in tier_changes(tier) if matter not in OF_ADAMW]
+    if optimizer["lr"] != papers["lr"]:
+        changes.append((f"lr of {optimizer['type']}", f"{optimizer['lr']:g} (the paper: {papers['lr']:g})"))
+    return found + changes
 
 
 def _carried_out(runs: Sequence[RunResult]) -> list[tuple[str, str]]:

@@ -38,6 +38,15 @@ def test_what_a_tier_changes_is_named_beside_the_papers() -> None:
     assert tier_changes(load_tier("paper")) == []
 
 
+def test_the_ledger_has_the_rate_of_the_optimiser_that_a_recipe_uses(tmp_path: Path) -> None:
+    for name in (DATE_F, "defcn-r50-coco-1x"):
+        add_run(tmp_path, "mini", name, 0, {"o2o": coco(37.0)})
+    of_date, of_defcn = (dict(e.differences) for e in ledger(load(), load_tier("mini"), load_results(tmp_path, "mini")))
+    assert of_date["lr"].startswith("0.001 (the paper: 0.0004)") and "lr of SGD" not in of_date
+    assert of_defcn["lr of SGD"] == "0.005 (the paper: 0.01)", "in proportion to the batch"
+    assert not {"lr", "backbone lr mult"} & of_defcn.keys()
+
+
 def test_the_ledger_of_a_run_that_was_moved_between_gpus(tmp_path: Path) -> None:
     folder = add_run(tmp_path, "paper", DATE_F, 0, {"o2o": coco(37.0)})
     gpus = ["NVIDIA A100", "NVIDIA A100"]
