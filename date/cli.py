@@ -62,9 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument(
         "--images-per-pass",
-        type=_count,
+        type=_images_per_pass,
         metavar="N",
-        help="let N images through the network at a time, for less memory",
+        help="let N images through the network at a time, for less memory (0: all of the process's)",
     )
     train.add_argument(
         "--job",
@@ -356,6 +356,10 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of images; give an integer from 1 on")
     return int(text)
+
+
+def _images_per_pass(text: str) -> int | None:
+    return None if text == "0" else _count(text)
 
 
 def _duration(text: str) -> float:

@@ -73,7 +73,7 @@ def tier_changes(tier: Tier) -> list[tuple[str, str]]:
     """Return the settings that a tier changes: the key, its value beside the paper's, and what it was tuned on."""
     paper = load_tier(PAPER_TIER).model_dump(mode="json")
     ours = tier.model_dump(mode="json")
-    told = [key for key in paper if key not in NOT_SCALING and (ours[key] != paper[key] or key in tier.tuned)]
+    told = [key for key in paper if key in tier.tuned or (key not in NOT_SCALING and ours[key] != paper[key])]
     tuned = {key: f"; tuned on {' and '.join(networks)}, for all trainings" for key, networks in tier.tuned.items()}
     beside = {key: f"{_short(ours[key])} (the paper: {_short(paper[key])})" for key in told}
     return [(key.replace("_", " "), text + tuned.get(key, "")) for key, text in beside.items()]

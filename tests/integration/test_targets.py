@@ -66,6 +66,16 @@ def test_a_training_and_an_evaluation_by_name_for_every_seed(clone: Path) -> Non
     assert plan(clone, "onenet-r50-coco-12e", settings=seeds)["train"] == 2
 
 
+def test_a_resource_lets_fewer_images_through_a_network_at_a_time(clone: Path) -> None:
+    def commands(*resources: str) -> str:
+        tier = ("--config", "tier=paper")
+        return snakemake(clone, "-c1", "-n", "-p", *resources, *tier, "--", "date_f-r101-coco-36e", "fcos-r50-coco-12e")
+
+    assert commands().count(" --images-per-pass 0 ") == 2
+    some = commands("--set-resources", "train:images_per_pass=4 if '-r101-' in wildcards.training else 0")
+    assert (some.count(" --images-per-pass 4 "), some.count(" --images-per-pass 0 ")) == (1, 1)
+
+
 def test_groups_of_targets_follow_the_chosen_trainings(clone: Path) -> None:
     common = {"prepare_data": 1, "train": 4}
     assert plan(clone, "tables") == {**common, "evaluate": 4, "count_complexity": 1, "make_tables": 1}

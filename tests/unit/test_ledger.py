@@ -40,10 +40,11 @@ def test_what_a_tier_changes_is_named_beside_the_papers() -> None:
 
 def test_what_was_tuned_is_told_even_where_the_papers_value_came_out(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text("extends: paper\ntuned: {lr: [FCOS]}\n")
+    path.write_text("extends: paper\ntuned: {lr: [FCOS], workers: [OneNet]}\n")
     assert tier_changes(load_tier(str(path))) == [
-        ("lr", "0.0004 (the paper: 0.0004); tuned on FCOS, for all trainings")
-    ]  # fmt: skip
+        ("lr", "0.0004 (the paper: 0.0004); tuned on FCOS, for all trainings"),
+        ("workers", "8 (the paper: 8); tuned on OneNet, for all trainings"),
+    ]
 
 
 def test_the_ledger_has_the_rate_of_the_optimiser_that_a_recipe_uses(tmp_path: Path) -> None:
