@@ -31,10 +31,12 @@ def add_run(
     code: str = "c0de" * 16,
     areas: tuple[float, float] = (8, 20),
     losses: dict[str, float] = {},  # noqa: B006 - never changed
+    zero_sides: dict[str, float] | None = None,
 ) -> Path:
     """Write a run into a results folder: an evaluation per variant (None: not evaluated), and AP after each epoch.
 
-    ``losses`` are named losses that fall as one over the epoch, from these values.
+    ``losses`` are named losses that fall as one over the epoch, from these values; for ``zero_sides`` see
+    `date.evaluation.evaluate.ZeroSides`.
     """
     folder = results / tier / training / f"seed{seed}"
     folder.mkdir(parents=True)
@@ -66,7 +68,7 @@ def add_run(
     set_records(folder, records)
     if variants is not None:
         judged = {name: {"metrics": metrics, "detections": 1} for name, metrics in variants.items()}
-        evaluation = {"run_digest": digest, "area_thresholds": areas, "variants": judged}
+        evaluation = {"run_digest": digest, "area_thresholds": areas, "zero_sides": zero_sides, "variants": judged}
         (folder / "evaluation.json").write_text(seal(evaluation))
     return folder
 

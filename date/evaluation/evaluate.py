@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ from date.evaluation.score import protocol_metrics
 from date.files import file_digest, replace_bytes, replace_text
 from date.results import DETECTIONS, EVALUATION, PICTURES, seal
 from date.training.run import CONFIG, WEIGHTS, read_provenance
+
+if TYPE_CHECKING:
+    from date.models.branches import BranchOutput
 
 EVALUATION_SCHEMA = 2
 BRANCHES = ("o2o", "o2m")
@@ -46,11 +49,35 @@ class Selection:
     """Detections of an image, the best ones."""
 
 
+SIDES = ("left", "top", "right", "bottom")
+
+
+class ZeroSides:
+    """Counts the points from which the one-to-one branch's boxes do not reach to a side.
+
+    Its distances are ``relu(scale * conv) * stride``: a side that is 0 at every point gets no gradient and stays so.
+    """
+
+    def __init__(self) -> None:
+        self.points, self.zeros = 0, np.zeros(len(SIDES), dtype=np.int64)
+
+    def look(self, output: BranchOutput) -> None:
+        """Count what the branch predicts for some images, at all points of the padded batch."""
+        self.points += output.reg.shape[0] * output.reg.shape[2]
+        self.zeros += (output.reg == 0).sum(dim=(0, 2)).cpu().numpy()
+
+    def record(self) -> dict[str, float] | None:
+        """Return the share of points by side, in percent; None where the branch was not looked at."""
+        if not self.points:
+            return None
+        return {side: round(100 * int(n) / self.points, 3) for side, n in zip(SIDES, self.zeros, strict=True)}
+
+
 class Evaluated(NamedTuple):
     """What an evaluation gives, for `write_evaluation`."""
 
     record: dict[str, Any]
-    """Per variant the metrics of the dataset's protocol in percent, and what was judged how."""
+    """Per variant the metrics of the dataset's protocol in percent, and what was judged how; see `ZeroSides`, too."""
     detections: dict[str, NDArray[np.float64]]
     """Per variant (D, 7) arrays of `date.evaluation.coco.DETECTION_COLUMNS`."""
     pictures: dict[str, Any]
@@ -84,7 +111,7 @@ def evaluate(
     files = configs.data_files(dataset, root)
     ground_truth = read_ground_truth(files.val_annotations)
     loader = configs.resolve(training, tier, provenance["seed"], root)["test_dataloader"]
-    detections, selections, pictures = _detect(run, loader, chosen, threads, training)
+    detections, selections, pictures, zero_sides = _detect(run, loader, chosen, threads, training)
     record = {
         "schema_version": EVALUATION_SCHEMA,
         "training": training.name,
@@ -97,6 +124,7 @@ def evaluate(
         "annotations_sha256": file_digest(files.val_annotations),
         "protocol": dataset.protocol,
         "area_thresholds": dataset.area_thresholds if dataset.protocol == "coco" else None,
+        "zero_sides": zero_sides,
         "variants": {
             name: {
                 "metrics": protocol_metrics(dataset.protocol, ground_truth, found, dataset.area_thresholds),
@@ -120,7 +148,7 @@ def _variant(training: Training, name: str) -> Variant:
 
 def _detect(
     run: Path, loader_config: dict[str, Any], variants: dict[str, Variant], threads: int | None, training: Training
-) -> tuple[dict[str, NDArray[np.float64]], dict[str, Selection], dict[str, Any]]:
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, Selection], dict[str, Any], dict[str, float] | None]:
     import torch
     from mmengine.config import Config
     from mmengine.registry import init_default_scope
@@ -154,18 +182,19 @@ def _detect(
     photographer = Photographer(
         loader.dataset.dataset, load().picture_choice(training.name), pictures.floor, pictures.nms
     )
-    done = 0
+    sides, done = ZeroSides(), 0
     with torch.inference_mode():
         for batch in loader:
             if isinstance(batch, LoadFailure):
                 raise UserError(f"{batch.image} can't be loaded ({batch.reason}); restore the file.")
-            for name, rows in batch_detections(model, batch, selections, ids).items():
+            for name, rows in batch_detections(model, batch, selections, ids, sides).items():
                 parts[name] += rows
             photographer.look(model, batch)
             done += len(batch["data_samples"])
             if done % (10 * loader.batch_size) == 0 or done == len(loader.dataset):
                 print(f"{run.name}: {done}/{len(loader.dataset)} images", file=sys.stderr, flush=True)
-    return {name: np.concatenate(rows) for name, rows in parts.items()}, selections, photographer.record()
+    detections = {name: np.concatenate(rows) for name, rows in parts.items()}
+    return detections, selections, photographer.record(), sides.record()
 
 
 def _selection(head: Any, variant: Variant) -> Selection:
@@ -184,15 +213,15 @@ def _selection(head: Any, variant: Variant) -> Selection:
 
 
 def batch_detections(
-    model: Any, batch: Any, selections: dict[str, Selection], ids: list[int]
+    model: Any, batch: Any, selections: dict[str, Selection], ids: list[int], sides: ZeroSides | None = None
 ) -> dict[str, list[NDArray[np.float64]]]:
-    """Run the network once on a batch and return each variant's rows per image."""
+    """Run the network once on a batch and return each variant's rows per image; ``sides`` is shown its boxes."""
     from date.models.head import final_selection
     from date.training.metric import detection_rows
 
     data = model.data_preprocessor(batch, training=False)
     samples = data["data_samples"]
-    found = _candidates(model.bbox_head, model.extract_feat(data["inputs"]), samples, selections)
+    found = _candidates(model.bbox_head, model.extract_feat(data["inputs"]), samples, selections, sides)
     rows: dict[str, list[NDArray[np.float64]]] = {name: [] for name in selections}
     for name, chosen in selections.items():
         for candidates, sample in zip(found[chosen.branch, chosen.score_thr], samples, strict=True):
@@ -205,7 +234,7 @@ def batch_detections(
 
 
 def _candidates(
-    head: Any, feats: Sequence[Any], samples: Sequence[Any], selections: dict[str, Selection]
+    head: Any, feats: Sequence[Any], samples: Sequence[Any], selections: dict[str, Selection], sides: ZeroSides | None
 ) -> dict[tuple[str, float], Any]:
     """Return the candidates per image by branch and threshold; the head runs once, the selection for each threshold."""
     from date.models.head import DualAssignmentHead
@@ -215,6 +244,8 @@ def _candidates(
         shapes = [tuple(sample.metainfo["img_shape"][:2]) for sample in samples]
         outputs = head(feats, sorted({BRANCHES.index(branch) for branch, _ in wanted}))
         indices = {branch: BRANCHES.index(branch) for branch, _ in wanted}
+        if sides is not None and "o2o" in indices:
+            sides.look(outputs[indices["o2o"]])
         return {
             (branch, threshold): head.branch(indices[branch]).candidates(outputs[indices[branch]], shapes, threshold)
             for branch, threshold in wanted

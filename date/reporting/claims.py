@@ -99,7 +99,7 @@ class Outcome:
     parts: list[Judged]
     """Of claims over seeds."""
     remarks: list[str]
-    """On networks that were counted, and on seeds that were reused or dropped."""
+    """On networks that were counted, on seeds that were reused or dropped, and on boxes with a dead side."""
     trainings: Sequence[str] = ()
     """Those whose runs it rests on."""
 
@@ -124,7 +124,7 @@ def judge(
     found = comparisons(claim, scores, results, catalogue)
     judged = [judge_comparison(c if is_paper else replace(c, stated_sd=None), is_paper, len(found)) for c in found]
     trainings = _trainings(claim, catalogue)
-    remarks = audit.remarks(trainings) if audit else []
+    remarks = [*(audit.remarks(trainings) if audit else []), *scores.dead_sides(trainings)]
     return Outcome(claim, conjunction([part.verdict for part in judged]), judged, remarks, trainings)
 
 

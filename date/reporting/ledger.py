@@ -11,6 +11,7 @@ from typing import Any
 from date.catalogue import Catalogue, Tier, Training, load_tier
 from date.config import optimisation
 from date.reporting.formats import marks
+from date.reporting.health import dead_sides
 from date.reporting.scores import MISSING
 from date.results import RunResult
 
@@ -36,7 +37,7 @@ class LedgerRun:
     segments: list[str]
     """The parts in which it was trained, one line each."""
     remarks: list[str]
-    """What makes it less than one run on one machine."""
+    """What makes it less than one run on one machine, and what is wrong with its boxes."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,8 @@ def _run(result: RunResult) -> LedgerRun:
     if origin is not None:
         keys["initialised from"] = f"{origin['weights']} {origin['weights_sha256']}"
     digests = {name: value for name, value in keys.items() if value is not None}
-    return LedgerRun(result.seed, p.get("run", result.training), digests, _segments(p), segment_remarks(p))
+    remarks = segment_remarks(p) + [f"{side} side of its boxes dead" for side in dead_sides(result)]
+    return LedgerRun(result.seed, p.get("run", result.training), digests, _segments(p), remarks)
 
 
 def _segments(provenance: dict[str, Any]) -> list[str]:

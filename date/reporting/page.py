@@ -15,6 +15,7 @@ from date.catalogue import METRICS, SETTING_LABELS, Catalogue, Tier
 from date.reporting import style
 from date.reporting.claims import VERDICTS, Outcome
 from date.reporting.figures import Drawing
+from date.reporting.health import dead_sides_note
 from date.reporting.imports import import_mark, import_warnings
 from date.reporting.ledger import TUNING_RULES, LedgerEntry
 from date.reporting.noise import SOURCES
@@ -108,7 +109,11 @@ def page(
         missing=_missing(catalogue, tier, results, chosen),
         number_verdicts={w: n for w in WORDS if (n := sum(table.verdicts.get(w, 0) for table in tables))},
         script=(Path(__file__).parent / "page.js").read_text(encoding="utf-8"),
-        warnings=[*dict.fromkeys(itertools.chain.from_iterable(audit.reused.values())), *_warnings(results)],
+        warnings=[
+            *dict.fromkeys(itertools.chain.from_iterable(audit.reused.values())),
+            *dead_sides_note(results),
+            *_warnings(results),
+        ],
         seed_remarks=audit.sentences,
         nothing_wrong=NOTHING_WRONG,
         runs=_run_lines(results, results_dir),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from date.reporting.health import dead_sides_note
 from date.reporting.imports import variant_mark
 from date.results import RunResult
 
@@ -69,6 +70,7 @@ class Scores:
         recalls: dict[str, dict[float, float]] | None = None,
         annotation_ious: dict[str, float] | None = None,
     ) -> None:
+        self._results = results
         self._annotation_ious = annotation_ious or {}
         self._metrics: dict[str, dict[int, dict[str, float | None]]] = {}
         self._areas: dict[str, set[tuple[float, float]]] = {}
@@ -114,6 +116,10 @@ class Scores:
     def marks(self, evaluation: str) -> list[str]:
         """Return what has to be said of results that are not of our own trainings, see `variant_mark`."""
         return sorted(self._marks.get(evaluation, ()))
+
+    def dead_sides(self, trainings: Collection[str]) -> list[str]:
+        """Return what has to be said of the boxes of these trainings, see `dead_sides_note`."""
+        return dead_sides_note(self._results, trainings)
 
     def area_thresholds(self, evaluations: Iterable[str]) -> list[tuple[float, float]]:
         """Return the distinct pairs of square roots of areas by which evaluations part small, medium and large."""

@@ -249,6 +249,7 @@ def _notes(filled: FilledTable, scores: Scores, catalogue: Catalogue) -> list[st
         )
         notes.append(f"With the loss weights of the main results: {', '.join(defaults)}.")
     notes += _import_notes(table, scores)
+    notes += scores.dead_sides({catalogue.evaluation(name).training for name in table.evaluations})
     if {"APs", "APm", "APl"} & set(table.metrics):
         notes += _area_notes(scores.area_thresholds(table.evaluations))
     notes += _source_notes(filled, catalogue)

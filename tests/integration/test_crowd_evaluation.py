@@ -75,6 +75,7 @@ def test_the_record_says_how_it_was_judged(judged: SimpleNamespace) -> None:
     assert record["protocol"] == "crowdhuman" and record["area_thresholds"] is None
     assert all(tuple(v["metrics"]) == METRICS for v in record["variants"].values())
     selections = {name: variant["selection"] for name, variant in record["variants"].items()}
+    assert (record["zero_sides"] is not None) == (judged.training.model == "dual")
     if judged.training.model == "dual":
         assert list(selections) == ["o2o"]
         expected = {"branch": "o2o", "score_thr": 0.01, "nms_pre": 1000, "nms": None, "max_per_img": 500}
@@ -87,6 +88,18 @@ def test_the_record_says_how_it_was_judged(judged: SimpleNamespace) -> None:
     }
     counts = [variant["detections"] for variant in record["variants"].values()]
     assert 0 < counts[0] < counts[1], "the random network has scores on both sides of the thresholds"
+
+
+def test_a_dead_side_of_the_boxes_is_recorded(data: Path, tmp_path: Path) -> None:
+    training = load().training("date_f-r50-crowdhuman-30k")
+    model = random_model(training)
+    model.bbox_head.branch(0).conv_reg.bias.data[2] = -1e6
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "dead.pth")
+    shares = evaluate(import_checkpoint(tmp_path / "dead.pth", training, SMOKE, tmp_path), threads=1).record[
+        "zero_sides"
+    ]
+    assert list(shares) == ["left", "top", "right", "bottom"] and shares.pop("right") == 100
+    assert all(0 < share < 100 for share in shares.values())
 
 
 def test_every_variant_equals_a_run_of_its_own(judged: SimpleNamespace) -> None:
