@@ -55,7 +55,7 @@ SIDES = ("left", "top", "right", "bottom")
 class ZeroSides:
     """Counts the points from which the one-to-one branch's boxes do not reach to a side.
 
-    Its distances are ``relu(scale * conv) * stride``: a side that is 0 at every point gets no gradient and stays so.
+    Its distances are ``relu(scale * conv) * stride``: where a side is 0, it gets no gradient.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Sides of boxes that hardly learn any more: counted by the evaluation, told wherever their runs' numbers stand."""
+"""Sides of boxes that hardly learn any more: counted by the evaluation, told by page, tables, claims and ledger."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from date.catalogue import load_tier
+from date.catalogue import Complexity, load, load_tier
 from date.evaluation.evaluate import SIDES, ZeroSides
 from date.models.branches import BranchOutput
 from date.reporting.health import dead_sides, dead_sides_note
@@ -58,6 +58,11 @@ def test_only_tables_and_claims_with_the_runs_tell_it(reported: Path) -> None:
     assert "gets no gradient" not in (reported / "tables" / "table07.md").read_text(), "DATE-R's weights"
     runs = load_results(reported.parent.parent, "mini")
     assert dead_sides_note(runs, [DATE_F]) == []
+    over_runs = [claim for claim in load().claims.values() if not isinstance(claim.predicate, Complexity)]
+    judged = [{*claim.trainings, *(name.split("/")[0] for name in claim.evaluations)} for claim in over_runs]
+    resting = sum(ONENET in names for names in judged)
+    assert 0 < resting < len(judged)
+    assert (reported / "claims.md").read_text().count("gets no gradient") == resting
 
 
 def test_an_evaluation_that_did_not_look_says_nothing(tmp_path: Path) -> None:
