@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import runpy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -202,7 +203,8 @@ def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dic
     schedule = _schedule(training.schedule)
     base = fragment("schedules/base.py")
 
-    train_cfg, steps = _duration(schedule, training.data, tier)
+    train_cfg, decay = _duration(schedule, training.data, tier)
+    warmup = base["warmup"] | dict(end=_warmup(schedule_steps(train_cfg, training.data, tier), tier))
 
     def loader(split_annotations: Path, split_images: Path, pipeline: list[dict], train: bool) -> dict[str, Any]:
         source = dict(
@@ -245,7 +247,7 @@ def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dic
         val_cfg=dict(type="ValLoop"),
         test_cfg=dict(type="TestLoop"),
         optim_wrapper=optimisation(training, tier),
-        param_scheduler=[base["warmup"] | dict(end=tier.warmup_iters), steps],
+        param_scheduler=[warmup, decay],
         randomness=dict(seed=seed),
         metrics_interval=tier.log_interval,
         compute=tier.compute.model_dump(),
@@ -286,6 +288,18 @@ def _duration(
         length = interval * EVALUATIONS_BY_ITERATION  # so that the last step is evaluated
         loop = dict(type="IterBasedTrainLoop", max_iters=length, val_interval=interval)
     return loop, dict(type="MultiStepLR", by_epoch=by_epoch, begin=0, end=length, milestones=milestones, gamma=0.1)
+
+
+def schedule_steps(train_cfg: Mapping[str, Any], part: Literal["coco", "crowdhuman"], tier: Tier) -> int:
+    """Return the steps of a training loop, as `resolve` writes it, on the tier's dataset of a part."""
+    if train_cfg["type"] == "EpochBasedTrainLoop":
+        return int(train_cfg["max_epochs"]) * tier.steps_per_epoch[part]
+    return int(train_cfg["max_iters"])
+
+
+def _warmup(steps: int, tier: Tier) -> int:
+    """Return the steps of the warm-up: the tier's, or of a short schedule its largest share."""
+    return min(tier.warmup_iters, max(1, round(tier.warmup_max_share * steps)))
 
 
 def _model(training: Training, tier: Tier, num_classes: int, root: Path | None) -> dict[str, Any]:

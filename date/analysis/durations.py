@@ -81,11 +81,9 @@ def length(training: Training, tier: Tier) -> Length:
     """
     dataset = load_dataset(configs.dataset_name(training, tier))
     loop = configs.resolve(training, tier, 0, None)["train_cfg"]
-    if loop["type"] == "EpochBasedTrainLoop":
-        return Length(
-            loop["max_epochs"] * tier.steps_per_epoch[training.data], loop["max_epochs"], validation_images(dataset)
-        )
-    return Length(loop["max_iters"], loop["max_iters"] // loop["val_interval"], validation_images(dataset))
+    by_epoch = loop["type"] == "EpochBasedTrainLoop"
+    validations = loop["max_epochs"] if by_epoch else loop["max_iters"] // loop["val_interval"]
+    return Length(configs.schedule_steps(loop, training.data, tier), validations, validation_images(dataset))
 
 
 def validation_images(dataset: Dataset) -> int:

@@ -215,7 +215,10 @@ class Tier(Entry):
     batch_size: int
     lr: float
     backbone_lr_mult: float
-    warmup_iters: int
+    warmup_iters: Annotated[int, Field(ge=1)]
+    """Steps over which the learning rate rises, linearly."""
+    warmup_max_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of a schedule's steps, for which the warm-up may last at most."""
     steps_per_epoch: dict[Literal["coco", "crowdhuman"], int]
     """Of each part's dataset (paper: 7330 and 938); schedules that the paper gives in iterations are scaled by it."""
     epoch_scale: float

@@ -244,7 +244,7 @@ def positives(branch: Branch, output: BranchOutput, sample: Any) -> tuple[Tensor
     objects = objects_of(sample)
     if isinstance(branch, RetinaBranch):
         anchors = branch.anchors(output)
-        labels, index = branch._assign(output, anchors, objects)
+        labels, index = branch.assign(output, anchors, objects)
         chosen = ((labels >= 0) & (labels < branch.num_classes)).nonzero(as_tuple=True)[0]
         strides = torch.cat(
             [anchors.new_full((n,), s) for n, s in zip(output.level_sizes, branch.strides, strict=True)]

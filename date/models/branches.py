@@ -459,7 +459,7 @@ class RetinaBranch(Branch):
         """See `Branch`."""
         return self.bbox_coder.decode(self.anchors(output)[prior_index], output.reg[image].t()[prior_index])
 
-    def _assign(self, output: BranchOutput, anchors: Tensor, objects: ImageObjects) -> tuple[Tensor, Tensor]:
+    def assign(self, output: BranchOutput, anchors: Tensor, objects: ImageObjects) -> tuple[Tensor, Tensor]:
         """Return an image's (P,) labels (C: background, -1: ignored) and the (P,) index of each anchor's object."""
         valid = torch.cat(self.prior_generator.valid_flags(output.level_shapes, objects.pad_shape, anchors.device))
         gt_instances = InstanceData(bboxes=objects.bboxes, labels=objects.labels)
@@ -476,7 +476,7 @@ class RetinaBranch(Branch):
     def loss(self, output: BranchOutput, batch_objects: Sequence[ImageObjects]) -> dict[str, Tensor]:
         """Return ``loss_cls`` and ``loss_reg`` (L1 on the deltas), times lambda; see ``reduce_normaliser``."""
         anchors = self.anchors(output)
-        assigned = [self._assign(output, anchors, objects) for objects in batch_objects]
+        assigned = [self.assign(output, anchors, objects) for objects in batch_objects]
         labels = torch.stack([label for label, _ in assigned])
         positive = (labels >= 0) & (labels < self.num_classes)
         num_pos = positive.sum(-1).clamp(min=1).sum().to(output.reg.dtype)

@@ -39,6 +39,16 @@ def test_a_tier_sets_the_rate_of_adamw_and_that_of_sgd_goes_with_the_batch(tier:
         assert rates(name) == {"SGD": pytest.approx(sgd)}
 
 
+@pytest.mark.parametrize(
+    ("training", "steps"),
+    [("onenet-r50-coco-12e", 300), ("onenet-r50-crowdhuman-30k", 300), ("date_f_init-r50-coco-30k", 128)],
+)
+def test_the_warm_up_is_a_number_of_steps_or_a_share_of_a_short_schedule(training: str, steps: int) -> None:
+    """12 epochs of 124 steps, 1,602 iterations, and 510 of which a quarter are 127.5."""
+    assert resolve(load().training(training), MINI, 0, None)["param_scheduler"][0]["end"] == steps
+    assert resolve(load().training(training), PAPER, 0, None)["param_scheduler"][0]["end"] == 1000
+
+
 def test_paper_settings_of_date_f() -> None:
     config = resolve(DATE_F, PAPER, 0, Path("/data"))
     optimizer = config["optim_wrapper"]

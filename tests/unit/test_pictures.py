@@ -130,7 +130,7 @@ def every_point(offset: float = 0.5) -> tuple[torch.Tensor, list[int]]:
 @pytest.fixture
 def assigned(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     """What the losses of all branches assign, by the function that does it."""
-    calls: dict[str, list[Any]] = {"assign_one_to_one": [], "assign_fcos": [], "_assign": []}
+    calls: dict[str, list[Any]] = {"assign_one_to_one": [], "assign_fcos": [], "assign": []}
 
     def watch(owner: Any, name: str) -> None:
         original = getattr(owner, name)
@@ -144,7 +144,7 @@ def assigned(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
 
     watch(branches, "assign_one_to_one")
     watch(branches, "assign_fcos")
-    watch(branches.RetinaBranch, "_assign")
+    watch(branches.RetinaBranch, "assign")
     return calls
 
 
@@ -194,7 +194,7 @@ def test_points_of_the_retinanet_branch_are_the_centres_of_its_losss_anchors(ass
     head.loss(feats, samples)
     centers, strides = every_point(offset=0.0)  # where MMDetection puts anchors
     total = 0
-    calls = list(assigned["_assign"])
+    calls = list(assigned["assign"])
     for (_, (labels, owner)), image in zip(calls, branch_pictures(head, feats, seen, 0.5), strict=True):
         index = ((labels >= 0) & (labels < CLASSES)).nonzero(as_tuple=True)[0]
         cells = index // 9  # nine anchors around every point
