@@ -121,7 +121,9 @@ def test_a_tier_says_what_was_tuned_and_that_is_never_date(tmp_path: Path) -> No
     both = ["FCOS", "OneNet"]
     assert mini.tuned == {"datasets": both, "lr": both, "warmup_iters": both, "warmup_max_share": ["OneNet"]}
     assert load_tier("demo").tuned == mini.tuned, "it changes none of them"
-    assert load_tier("bccd").tuned == {"lr": both}, "other data were not chosen by trial"
+    assert load_tier("bccd").tuned == {k: v for k, v in mini.tuned.items() if k != "datasets"}, (
+        "other data were not chosen by trial"
+    )
     assert load_tier("smoke").tuned == {}
     path = tmp_path / "mine.yaml"
     path.write_text("extends: mini\ntuned: {lr: [DATE-F]}\n")
