@@ -33,7 +33,7 @@ import numpy as np
 
 from date import compat
 from date.catalogue import ROOT, load, load_tier
-from date.config import resolve
+from date.identity.config import resolve
 
 TRAINING = "date_f-r50-coco-36e"
 APPETITES = (100, 200, 300)

@@ -11,10 +11,10 @@ import random
 import statistics
 from pathlib import Path
 
-from date.analysis.dag import dag, ranks
-from date.analysis.durations import Durations
-from date.analysis.schedule import lower_bound, remaining, simulate
 from date.catalogue import load, load_tier
+from date.planning.dag import dag, ranks
+from date.planning.durations import Durations
+from date.planning.schedule import lower_bound, remaining, simulate
 
 GPUS = (2, 4, 8, 12, 40)
 RANDOM_ORDERS = 50

@@ -54,7 +54,7 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
     import date.training.components  # noqa: F401 - both register what the config names
     from benchmarks.training_step import batch
     from date.catalogue import Compute
-    from date.config import resolve
+    from date.identity.config import resolve
     from date.training.network import build_network, build_optimizer, set_precision
 
     init_default_scope("mmdet")
@@ -122,7 +122,7 @@ def in_process(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
 def paper_hours(seconds_per_step: float) -> float:
     """Return the hours of all of the paper's trainings on one such device, from DATE-F's seconds per step."""
-    from date.config import resolve
+    from date.identity.config import resolve
 
     tier = load_tier("paper")
 

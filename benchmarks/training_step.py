@@ -23,7 +23,7 @@ from mmengine.registry import init_default_scope
 
 import date.models  # noqa: F401 - registers the heads, and lets MMDetection be imported
 from date.catalogue import load, load_tier
-from date.config import resolve
+from date.identity.config import resolve
 
 BASELINE = "onenet-r50-coco-12e"
 OTHERS = ("onenet_poto-r50-coco-12e", "date_f-r50-coco-12e", "date_r-r50-coco-12e", "fcos-r50-coco-12e")

@@ -2,8 +2,8 @@
 
 The annotation files have random boxes and polygons of 25 points, about the size of COCO's own; the image files are a
 byte each, since images are listed and not decoded. Timed are a look at everything (``date data verify``) and what every
-training and evaluation pays afterwards (`date.data.coco.prepare`, which recalls the verification). Files are in the
-page cache. Needs 1 GB of disk and 4 GB of memory.
+training and evaluation pays afterwards (`date.datasets.prepare.prepare`, which recalls the verification). Files are in
+the page cache. Needs 1 GB of disk and 4 GB of memory.
 
     python -m benchmarks.verification [--folder DIR] [--scale S] [--json FILE]
 
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from date.catalogue import Dataset, load_dataset
-from date.data.coco import examine, prepare
+from date.datasets.prepare import examine, prepare
 
 SIZES = {"train": (118_287, 860_001), "val": (5_000, 36_781)}
 

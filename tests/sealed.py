@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from date.catalogue import METRICS, Choice, Training, load
-from date.evaluation.pictures import BOX_COLUMNS, PICTURES_SCHEMA, POINT_COLUMNS
+from date.inference.pictures import BOX_COLUMNS, PICTURES_SCHEMA, POINT_COLUMNS
 from date.results import PICTURES, seal
 
 
@@ -36,7 +36,7 @@ def add_run(
     """Write a run into a results folder: an evaluation per variant (None: not evaluated), and AP after each epoch.
 
     ``losses`` are named losses that fall as one over the epoch, from these values; for ``zero_sides`` see
-    `date.evaluation.evaluate.ZeroSides`.
+    `date.inference.evaluate.ZeroSides`.
     """
     folder = results / tier / training / f"seed{seed}"
     folder.mkdir(parents=True)

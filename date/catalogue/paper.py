@@ -284,7 +284,7 @@ class Statement(Entry):
     printed: Annotated[str, Field(pattern=r"^[+-]?\d+(\.\d+)?$")] | None = None
     """The number as printed, a string so that its digits count."""
     quantity: str | None = None
-    """What the number is: an expression; see `date.analysis.expressions`."""
+    """What the number is: an expression; see `date.paperlint.expressions`."""
     holds: list[str] = Field(default_factory=list)
     """In place of a quantity: comparisons that the sentence implies, e.g. ``[table07.2 AP] > [table07.1 AP]``."""
     says: dict[str, str] = Field(default_factory=dict)

@@ -20,7 +20,7 @@ FOLDER = "schema"
 
 def schemas() -> dict[str, dict[str, Any]]:
     """Return the schema of each kind of file, by the name that its file has without ``.json``."""
-    from date.config import Settings
+    from date.catalogue.settings import Settings
 
     judged = {
         "type": "object",

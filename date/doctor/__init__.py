@@ -49,7 +49,7 @@ def examine(tier: Tier, trainings: list[Training], runs_of: dict[str, int], prof
         profiles: folders of Snakemake profiles in the order of its ``--profile`` options.
     """
     from date.catalogue import ROOT, load_dataset
-    from date.config import data_root, dataset_name
+    from date.catalogue.settings import data_root, dataset_name
     from date.doctor import data, environment, slurm, storage
     from date.doctor.profile import read_profiles
 
@@ -79,7 +79,7 @@ def first(datasets: list[Dataset], trainings: list[Training], tier: Tier) -> lis
         tier: of the run.
     """
     from date.catalogue import ROOT
-    from date.config import data_root
+    from date.catalogue.settings import data_root
     from date.doctor import data, storage
 
     root = data_root()

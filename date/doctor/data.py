@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from date.catalogue import Dataset, Tier, Training
-from date.data.coco import incomplete, prepare, verify_weights
-from date.data.verify import progress_lines
+from date.datasets.prepare import incomplete, prepare, verify_weights
+from date.datasets.verify import progress_lines
 from date.doctor import Finding
 from date.errors import UserError
 

@@ -13,9 +13,9 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from date.catalogue import ROOT, load, load_tier
-from date.config import resolve
 from date.doctor import Finding
 from date.errors import UserError, listed, told
+from date.identity.config import resolve
 
 if TYPE_CHECKING:
     from date.catalogue import Tier

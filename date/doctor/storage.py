@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from date.config import resolve
 from date.doctor import Finding
 from date.files import replace_text, sync_folder
+from date.identity.config import resolve
 
 if TYPE_CHECKING:
     from date.catalogue import Tier, Training
@@ -141,7 +141,7 @@ def sizes(
     and a new one, each with the weights, AdamW's two moments of each, all in 4 bytes.
     """
     from date.catalogue import load, load_dataset
-    from date.config import dataset_name
+    from date.catalogue.settings import dataset_name
 
     sealed = 0.0
     for training in trainings:

@@ -2,7 +2,7 @@
 
 Three kinds of file, told apart by their content:
 
-- ``detections.npz`` as `date.evaluation.evaluate.write_evaluation` writes it: one array per variant;
+- ``detections.npz`` as `date.inference.evaluate.write_evaluation` writes it: one array per variant;
 - COCO's results format: a JSON list of ``{image_id, category_id, bbox: [x, y, width, height], score}``;
 - CrowdHuman's odgt: a JSON object per line with ``ID`` and ``dtboxes``, a list of ``{box: [x, y, width, height],
   score}``; a ``tag`` is not looked at, as in the official tool.

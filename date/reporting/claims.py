@@ -19,11 +19,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from date.analysis.statistics import LEVEL, Estimate, estimate, seeds_needed
 from date.catalogue import METRICS, Catalogue, Claim, Complexity, Convergence, Gap, Higher, Loss, Ordered, Tier, Within
 from date.reporting.noise import STATED_SD
 from date.reporting.scores import MINUS, Sample, Scores, number
 from date.reporting.seeds import SeedAudit
+from date.reporting.statistics import LEVEL, Estimate, estimate, seeds_needed
 from date.results import RunResult
 
 SUPPORTED, NOT_SUPPORTED, CONTRADICTED = "SUPPORTED", "NOT SUPPORTED", "CONTRADICTED"

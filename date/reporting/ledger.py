@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from date.catalogue import Catalogue, Tier, Training, load_tier
-from date.config import optimisation
+from date.identity.config import optimisation
 from date.reporting.formats import marks
 from date.reporting.health import dead_sides
 from date.reporting.scores import MISSING

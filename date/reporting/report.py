@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from date.catalogue import Catalogue, Tier, load, load_tier
-from date.config import Settings, load_settings
+from date.catalogue.settings import Settings, load_settings
 from date.errors import UserError, unknown_name
 from date.files import replace_text
 from date.reporting.claim_formats import claims_csv, claims_markdown

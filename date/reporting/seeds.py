@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from date.catalogue import Catalogue
-from date.config import Settings
+from date.catalogue.settings import Settings
 from date.errors import UserError
 from date.results import RunResult, started_runs
 

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from date.analysis.statistics import MOST_SEEDS, prediction_half_width
 from date.catalogue import Metric
 from date.reporting.noise import STATED_NOISE, STATED_SD
 from date.reporting.scores import Sample
+from date.reporting.statistics import MOST_SEEDS, prediction_half_width
 
 REPRODUCED, WITHIN_NOISE, DIFFERS, UNRESOLVED = "REPRODUCED", "WITHIN NOISE", "DIFFERS", "UNRESOLVED"
 ROUNDING = 1e-9

@@ -24,11 +24,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from date import config as configs
 from date.catalogue import ROOT, Tier, Training, load, load_dataset
-from date.data.coco import prepare, verify_weights
+from date.catalogue.settings import data_root, dataset_name
+from date.datasets.prepare import prepare, verify_weights
 from date.errors import UserError, told
 from date.files import file_digest, sync_folder, sync_path
+from date.identity.code import code_fingerprint
+from date.identity.config import resolve
+from date.identity.digests import config_digest, run_digest, run_name
 from date.results import METRICS, PROVENANCE
 from date.training.interruption import Interrupted, Interruption
 from date.training.options import Options
@@ -76,14 +79,14 @@ def plan(training: Training, tier: Tier, seed: int, runs: Path) -> Plan:
     Raises:
         UserError: bad data, or missing weights.
     """
-    root = configs.data_root()
-    dataset = load_dataset(configs.dataset_name(training, tier))
+    root = data_root()
+    dataset = load_dataset(dataset_name(training, tier))
     manifest = prepare(dataset, root, generation_progress(dataset.name))
     verify_weights(tier, training.weights, root)
     initial = _initial_weights(training, tier, seed, runs, manifest["digest"])
-    digest = configs.run_digest(training, tier, seed, manifest["digest"])
-    sealed = runs / configs.run_name(training, tier, seed, digest)
-    config = configs.resolve(training, tier, seed, root)
+    digest = run_digest(training, tier, seed, manifest["digest"])
+    sealed = runs / run_name(training, tier, seed, digest)
+    config = resolve(training, tier, seed, root)
     return Plan(training, tier, seed, digest, config, manifest, sealed, initial)
 
 
@@ -264,13 +267,13 @@ def find_run(training: Training, tier: Tier, seed: int, runs: Path) -> Path:
     Raises:
         UserError: there is none.
     """
-    dataset = load_dataset(configs.dataset_name(training, tier))
-    manifest = prepare(dataset, configs.data_root(), generation_progress(dataset.name))
+    dataset = load_dataset(dataset_name(training, tier))
+    manifest = prepare(dataset, data_root(), generation_progress(dataset.name))
     return _sealed_run(training, tier, seed, runs, manifest["digest"])
 
 
 def _sealed_run(training: Training, tier: Tier, seed: int, runs: Path, manifest_digest: str) -> Path:
-    run = runs / configs.run_name(training, tier, seed, configs.run_digest(training, tier, seed, manifest_digest))
+    run = runs / run_name(training, tier, seed, run_digest(training, tier, seed, manifest_digest))
     if not run.exists():
         command = f"python -m date train {training.name} --tier {tier.name} --seed {seed}"
         raise UserError(
@@ -345,8 +348,8 @@ def _provenance(planned: Plan, folder: Path, processes: Processes) -> dict[str, 
         "seed": planned.seed,
         "run": planned.sealed.name,
         "run_digest": planned.digest,
-        "config_sha256": configs.config_digest(configs.resolve(planned.training, planned.tier, planned.seed, None)),
-        "code_sha256": configs.code_fingerprint(),
+        "config_sha256": config_digest(resolve(planned.training, planned.tier, planned.seed, None)),
+        "code_sha256": code_fingerprint(),
         "commit": _commit(),
         "data": planned.manifest,
         "weights_sha256": file_digest(folder / WEIGHTS),

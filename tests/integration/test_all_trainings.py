@@ -15,7 +15,7 @@ from mmengine.structures import InstanceData
 
 import date.models  # noqa: F401 - registers the heads
 from date.catalogue import load, load_tier
-from date.config import resolve
+from date.identity.config import resolve
 
 PAPER = load_tier("paper")
 SIZE = 96

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from date.catalogue import ROOT, load, load_tier
-from date.config import config_digest, load_settings, resolve
+from date.catalogue.settings import load_settings
+from date.identity.config import resolve
+from date.identity.digests import config_digest
 from date.reporting.scores import Scores, number
 from date.results import load_results
 from tests.support.command import date

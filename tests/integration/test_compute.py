@@ -77,7 +77,7 @@ def test_baselines_train_in_bfloat16(folder: Path) -> None:
 
 
 def test_every_option_is_another_run(folder: Path) -> None:
-    from date.config import run_digest
+    from date.identity.digests import run_digest
 
     digests = set()
     for options in OPTIONS.values():

@@ -18,12 +18,14 @@ from mmengine.runner import Runner
 
 import date.models  # noqa: F401 - registers the heads
 from date.catalogue import Training, load, load_dataset, load_tier
+from date.catalogue.settings import data_root
 from date.cli import main
-from date.config import data_files, data_root, resolve
-from date.data.coco import prepare
+from date.datasets.files import data_files
+from date.datasets.prepare import prepare
 from date.evaluation.crowdhuman import METRICS
-from date.evaluation.evaluate import Selection, batch_detections, evaluate, write_evaluation
-from date.importing import import_checkpoint
+from date.identity.config import resolve
+from date.imports.checkpoint import import_checkpoint
+from date.inference.evaluate import Selection, batch_detections, evaluate, write_evaluation
 from date.reporting.report import write_report
 from date.results import export_run
 from date.training.run import train

@@ -23,12 +23,13 @@ from torch import Tensor
 
 import date.models  # noqa: F401 - registers the heads
 from date.catalogue import Tier, Training, load, load_tier
+from date.catalogue.settings import data_root
 from date.cli import main
-from date.config import data_root, resolve
 from date.errors import UserError
-from date.evaluation.evaluate import evaluate, write_evaluation
 from date.files import file_digest
-from date.importing import import_checkpoint
+from date.identity.config import resolve
+from date.imports.checkpoint import import_checkpoint
+from date.inference.evaluate import evaluate, write_evaluation
 from date.reporting.report import write_report
 from date.results import METRICS_SCHEMA, export_run, load_results
 from date.training.processes import Processes

@@ -14,14 +14,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from date.catalogue import load_dataset, load_tier
+from date.catalogue.settings import data_root
 from date.cli import main
-from date.config import data_files, data_root
-from date.data.coco import prepare
+from date.datasets.files import data_files
+from date.datasets.prepare import prepare
 from date.errors import UserError
 from date.evaluation.coco import METRICS, coco_metrics
+from date.imports.logs import read_training_log
 from date.reporting.report import write_report
 from date.results import load_results
-from date.training_logs import read_training_log
 from tests.support.examples import examples
 
 TRAINING = "date_f-r50-coco-12e"

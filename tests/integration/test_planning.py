@@ -11,7 +11,7 @@ import pytest
 from test_pipeline import copy_project, jobs, snakemake
 
 from date.catalogue import load, load_tier
-from date.training.calibration import image_size, representatives
+from date.planning.calibration import image_size, representatives
 from date.training.interruption import RESUME_ME
 from tests.support.command import date
 
@@ -99,7 +99,8 @@ def test_every_kind_of_network_and_size_of_image_is_calibrated_once() -> None:
 )
 def test_typical_images(name: str, tier: str, size: tuple[int, int]) -> None:
     from date.catalogue import load_dataset
-    from date.config import dataset_name, resolve
+    from date.catalogue.settings import dataset_name
+    from date.identity.config import resolve
 
     training, size_of = load().training(name), load_tier(tier)
     pipeline = resolve(training, size_of, 0, None)["train_dataloader"]["dataset"]["dataset"]["pipeline"]

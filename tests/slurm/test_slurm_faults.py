@@ -25,7 +25,7 @@ import pytest
 import yaml
 from clones import ON_SLURM, Clone, copy_project, until
 
-from date.job import time_budget
+from date.training.job import time_budget
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 

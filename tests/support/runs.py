@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from date import config as configs
 from date.catalogue import load, load_tier
+from date.identity.config import resolve
+from date.identity.digests import run_digest, run_name
 from date.training import run as module
 from date.training.interruption import Interruption
 from date.training.journal import Journal
@@ -28,9 +29,9 @@ STEPS = 20
 def plan(runs: Path, training: str = "fcos-r50-coco-12e", seed: int = 0, manifest: str = MANIFEST) -> Plan:
     """Return what is known of a run at the tier `smoke` before it is trained."""
     entry, tier = load().training(training), load_tier("smoke")
-    digest = configs.run_digest(entry, tier, seed, manifest)
-    config = configs.resolve(entry, tier, seed, runs)
-    sealed = runs / configs.run_name(entry, tier, seed, digest)
+    digest = run_digest(entry, tier, seed, manifest)
+    config = resolve(entry, tier, seed, runs)
+    sealed = runs / run_name(entry, tier, seed, digest)
     return Plan(entry, tier, seed, digest, config, {"digest": manifest}, sealed, None)
 
 

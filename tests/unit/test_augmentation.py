@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from date.catalogue import load, load_tier
-from date.config import resolve
+from date.identity.config import resolve
 
 TRAININGS = {"12e": "date_f-r50-coco-12e", "36e": "date_f-r50-coco-36e", "crowdhuman": "date_f-r50-crowdhuman-30k"}
 SHORTS = {"36e": range(480, 801, 32), "crowdhuman": range(640, 897, 32)}

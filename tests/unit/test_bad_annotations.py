@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from date.catalogue import Dataset
-from date.data.coco import examine
-from date.data.crowdhuman import read_odgt
+from date.datasets.crowdhuman import read_odgt
+from date.datasets.prepare import examine
 from date.errors import UserError
 from date.evaluation.coco import coco_metrics
 from tests.support.examples import examples

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from date.catalogue import EXPERIMENTS, Dataset, load, load_dataset, load_tier, parse
-from date.config import load_settings
+from date.catalogue.settings import load_settings
 from date.errors import UserError
 
 

@@ -25,8 +25,8 @@ from date.catalogue import (
     load,
     load_tier,
 )
+from date.catalogue.settings import load_settings
 from date.cli import main
-from date.config import load_settings
 from date.errors import UserError
 from date.reporting.claim_formats import claims_csv, claims_markdown
 from date.reporting.claims import VERDICTS, Comparison, Outcome, conjunction, judge, judge_comparison

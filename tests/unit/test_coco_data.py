@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from date.catalogue import Dataset, load_dataset, load_tier
-from date.data import coco
-from date.data.annotations import check_annotations
-from date.data.coco import examine, manifest_digest, prepare, verify_weights
-from date.data.images import undecodable
+from date.datasets import prepare as coco
+from date.datasets.annotations import check_annotations
+from date.datasets.images import undecodable
+from date.datasets.prepare import examine, manifest_digest, prepare, verify_weights
 from date.errors import UserError
 from date.evaluation.coco import coco_metrics
 from tests.support.examples import examples

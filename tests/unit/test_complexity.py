@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from date.catalogue import METRICS
-from date.evaluation import complexity
-from date.evaluation.complexity import Complexity, Counts, Network, Row, complexity_table, measure
+from date.inference import complexity
+from date.inference.complexity import Complexity, Counts, Network, Row, complexity_table, measure
 
 
 @pytest.fixture(scope="module")

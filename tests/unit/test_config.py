@@ -9,18 +9,11 @@ from pathlib import Path
 import pytest
 
 from date.catalogue import ROOT, load, load_dataset, load_tier
-from date.config import (
-    config_digest,
-    data_files,
-    fragment,
-    normalised_code,
-    resolve,
-    run_digest,
-    run_name,
-    scale_levels,
-    scale_pixels,
-)
+from date.datasets.files import data_files
 from date.errors import UserError
+from date.identity.code import normalised_code
+from date.identity.config import fragment, resolve, scale_levels, scale_pixels
+from date.identity.digests import config_digest, run_digest, run_name
 
 PAPER, MINI = load_tier("paper"), load_tier("mini")
 DATE_F = load().training("date_f-r50-coco-12e")
@@ -199,7 +192,7 @@ def test_mmengine_reads_every_resolved_config(name: str, tmp_path: Path) -> None
 
 def test_catalogue_and_configs_do_not_import_torch() -> None:
     code = (
-        "import sys; from date.catalogue import load, load_tier; from date.config import run_digest;"
+        "import sys; from date.catalogue import load, load_tier; from date.identity.digests import run_digest;"
         "[run_digest(t, load_tier('paper'), 0, '') for t in load().trainings.values()];"
         "assert not {'torch', 'mmengine', 'mmdet'} & set(sys.modules), 'slow imports'"
     )

@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 
 from date.catalogue import Dataset, load_dataset
-from date.config import data_files
-from date.data import crowdhuman
-from date.data.coco import examine, prepare
-from date.data.crowdhuman import convert, read_odgt
-from date.data.images import header_sizes
+from date.datasets import crowdhuman
+from date.datasets.crowdhuman import convert, read_odgt
+from date.datasets.files import data_files
+from date.datasets.images import header_sizes
+from date.datasets.prepare import examine, prepare
 from date.errors import UserError
 
 
@@ -119,7 +119,7 @@ def test_the_conversion_is_written_once_per_content(
     root: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[Path] = []
-    monkeypatch.setattr("date.data.coco.convert", lambda odgt, *a: calls.append(odgt) or convert(odgt, *a))
+    monkeypatch.setattr("date.datasets.prepare.convert", lambda odgt, *a: calls.append(odgt) or convert(odgt, *a))
     first = prepare(dataset, root)
     assert [path.name for path in calls] == ["annotation_train.odgt", "annotation_val.odgt"]
     for path in calls:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from date.catalogue import Complexity, load, load_tier
-from date.evaluation.evaluate import SIDES, ZeroSides
+from date.inference.evaluate import SIDES, ZeroSides
 from date.models.branches import BranchOutput
 from date.reporting.health import dead_sides, dead_sides_note
 from date.reporting.report import write_report

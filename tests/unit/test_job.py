@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from date import job
 from date.errors import UserError
+from date.training import job
 from date.training.journal import begin_segment, end_segment, read_segments
 from date.training.lease import LeaseHeldError
 from date.training.run import STARTS_WITHOUT_PROGRESS, _give_up_if_stuck

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from date.analysis.expressions import Quantities, Value
-from date.analysis.lint import Check, compare, lint, to_json, to_text
 from date.catalogue import ROOT, Catalogue, Statement, load
 from date.errors import UserError
+from date.paperlint.expressions import Quantities, Value
+from date.paperlint.lint import Check, compare, lint, to_json, to_text
 from date.results import complexity_figures
 from sealed import complexity_json
 

@@ -20,9 +20,9 @@ from PIL import Image
 from test_head import CHANNELS, CLASSES, NORM, STRIDES, batch, dual_head
 
 from date.catalogue import ROOT, Catalogue, Choice, load, load_tier
-from date.config import fragment
 from date.errors import UserError
-from date.evaluation.pictures import (
+from date.identity.config import fragment
+from date.inference.pictures import (
     LONG_SIDE,
     Photographer,
     _network_objects,

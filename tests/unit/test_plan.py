@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 
-from date import config as configs
-from date.analysis.dag import ranks
-from date.analysis.durations import INFERENCE_SHARE, Durations, published_step, speed_digest
-from date.analysis.plan import Plan, make_plan, to_dict
-from date.analysis.plan_text import duration, size, to_text
-from date.analysis.runs import Runs, State, flat, read_config
 from date.catalogue import ROOT, Tier, load, load_tier
-from date.config import load_settings
+from date.catalogue.settings import load_settings
 from date.errors import UserError
+from date.identity.code import code_fingerprint
+from date.identity.config import resolve
+from date.identity.digests import config_digest, run_digest, run_name
+from date.planning.dag import ranks
+from date.planning.durations import INFERENCE_SHARE, Durations, published_step, speed_digest
+from date.planning.plan import Plan, make_plan, to_dict
+from date.planning.plan_text import duration, size, to_text
+from date.runs.state import Runs, State, flat, read_config
 
 NAME, INIT = "fcos-r50-coco-12e", "date_f_init-r50-coco-30k"
 MANIFEST = "da7a" * 16
@@ -41,15 +43,15 @@ class Project:
 
     def seal(self, name: str, seconds: float = 36.0, manifest: str = MANIFEST, **changes: Any) -> dict[str, Any]:
         training = load().training(name)
-        digest = configs.run_digest(training, self.tier, 0, manifest)
+        digest = run_digest(training, self.tier, 0, manifest)
         provenance = {
             "training": name,
             "tier": self.tier.name,
             "seed": 0,
-            "run": configs.run_name(training, self.tier, 0, digest),
+            "run": run_name(training, self.tier, 0, digest),
             "run_digest": digest,
-            "config_sha256": configs.config_digest(configs.resolve(training, self.tier, 0, None)),
-            "code_sha256": configs.code_fingerprint(),
+            "config_sha256": config_digest(resolve(training, self.tier, 0, None)),
+            "code_sha256": code_fingerprint(),
             "data": {"dataset": "scenes-smoke", "digest": manifest, "splits": {"val": {"images": 16}}},
             "steps": 12,
             "segments": [{"seconds": seconds / 2}, {"seconds": seconds / 4, "processes": 2}],
@@ -69,7 +71,7 @@ class Project:
 
     def interrupt(self, name: str, step: int, steps: int) -> None:
         training = load().training(name)
-        run = configs.run_name(training, self.tier, 0, configs.run_digest(training, self.tier, 0, MANIFEST))
+        run = run_name(training, self.tier, 0, run_digest(training, self.tier, 0, MANIFEST))
         work = self.runs / ".work" / run
         (work / "checkpoints").mkdir(parents=True)
         (work / "checkpoints" / f"step-{step:08d}-{'0' * 16}.ckpt").touch()
@@ -143,7 +145,7 @@ def test_changed_keys_of_the_config_are_named_and_paths_do_not_count(project: Pr
 
     project.verify_data()
     provenance = project.seal(NAME, run_digest="another", config_sha256="old")
-    old = configs.resolve(load().training(NAME), project.tier, 0, tmp_path / "elsewhere")
+    old = resolve(load().training(NAME), project.tier, 0, tmp_path / "elsewhere")
     old["optim_wrapper"]["optimizer"]["lr"] = 0.5
     old["train_dataloader"]["num_workers"] = 7
     folder = project.runs / provenance["run"]
@@ -301,7 +303,7 @@ def calibration(project: Project, names: list[str], **changes: Any) -> None:
             "seconds_per_step": 2.0,
             "seconds_per_image": 0.5,
             "parameters": 1000,
-            "speed_sha256": speed_digest(configs.resolve(load().training(name), project.tier, 0, None)),
+            "speed_sha256": speed_digest(resolve(load().training(name), project.tier, 0, None)),
         }
         | changes
         for name in names
@@ -365,7 +367,7 @@ def test_disk_measured_on_sealed_runs(project: Project) -> None:
 def test_a_dumped_config_is_read_without_running_it(name: str, tmp_path: Path) -> None:
     from mmengine.config import Config
 
-    config = configs.resolve(load().training(name), load_tier("paper"), 0, tmp_path)
+    config = resolve(load().training(name), load_tier("paper"), 0, tmp_path)
     Config(config).dump(str(tmp_path / "config.py"))
     assert dict(flat(read_config((tmp_path / "config.py").read_text()))) == dict(flat(config))
     with pytest.raises(ValueError):
@@ -396,4 +398,4 @@ def test_a_tier_without_a_backbone_orders_what_it_can_train(tmp_path: Path) -> N
     ranked = {training for _, training in ranks(load(), tier, Durations(tier, tmp_path))}
     assert ranked == {t.name for t in load().trainings.values() if t.backbone == "r50"}
     with pytest.raises(UserError, match=r"'small' has no backbone in the part of 'r101'.*add it to 'backbones'"):
-        configs.resolve(load().training("fcos-r101-coco-36e"), tier, 0, None)
+        resolve(load().training("fcos-r101-coco-36e"), tier, 0, None)

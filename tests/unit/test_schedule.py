@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from date.analysis.dag import dag, ranks
-from date.analysis.durations import Durations
-from date.analysis.schedule import (
+from date.catalogue import load, load_tier
+from date.planning.dag import dag, ranks
+from date.planning.durations import Durations
+from date.planning.schedule import (
     Task,
     Tasks,
     critical_path,
@@ -22,7 +23,6 @@ from date.analysis.schedule import (
     remaining,
     simulate,
 )
-from date.catalogue import load, load_tier
 
 NEAR = 1e-9
 

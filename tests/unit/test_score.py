@@ -26,8 +26,8 @@ from date.evaluation.coco import DETECTION_COLUMNS
 from date.evaluation.coco import METRICS as COCO_METRICS
 from date.evaluation.crowdhuman import METRICS as CROWD_METRICS
 from date.evaluation.detections import read_detections
-from date.evaluation.evaluate import IDENTITY, write_evaluation
 from date.evaluation.ground_truth import read_ground_truth
+from date.inference.evaluate import IDENTITY, write_evaluation
 from tests.support.examples import examples
 
 NAMES = ["a,1", "b,2", "c,3"]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from date.analysis.statistics import estimate, power, prediction_half_width, seeds_needed
+from date.reporting.statistics import estimate, power, prediction_half_width, seeds_needed
 
 
 def test_an_interval_by_hand() -> None:

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from date import status as view
+from date.runs import status as view
 from date.catalogue import ROOT, load_tier
 from date.errors import UserError
 from date.files import replace_text
-from date.survey import NO_NEWS, STATES, RunStatus, Survey, duration, last_ap
+from date.runs.survey import NO_NEWS, STATES, RunStatus, Survey, duration, last_ap
 from date.training.interruption import Interrupted
 from date.training.journal import LOG, STATUS, Journal, begin_segment, read_segments
 from date.training.lease import HOLDER, SILENCE, Lease
@@ -402,7 +402,7 @@ def test_the_command_line(runs: Path, tmp_path: Path) -> None:
     options = ("--runs", "runs", "--results", "results", "--seeds", "0", "1")
     done = command(*options, cwd=tmp_path)
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
-    assert done.returncode == 0 and "date.survey" in imported
+    assert done.returncode == 0 and "date.runs.survey" in imported
     assert not {"torch", "mmengine", "mmdet", "cv2"} & imported
     lines = done.stdout.splitlines()
     assert lines[0] == "smoke: 1 dead, 1 failed, 6 waiting of 8"

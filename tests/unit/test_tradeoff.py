@@ -13,7 +13,7 @@ from test_reporting import markdown_cells
 
 from date.catalogue import Figure, load, load_tier, parse
 from date.errors import UserError
-from date.evaluation.evaluate import Selection, _selection
+from date.inference.evaluate import Selection, _selection
 from date.reporting.report import write_report
 from date.reporting.scores import Scores
 from date.reporting.tradeoff import TradeOffDrawing, dominates, trade_offs, values
@@ -126,7 +126,7 @@ def test_the_one_to_many_branch_is_judged_by_its_own_settings(training: str, acr
     from mmengine.registry import init_default_scope
 
     import date.models  # noqa: F401 - registers the head
-    from date.config import resolve
+    from date.identity.config import resolve
 
     init_default_scope("mmdet")
     from mmdet.registry import MODELS

@@ -4,21 +4,22 @@ import re
 
 from snakemake.exceptions import WorkflowError
 
-from date import config as configs
-from date import reasons
-from date.analysis.dag import ranks
-from date.analysis.durations import Durations
+from date.catalogue.settings import load_settings
+from date.identity.config import resolve
+from date.identity import parts as reasons
+from date.planning.dag import ranks
+from date.planning.durations import Durations
 from date.catalogue import load, load_dataset, load_tier
 from date.errors import UserError
 
 try:
-    SETTINGS = configs.load_settings(dict(config))
+    SETTINGS = load_settings(dict(config))
     TIER = load_tier(SETTINGS.tier)
     CATALOGUE = load()
     TRAININGS = [training.name for training in CATALOGUE.select(SETTINGS.trainings or TIER.trainings)]
     DATASET_FILES = {load_dataset(reference).name: reference for reference in TIER.datasets.values()}
     for name in TRAININGS:
-        configs.resolve(CATALOGUE.training(name), TIER, 0, None)
+        resolve(CATALOGUE.training(name), TIER, 0, None)
 except UserError as error:
     raise WorkflowError(str(error))
 

@@ -1,0 +1,76 @@
+"""``experiments/config.yaml``: tier, seeds and where data lie, and which dataset plays which part at a tier."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from date.catalogue.entries import EXPERIMENTS, ROOT, Entry, parse, read_yaml
+from date.catalogue.loading import load
+from date.catalogue.models import Tier, Training
+from date.errors import UserError
+
+Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+
+
+class Settings(Entry):
+    """``experiments/config.yaml``; see there."""
+
+    tier: str
+    """How large the work is: a file of ``experiments/tiers/``."""
+    seeds: Seeds
+    """Of every training."""
+    seeds_of: dict[str, Seeds]
+    """Of some trainings in place of those, by name or pattern; where several match, the last counts."""
+    trainings: list[str] | None
+    """What ``all`` trains: names or patterns; null for the tier's own choice."""
+    data_root: str
+    """Where datasets and pretrained weights lie."""
+
+    def seeds_for(self, training: str) -> list[int]:
+        """Return the seeds of a training: those of the last pattern of ``seeds_of`` that matches it, or ``seeds``."""
+        chosen = self.seeds
+        for pattern, seeds in self.seeds_of.items():
+            if fnmatch.fnmatchcase(training, pattern):
+                chosen = seeds
+        return chosen
+
+
+def load_settings(overrides: dict[str, Any] | None = None) -> Settings:
+    """Read ``experiments/config.yaml``, with overrides such as Snakemake's ``--config``.
+
+    Raises:
+        UserError: an unknown key or a value that does not fit.
+    """
+    data = read_yaml(EXPERIMENTS / "config.yaml") | (overrides or {})
+    settings = parse(Settings, data, "experiments/config.yaml")
+    for key, seeds in {"seeds": settings.seeds, **{f"seeds_of, {k}": v for k, v in settings.seeds_of.items()}}.items():
+        if len(set(seeds)) != len(seeds):
+            raise UserError(f"{key}: {seeds} names a seed twice; name each once, since equal seeds are one run.")
+    load().select(list(settings.seeds_of))  # a pattern that matches nothing is a mistake
+    return settings
+
+
+def data_root(settings: Settings | None = None) -> Path:
+    """Return the folder of datasets and weights: ``DATE_DATA_ROOT`` or the setting, relative to the project."""
+    chosen = os.environ.get("DATE_DATA_ROOT") or (settings or load_settings()).data_root
+    return ROOT / Path(chosen).expanduser()
+
+
+def dataset_name(training: Training, tier: Tier) -> str:
+    """Return the dataset that plays the part of the training's at a tier, or raise a `UserError`."""
+    return dataset_for(training.data, tier, training.name)
+
+
+def dataset_for(part: Literal["coco", "crowdhuman"], tier: Tier, user: str) -> str:
+    """Return the dataset that plays a part at a tier, or raise a `UserError` that says who needs it."""
+    if part not in tier.datasets:
+        raise UserError(
+            f"tier {tier.name!r} has no dataset in the part of {part!r}, which {user} needs; "
+            f"add it to 'datasets' of the tier."
+        )
+    return tier.datasets[part]

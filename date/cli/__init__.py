@@ -1,0 +1,86 @@
+"""The command line: ``python -m date COMMAND``. PyTorch is imported only by commands that need it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from date import __version__
+from date.cli import (
+    calibrate,
+    complexity,
+    config,
+    data_nms_recall,
+    data_samples,
+    data_verify,
+    doctor,
+    evaluate,
+    identity,
+    import_checkpoint,
+    import_detections,
+    lint_paper,
+    listing,
+    plan,
+    report,
+    schema,
+    score,
+    status,
+    train,
+)
+from date.errors import NO_SPACE, UserError
+
+COMMANDS = (
+    train,
+    import_checkpoint,
+    import_detections,
+    evaluate,
+    score,
+    status,
+    listing,
+    plan,
+    calibrate,
+    schema,
+    config,
+    identity,
+    doctor,
+    complexity,
+    lint_paper,
+    report,
+)
+DATA_ACTIONS = (data_verify, data_samples, data_nms_recall)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return the exit status.
+
+    0: done. 2: a mistake of the user's, or a failure that is understood, told in one sentence. 75: a training that
+    saved its state and left before its end; the same command resumes it.
+    """
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    try:
+        status = args.command(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        print(f"error: {error.filename or 'a file'} can't be written: {error.strerror}; make room.", file=sys.stderr)
+        return 2
+    return status or 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m date", description="Train, evaluate and tabulate the networks of the DATE paper."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add(commands)
+    data = commands.add_parser("data", help="verify and show datasets").add_subparsers(required=True, metavar="ACTION")
+    for action in DATA_ACTIONS:
+        action.add(data)
+    return parser

@@ -1,0 +1,40 @@
+"""``python -m date calibrate``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from date.cli.options import TIER_HELP, count
+
+
+def add(commands: Any) -> None:
+    """Add the command to a parser's commands."""
+    parser = commands.add_parser(
+        "calibrate",
+        help="time a few training steps on this machine, for `plan` and the order of jobs",
+        description="Time training steps and inference of each kind of network that the tier trains, on random images "
+        "of the tier's size, and write results/<tier>/calibration.json. No data or weights are needed.",
+    )
+    parser.add_argument("--tier", help=TIER_HELP)
+    parser.add_argument("--steps", type=count, default=10, metavar="N", help="timed for each network [10]")
+    parser.add_argument("--threads", type=count, metavar="N", help="CPU threads")
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    parser.add_argument("--json", action="store_true", help="print the file's content")
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Carry out the command."""
+    from date.catalogue import load, load_tier
+    from date.catalogue.settings import load_settings
+
+    settings = load_settings({"tier": args.tier} if args.tier else {})
+    tier = load_tier(settings.tier)
+    from date.planning.calibration import calibrate, representatives, to_text
+
+    chosen = representatives(load().select(settings.trainings or tier.trainings))
+    found = calibrate(chosen, tier, args.steps, args.threads, args.results)
+    print(json.dumps(found, indent=1) if args.json else to_text(found))

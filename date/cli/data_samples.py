@@ -1,0 +1,34 @@
+"""``python -m date data samples``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from date.errors import UserError
+
+
+def add(commands: Any) -> None:
+    """Add the command to a parser's commands."""
+    parser = commands.add_parser("samples", help="draw pictures of generated datasets with their annotations")
+    parser.add_argument("datasets", nargs="+", metavar="DATASET", help="datasets that have 'scenes'")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the JPEG to write")
+    parser.add_argument("--count", type=int, default=8, help="images of each dataset [8]")
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Carry out the command."""
+    from date.catalogue import load_dataset
+    from date.catalogue.settings import data_root
+    from date.data.samples import write_samples
+    from date.datasets.files import data_files
+    from date.datasets.prepare import prepare
+
+    datasets = [load_dataset(name) for name in args.datasets]
+    for dataset in datasets:
+        if dataset.scenes is None:
+            raise UserError(f"dataset {dataset.name!r} is not generated; name one that has 'scenes'.")
+        prepare(dataset, data_root())
+    write_samples([data_files(d, data_root()).root for d in datasets], args.count, 4, args.output)

@@ -1,0 +1,47 @@
+"""``python -m date data verify``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from date.cli.options import TIER_HELP, tier_name
+from date.errors import UserError
+
+
+def add(commands: Any) -> None:
+    """Add the command to a parser's commands."""
+    parser = commands.add_parser(
+        "verify", help="check datasets, generating or converting what is to be made; everything wrong is listed"
+    )
+    parser.add_argument(
+        "datasets",
+        nargs="*",
+        metavar="DATASET",
+        help="files of experiments/datasets/, or paths of such [those that the tier trains on, and its weights]",
+    )
+    parser.add_argument("--tier", help=TIER_HELP)
+    parser.add_argument("--deep", action="store_true", help="also decode every image")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the manifest of the one dataset there")
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Carry out the command."""
+    from date.catalogue import load_dataset, load_tier
+    from date.catalogue.settings import data_root
+    from date.datasets.verify import datasets_of, report, verify, weights_problems
+    from date.files import replace_text
+
+    if args.output is not None and len(args.datasets) != 1:
+        raise UserError("--output takes the manifest of one dataset; name one.")
+    tier, root = load_tier(tier_name(args)), data_root()
+    datasets = [load_dataset(name) for name in args.datasets] or datasets_of(tier)
+    weights = [] if args.datasets else weights_problems(tier, root)
+    records = verify(datasets, root, args.deep)
+    report(records, weights, datasets, args.json)
+    if args.output is not None:
+        replace_text(args.output, json.dumps(records[0]["manifest"], indent=1) + "\n")

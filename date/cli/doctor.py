@@ -1,0 +1,54 @@
+"""``python -m date doctor``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from date.cli.options import TIER_HELP, tier_name
+
+
+def add(commands: Any) -> None:
+    """Add the command to a parser's commands."""
+    parser = commands.add_parser(
+        "doctor",
+        help="check what the work needs: packages, GPUs, data, weights, disk, Slurm; a line each",
+        description="Check what the work needs, a line each with the remedy; nothing is submitted. Exit status 2 where "
+        "something would stop the work.",
+    )
+    parser.add_argument("--tier", help=f"{TIER_HELP} [the profile's]")
+    parser.add_argument(
+        "--profile",
+        action="append",
+        type=Path,
+        metavar="DIR",
+        help="of Snakemake, as you will give it (repeatable) [slurm for its tier, else workflow/profiles/local]",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out the command."""
+    from date.catalogue import load, load_tier
+    from date.catalogue.settings import load_settings
+    from date.doctor import examine, to_json
+    from date.doctor.profile import read_profiles, settings_of
+
+    on_slurm = settings_of(read_profiles([Path("slurm")]))
+    if args.profile is None:
+        local = tier_name(args) != on_slurm.get("tier")
+        args.profile = [Path("workflow/profiles/local" if local else "slurm")]
+    changes = settings_of(read_profiles(args.profile)) | ({"tier": args.tier} if args.tier else {})
+    settings = load_settings(changes)
+    tier = load_tier(settings.tier)
+    trainings = load().select(settings.trainings or tier.trainings)
+    findings = []
+    for finding in examine(tier, trainings, {t.name: len(settings.seeds_for(t.name)) for t in trainings}, args.profile):
+        findings.append(finding)
+        if not args.json:
+            print(finding.line(), flush=True)
+    if args.json:
+        print(to_json(findings))
+    return 2 if any(finding.status == "error" for finding in findings) else 0

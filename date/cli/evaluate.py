@@ -1,0 +1,44 @@
+"""``python -m date evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from date.cli.options import add_run_options, tier_name
+
+
+def add(commands: Any) -> None:
+    """Add the command to a parser's commands."""
+    parser = commands.add_parser("evaluate", help="evaluate a sealed run, every variant in one forward pass")
+    add_run_options(parser, "training name, or the folder of a sealed run")
+    parser.add_argument("--variant", action="append", metavar="V", help="only this variant (repeatable)")
+    parser.add_argument(
+        "--job", action="store_true", help="evaluate as a job of the DAG: be started again by Slurm after a preemption"
+    )
+    parser.add_argument(
+        "--results", type=Path, metavar="DIR", help="write evaluation.json, detections.npz and pictures.json there"
+    )
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Carry out the command."""
+    from date.catalogue import load, load_tier
+    from date.inference.evaluate import evaluate, write_evaluation
+    from date.training.job import preemptible
+    from date.training.run import find_run
+
+    if (run := Path(args.training)).is_dir():
+        run = run.resolve()
+    else:
+        run = find_run(load().training(args.training), load_tier(tier_name(args)), args.seed, args.runs.resolve())
+    with preemptible() if args.job else contextlib.nullcontext():
+        record, detections, pictures = evaluate(run, args.variant, args.threads, args.tier)
+    if args.results is not None:
+        write_evaluation(record, detections, pictures, args.results)
+    for name, variant in record["variants"].items():
+        numbers = "  ".join(f"{k} {'-' if v is None else f'{v:.1f}'}" for k, v in variant["metrics"].items())
+        print(f"{record['training']}/{name}: {numbers}")

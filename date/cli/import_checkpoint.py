@@ -1,0 +1,36 @@
+"""``python -m date import-checkpoint``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from date.cli.options import TIER_HELP, seed
+
+
+def add(commands: Any) -> None:
+    """Add the command to a parser's commands."""
+    parser = commands.add_parser(
+        "import-checkpoint", help="make a sealed run of a checkpoint that was trained elsewhere"
+    )
+    parser.add_argument("checkpoint", type=Path, help="a .pth, .pt or .safetensors file with the official names")
+    parser.add_argument("--training", required=True, metavar="NAME", help="the training that it is a result of")
+    parser.add_argument("--tier", default="paper", help=f"{TIER_HELP} [paper]")
+    parser.add_argument("--seed", type=seed, default=0, help="the run's place among the training's seeds [0]")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept [runs]")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="also copy the run's small files there")
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Carry out the command."""
+    from date.catalogue import load, load_tier
+    from date.imports.checkpoint import import_checkpoint
+    from date.results import export_run
+
+    training, tier = load().training(args.training), load_tier(args.tier)
+    run = import_checkpoint(args.checkpoint, training, tier, args.runs.resolve(), args.seed)
+    if args.results is not None:
+        export_run(run, args.results)
+    print(run)

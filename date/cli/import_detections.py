@@ -1,0 +1,62 @@
+"""``python -m date import-detections``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from date.cli.options import TIER_HELP, print_notes, seed
+
+
+def add(commands: Any) -> None:
+    """Add the command to a parser's commands."""
+    parser = commands.add_parser(
+        "import-detections",
+        help="score detections made elsewhere, or take a training log, as the results of a training",
+        description="Score detections made elsewhere against the tier's validation annotations, take a training log's "
+        "curve, or both, as results of a training, marked as imported. Importing the same again changes nothing.",
+    )
+    parser.add_argument("file", type=Path, nargs="?", help="COCO results, odgt or detections.npz, see `score`")
+    parser.add_argument("--training", required=True, metavar="NAME", help="the training that they are a result of")
+    parser.add_argument(
+        "--variant", metavar="V", help="how they were selected, see evaluations.yaml [the training's first]"
+    )
+    parser.add_argument(
+        "--log", type=Path, metavar="FILE", help="MMDetection 2's *.log.json or MMEngine's scalars.json"
+    )
+    parser.add_argument("--source", metavar="TEXT", help="where the files come from, for the provenance")
+    parser.add_argument("--tier", default="paper", help=f"{TIER_HELP} [paper]")
+    parser.add_argument("--seed", type=seed, default=0, help="the place among the training's seeds [0]")
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), metavar="DIR", help="the folder of all results [results]"
+    )
+    parser.add_argument("--replace", action="store_true", help="replace results that are there already")
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Carry out the command."""
+    from date.catalogue import load, load_tier
+    from date.imports.detections import import_detections
+
+    folder = import_detections(
+        load().training(args.training),
+        load_tier(args.tier),
+        args.results,
+        file=args.file,
+        log=args.log,
+        variant=args.variant,
+        seed=args.seed,
+        source=args.source,
+        replace=args.replace,
+    )
+    imported = json.loads((folder / "provenance.json").read_text())["imported"]
+    for entry in [*imported["detections"].values(), *filter(None, [imported["log"]])]:
+        print_notes([f"{entry['file']}: {note}" for note in entry["notes"]])
+    for name, variant in json.loads((folder / "evaluation.json").read_text())["variants"].items():
+        numbers = "  ".join(f"{k} {'-' if v is None else f'{v:.1f}'}" for k, v in variant["metrics"].items())
+        mark = "  (as reported by the log, not scored by us)" if variant.get("reported_by_log") else ""
+        print(f"{args.training}/{name}: {numbers}{mark}")
+    print(folder)

@@ -1,0 +1,26 @@
+"""``python -m date lint-paper``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+
+def add(commands: Any) -> None:
+    """Add the command to a parser's commands."""
+    parser = commands.add_parser("lint-paper", help="recompute the paper's own arithmetic and list what does not agree")
+    parser.add_argument("--json", action="store_true", help="print one JSON array")
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Carry out the command."""
+    from date.catalogue import load
+    from date.inference.complexity import complexity_table
+    from date.inference.complexity import to_json as counted_json
+    from date.paperlint.lint import lint, to_json, to_text
+    from date.results import complexity_figures
+
+    checks = lint(load(), complexity_figures(json.loads(counted_json(complexity_table()))))
+    print(to_json(checks) if args.json else to_text(checks))

@@ -1,0 +1,117 @@
+"""What several commands share: types of arguments, common options, notes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+TIER_HELP = "size of the work: smoke, mini, paper, another file of experiments/tiers/, or the path of one"
+
+
+def add_run_options(parser: argparse.ArgumentParser, name_help: str = "training name") -> None:
+    """Add what commands on one run have in common."""
+    parser.add_argument("training", help=name_help)
+    parser.add_argument("--tier", help=TIER_HELP)
+    parser.add_argument("--seed", type=seed, default=0)
+    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept [runs]")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads")
+
+
+def seed(text: str) -> int:
+    """Return a seed."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a seed; give an integer from 0 on")
+    return int(text)
+
+
+def settings_json(text: str) -> dict[str, Any]:
+    """Return settings from a JSON object."""
+    try:
+        settings = json.loads(text)
+    except ValueError:
+        settings = None
+    if not isinstance(settings, dict):
+        raise argparse.ArgumentTypeError(f'{text!r} is not a JSON object; give settings as {{"seeds": [0, 1]}}')
+    return settings
+
+
+def minutes(text: str) -> int:
+    """Return a time limit in whole minutes, 0 for none."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time limit; give whole minutes, 0 for none")
+    return int(text)
+
+
+def count(text: str) -> int:
+    """Return a number from 1 on."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
+    return int(text)
+
+
+def images_per_pass(text: str) -> int | None:
+    """Return the images of a pass, None for all."""
+    return None if text == "0" else count(text)
+
+
+def duration(text: str) -> float:
+    """Return seconds from a number of them or from Slurm's ``[D-]HH:MM:SS``."""
+    days, _, rest = text.rpartition("-")
+    parts = rest.split(":")
+    try:
+        numbers = [float(part) for part in parts]
+        whole = int(days or "0")
+    except ValueError:
+        numbers, whole = [], 0
+    if not 1 <= len(numbers) <= 3 or any(not 0 <= n < float("inf") for n in numbers) or (days and len(numbers) < 3):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time; give seconds, MM:SS, HH:MM:SS or D-HH:MM:SS")
+    seconds = 0.0
+    for number in numbers:
+        seconds = 60 * seconds + number
+    return 86400 * whole + seconds
+
+
+def share(text: str) -> float:
+    """Return an IoU over 0 and at most 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an IoU; give a number over 0 and at most 1")
+    return value
+
+
+def pixels(text: str) -> float:
+    """Return a length in pixels."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1e5:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a length in pixels; give a number from 0 to 100000")
+    return value
+
+
+def interval(text: str) -> float:
+    """Return the seconds between two looks."""
+    seconds = duration(text)
+    if seconds == 0:
+        raise argparse.ArgumentTypeError("0 is no interval; give the seconds between two looks")
+    return seconds
+
+
+def tier_name(args: argparse.Namespace) -> str:
+    """Return the tier that a command names, or that of the settings."""
+    from date.catalogue.settings import load_settings
+
+    return args.tier or load_settings().tier
+
+
+def print_notes(notes: list[str]) -> None:
+    """Print notes on standard error."""
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)

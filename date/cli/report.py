@@ -1,0 +1,51 @@
+"""``python -m date report``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from date.cli.options import TIER_HELP, settings_json, tier_name
+
+
+def add(commands: Any) -> None:
+    """Add the command to a parser's commands."""
+    parser = commands.add_parser("report", help="make tables, figures and page from sealed results")
+    parser.add_argument("--tier", help=TIER_HELP)
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    parser.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a table or figure, e.g. table05, or all: tables, figures",
+    )
+    parser.add_argument(
+        "--settings",
+        type=settings_json,
+        metavar="JSON",
+        help='in place of those of experiments/config.yaml, as the DAG has them: {"seeds": [0, 1]}',
+    )
+    parser.add_argument(
+        "--status",
+        type=Path,
+        metavar="FILE",
+        help="what `date status --json` printed: why a seed has no result is told from it",
+    )
+    parser.add_argument("--where", action="store_true", help="only print the path of the page that was made")
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Carry out the command."""
+    from date.catalogue.settings import load_settings
+    from date.reporting.report import report_page, write_report
+
+    tier = tier_name(args)
+    if args.where:
+        print(report_page(args.reports, tier))
+        return
+    settings = load_settings(args.settings)
+    print(write_report(tier, args.results, args.reports, args.only, settings, args.status))

@@ -1,0 +1,53 @@
+"""``python -m date status``."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from pathlib import Path
+from typing import Any
+
+from date.cli.options import TIER_HELP, interval, seed, tier_name
+
+
+def add(commands: Any) -> None:
+    """Add the command to a parser's commands."""
+    parser = commands.add_parser(
+        "status",
+        help="show where the runs of a tier stand",
+        description="Show all runs of a tier: what `all` makes there, and what else lies in the runs folder.",
+    )
+    parser.add_argument("--tier", help=TIER_HELP)
+    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept [runs]")
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), metavar="DIR", help="tells the present data [results]"
+    )
+    parser.add_argument("--seeds", type=seed, nargs="+", metavar="N", help="[those of experiments/config.yaml]")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
+        "--watch", type=interval, nargs="?", const=10.0, metavar="SECONDS", help="again and again, until all are done"
+    )
+    form.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Carry out the command."""
+    from date.catalogue import load_tier
+    from date.catalogue.settings import load_settings
+    from date.runs import status
+    from date.runs.survey import Survey
+
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that stops early, such as `head`, ends it quietly
+    settings, tier = load_settings(), load_tier(tier_name(args))
+    trainings = settings.trainings or tier.trainings
+    survey = Survey(tier, trainings, lambda name: args.seeds or settings.seeds_for(name), args.runs, args.results)
+    if args.json:
+        print(status.as_json(tier.name, survey.look()))
+    elif args.watch is None:
+        status.show(survey)
+    else:
+        try:
+            status.watch(survey, args.watch)
+        except KeyboardInterrupt:  # the usual way to end it
+            return

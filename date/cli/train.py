@@ -1,0 +1,75 @@
+"""``python -m date train``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from date.cli.options import add_run_options, duration, images_per_pass, minutes, tier_name
+
+
+def add(commands: Any) -> None:
+    """Add the command to a parser's commands."""
+    parser = commands.add_parser(
+        "train",
+        help="train a network, or resume it; the last line printed is the sealed run's folder",
+        description="Train a network, or resume it where it was interrupted. SIGTERM, SIGUSR1, Ctrl-C or the end of "
+        "the time budget make it save its state at the next step and leave with status 75: run the same command again. "
+        "A second signal ends it at once. Several processes: torchrun --nproc-per-node N -m date train ...",
+    )
+    add_run_options(parser)
+    parser.add_argument(
+        "--time-budget", type=duration, metavar="TIME", help="save and leave before so many seconds, or [D-]HH:MM:SS"
+    )
+    parser.add_argument(
+        "--checkpoint-interval", type=duration, default=600.0, metavar="TIME", help="between two checkpoints [600]"
+    )
+    parser.add_argument(
+        "--images-per-pass",
+        type=images_per_pass,
+        metavar="N",
+        help="let N images through the network at a time, for less memory (0: all of the process's)",
+    )
+    parser.add_argument(
+        "--job",
+        type=minutes,
+        metavar="MINUTES",
+        help="train as a job of the DAG with this time limit (0: none): leave before it, be started again by Slurm, "
+        "wait while another process trains the same run",
+    )
+    parser.add_argument(
+        "--results", type=Path, metavar="DIR", help="also copy the run's small files there, for the DAG"
+    )
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out the command."""
+    from date.catalogue import load, load_tier
+    from date.results import export_run
+    from date.training.interruption import RESUME_ME, Interrupted
+    from date.training.job import spread_over_gpus, train_as_job
+    from date.training.options import Options
+    from date.training.run import train
+
+    if args.job is not None:
+        spread_over_gpus()
+    training, tier = load().training(args.training), load_tier(tier_name(args))
+    options = Options(args.checkpoint_interval, args.images_per_pass)
+
+    def run_training(budget: float | None) -> Path:
+        return train(training, tier, args.seed, args.runs.resolve(), args.threads, options, budget)
+
+    try:
+        run = run_training(args.time_budget) if args.job is None else train_as_job(args.job, run_training)
+    except Interrupted as interrupted:
+        print(f"{training.name} seed {args.seed}: {interrupted}", file=sys.stderr)
+        return RESUME_ME
+    if int(os.environ.get("RANK", "0")) == 0:
+        if args.results is not None:
+            export_run(run, args.results)
+        print(run)
+    return 0

@@ -1,0 +1,291 @@
+"""A COCO annotation file read with distrust: what is wrong with it in words, and what training will make of its boxes.
+
+Columns are checked as arrays, since COCO has 860,000 annotations; values of a wrong type are looked at one by one only
+where a column has any. docs/data.md says what training and evaluation do with every kind of odd record.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import itertools
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from date.datasets.columns import Flags, Floats, Integers, boxes, floats, integers, is_file_name
+from date.datasets.crowdhuman import LARGEST, shown
+from date.errors import LISTED, listed
+
+SMALLEST_SIDE = 32
+"""Training at the paper's tier leaves out images with a shorter side (px), as MMDetection's configurations do."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """The image records of an annotation file, in its order; widths and heights in px."""
+
+    ids: Integers
+    names: list[str]
+    widths: Floats
+    heights: Floats
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What an annotation file holds.
+
+    Attributes:
+        sha256: of the file; "" where it could not be read.
+        info: its ``info`` object, or nothing.
+        images: its image records, but those with something wrong; None where there are none to speak of.
+        counts: the manifest's counts, see docs/data.md; empty where anything is wrong.
+        problems: what is wrong, each a sentence.
+    """
+
+    sha256: str
+    info: dict[str, Any]
+    images: Images | None
+    counts: dict[str, Any]
+    problems: list[str]
+
+
+def check_annotations(path: Path, classes: list[str], negative_sizes: bool = False) -> Checked:
+    """Read and check an annotation file.
+
+    Args:
+        path: the file.
+        classes: the names that its categories must have, in their order.
+        negative_sizes: count boxes of negative width or height in place of refusing them. CrowdHuman's are taken as
+            they are: nobody can mend them, and training drops them.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        return Checked("", {}, None, {}, [f"{path} cannot be read ({error.strerror}); restore it from its source."])
+    digest = hashlib.sha256(raw).hexdigest()
+    try:
+        data = _parse(raw)
+    except (ValueError, RecursionError) as error:
+        problem = f"{path} is not valid JSON ({error}); restore it from its source."
+        return Checked(digest, {}, None, {}, [problem])
+    del raw
+    absent = [k for k in ("images", "annotations", "categories") if not isinstance(data, dict) or k not in data]
+    if absent:
+        problem = f"{path} has no {', '.join(absent)}; it is not a COCO annotation file."
+        return Checked(digest, {}, None, {}, [problem])
+    check = _Check(str(path), data, classes, negative_sizes)
+    info = data.get("info")
+    counts = {} if check.problems else check.counts()
+    return Checked(digest, info if isinstance(info, dict) else {}, check.sound_images(), counts, check.problems)
+
+
+def _parse(raw: bytes) -> Any:
+    """Parse JSON without garbage collection, which would look at millions of new objects again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return json.loads(raw.decode())
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+class _Check:
+    """One pass over a file's content: columns, problems, then counts."""
+
+    def __init__(self, path: str, data: dict[str, Any], classes: list[str], negative_sizes: bool) -> None:
+        self.path = path
+        self.negative_sizes = negative_sizes
+        self.problems: list[str] = []
+        images, annotations, categories = (
+            self._records(data[key], key) for key in ("images", "annotations", "categories")
+        )
+        self.classes = classes
+        self.category_ids = self._categories(categories)
+        self.images = self._images(images)
+        self._annotations(annotations)
+
+    # ------------------------------------------------------------------------------------------------- what is wrong
+
+    def _records(self, value: Any, key: str) -> list[dict[str, Any]]:
+        if not isinstance(value, list):
+            self.problems.append(f"{self.path} has {key!r} that are not a list, but {shown(value)}; mend them.")
+            return []
+        if set(map(type, value)) <= {dict}:
+            return value
+        self._refuse(
+            f"entries of {key!r} that are not objects: {{}}; remove them",
+            np.array([not isinstance(record, dict) for record in value]),
+            lambda i: f"number {i + 1} ({shown(value[i])})",
+        )
+        return [record for record in value if isinstance(record, dict)]
+
+    def _refuse(self, sentence: str, wrong: Flags, describe: Callable[[int], str]) -> None:
+        """Add a problem that names the first records that are wrong, if any is; ``{}`` stands for them."""
+        indices = np.flatnonzero(wrong)
+        if len(indices):
+            described = [describe(int(i)) for i in indices[:LISTED]]
+            self.problems.append(f"{self.path} has {sentence.format(listed(described, len(indices)))}.")
+
+    def _ids(self, records: list[dict[str, Any]], what: str, least: int) -> Integers:
+        """Return the ids of records; those that are no integers, too large, too small or repeated are problems."""
+        values = [record.get("id") for record in records]
+        ids = integers(values, least)
+        place = f"{what} ids that are not integers from {least} on"
+        why = "" if least == 0 else " (COCO's evaluation takes 0 for no match)"
+        self._refuse(
+            f"{place}{why}: {{}}; number them anew", ids < least, lambda i: f"number {i + 1} ({shown(values[i])})"
+        )
+        unique, counts = np.unique(ids[ids >= least], return_counts=True)
+        self._refuse(f"repeated {what} ids: {{}}; ids must be unique", counts > 1, lambda i: str(unique[i]))
+        return ids
+
+    def _categories(self, records: list[dict[str, Any]]) -> Integers:
+        names = [record.get("name") for record in records]
+        if names != self.classes:
+            pairs = itertools.zip_longest(names, self.classes, fillvalue="nothing")
+            number, (theirs, ours) = next((n, pair) for n, pair in enumerate(pairs, 1) if pair[0] != pair[1])
+            self.problems.append(
+                f"{self.path} has {len(names)} categories, not the dataset's {len(self.classes)} 'classes': "
+                f"number {number} is {shown(theirs)} in the file and {shown(ours)} in 'classes'; "
+                f"list the file's names in its order."
+            )
+        return self._ids(records, "category", 0)
+
+    def _images(self, records: list[dict[str, Any]]) -> Images:
+        ids = self._ids(records, "image", 0)
+        if not records:
+            self.problems.append(f"{self.path} has no images; restore it from its source.")
+        names = [record.get("file_name") for record in records]
+        named = np.array([is_file_name(name) for name in names], dtype=bool)
+        self._refuse(
+            "file names that are not paths below the image folder: {}; mend them",
+            ~named,
+            lambda i: f"{shown(names[i])} (image {shown(records[i].get('id'))})",
+        )
+        sides, sound = [], named
+        for key in ("width", "height"):
+            values = [record.get(key) for record in records]
+            sides.append(floats(values))
+            with np.errstate(invalid="ignore"):
+                whole = (sides[-1] >= 1) & (sides[-1] <= LARGEST) & (sides[-1] % 1 == 0)
+            sound = sound & whole
+            self._refuse(
+                f"images whose {key} is not a number of pixels: {{}}; mend them",
+                ~whole,
+                lambda i, values=values: f"image {shown(records[i].get('id'))} ({shown(values[i])})",  # type: ignore[misc]
+            )
+        self.sound = sound
+        return Images(ids, names, *sides)  # type: ignore[arg-type]
+
+    def sound_images(self) -> Images:
+        """Return the images whose record has nothing wrong but, perhaps, its id."""
+        images, sound = self.images, self.sound
+        names = list(itertools.compress(images.names, sound))
+        return Images(images.ids[sound], names, images.widths[sound], images.heights[sound])
+
+    def _annotations(self, records: list[dict[str, Any]]) -> None:
+        self.ids = self._ids(records, "annotation", 1)
+
+        def column(key: str, default: Any = None) -> list[Any]:
+            return [record.get(key, default) for record in records]
+
+        def describe(key: str) -> Callable[[int], str]:
+            return lambda i: f"{shown(records[i].get('id'))} ({shown(records[i].get(key))})"
+
+        self.image_ids, self.label_ids = integers(column("image_id"), 0), integers(column("category_id"), 0)
+        self._refuse(
+            "annotations of unknown images: {}; remove them",
+            ~np.isin(self.image_ids, self.images.ids) | (self.image_ids < 0),
+            lambda i: f"{shown(records[i].get('id'))} (image {shown(records[i].get('image_id'))})",
+        )
+        self._refuse(
+            "annotations of unknown categories: {}; remove them",
+            ~np.isin(self.label_ids, self.category_ids) | (self.label_ids < 0),
+            lambda i: f"{shown(records[i].get('id'))} (category {shown(records[i].get('category_id'))})",
+        )
+        self.boxes = boxes(column("bbox"))
+        with np.errstate(invalid="ignore"):
+            least = -LARGEST if self.negative_sizes else 0
+            sane: Flags = np.all(
+                (np.abs(self.boxes) <= LARGEST) & (self.boxes >= [-LARGEST, -LARGEST, least, least]), 1
+            )
+        self._refuse(
+            f"boxes that are not finite x, y, width, height (at most {LARGEST:,.0f} px, sizes from 0): {{}}; mend them",
+            ~sane,
+            describe("bbox"),
+        )
+        self.areas = floats(column("area"))
+        self._refuse(
+            "annotations whose area is not a finite number: {}; mend them", ~np.isfinite(self.areas), describe("area")
+        )
+        flags = {}
+        for key in ("iscrowd", "ignore"):
+            values = column(key, 0)
+            flags[key] = floats(
+                [int(v) if isinstance(v, bool) else v for v in values] if bool in set(map(type, values)) else values
+            )
+            self._refuse(
+                f"annotations whose {key} is neither 0 nor 1: {{}}; mend them",
+                ~np.isin(flags[key], (0, 1)),
+                describe(key),
+            )
+        self.iscrowd, self.ignore = flags["iscrowd"] == 1, flags["ignore"] == 1
+
+    # ----------------------------------------------------------------------------------------------------- the counts
+
+    def counts(self) -> dict[str, Any]:
+        """Return the manifest's counts of a file without problems; ``boxes`` adds up to ``annotations``."""
+        order = np.argsort(self.images.ids)
+        image = order[np.searchsorted(self.images.ids, self.image_ids, sorter=order)]
+        uses = self._uses(self.images.widths[image], self.images.heights[image])
+        label = dict(zip(self.category_ids.tolist(), self.classes, strict=True))
+        objects = Counter(label[i] for i in self.label_ids.tolist())
+        annotated = np.bincount(image, minlength=len(self.images.ids))
+        trained = np.bincount(image[uses["trained_on"]], minlength=len(self.images.ids))
+        x, y, w, h = self.boxes.T
+        beyond = (x < 0) | (y < 0) | (x + w > self.images.widths[image]) | (y + h > self.images.heights[image])
+        return {
+            "images": len(self.images.ids),
+            "images_without_annotations": int((annotated == 0).sum()),
+            "images_without_trained_boxes": int((trained == 0).sum()),
+            f"images_below_{SMALLEST_SIDE}_px": int(
+                (np.minimum(self.images.widths, self.images.heights) < SMALLEST_SIDE).sum()
+            ),
+            "repeated_file_names": len(self.images.names) - len(set(self.images.names)),
+            "annotations": len(self.ids),
+            "objects": dict(sorted(objects.items())),
+            "boxes": {use: int(flags.sum()) for use, flags in uses.items()},
+            "boxes_beyond_the_border": int((uses["trained_on"] & beyond).sum()),
+        }
+
+    def _uses(self, widths: Floats, heights: Floats) -> dict[str, Flags]:
+        """Part the annotations by what training does with them; MMDetection's CocoDataset drops all but the first two.
+
+        Args:
+            widths: (A,) of each annotation's image, px.
+            heights: (A,).
+        """
+        x, y, w, h = self.boxes.T
+        across = np.maximum(np.minimum(x + w, widths) - np.maximum(x, 0), 0)
+        down = np.maximum(np.minimum(y + h, heights) - np.maximum(y, 0), 0)
+        kinds = {
+            "ignored": self.ignore,
+            "negative_size": (w < 0) | (h < 0),
+            "zero_size": (w == 0) | (h == 0),
+            "outside_the_image": across * down == 0,
+            "smaller_than_a_pixel": (w < 1) | (h < 1),
+            "without_area": self.areas <= 0,
+            "iscrowd": self.iscrowd,
+        }
+        uses, left = {}, np.ones(len(w), dtype=bool)
+        for kind, flags in kinds.items():
+            uses[kind] = left & flags
+            left = left & ~flags
+        return {"trained_on": left, "iscrowd": uses.pop("iscrowd"), **uses}

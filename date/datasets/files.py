@@ -1,0 +1,52 @@
+"""Where the files of a dataset lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from date.catalogue import ROOT, Dataset, Tier, load, load_dataset
+from date.catalogue.settings import Settings, data_root, dataset_for
+from date.data.synthetic import scene_fingerprint
+from date.datasets.crowdhuman import converted_path
+
+
+@dataclass(frozen=True)
+class DataFiles:
+    """Where a dataset's parts lie; the annotation files are COCO-format for every dataset."""
+
+    root: Path
+    train_annotations: Path
+    train_images: Path
+    val_annotations: Path
+    val_images: Path
+    odgt: tuple[Path, Path] | None = None
+    """CrowdHuman's own files of train and val, of which the annotation files are made."""
+
+
+NAMES_ONLY = DataFiles(Path(), Path("train.json"), Path("train"), Path("val.json"), Path("val"))
+
+
+def annotation_file(name: str, tier: Tier, settings: Settings) -> str:
+    """Return the file that an evaluation of annotations reads; relative, if it lies below the project."""
+    dataset = load_dataset(dataset_for(load().annotations[name].data, tier, name))
+    path = data_files(dataset, data_root(settings)).val_annotations
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+def data_files(dataset: Dataset, root: Path) -> DataFiles:
+    """Return the paths of a dataset's annotation files and image folders, whether or not they exist."""
+    if dataset.scenes is not None:
+        base = root / f"{dataset.name}-{scene_fingerprint(dataset.scenes)[:10]}"
+        annotations = base / "annotations"
+        return DataFiles(
+            base, annotations / "instances_train.json", base / "train", annotations / "instances_val.json", base / "val"
+        )
+    assert dataset.root and dataset.train and dataset.val
+    base = root / Path(dataset.root).expanduser()
+    train, val = base / dataset.train.annotations, base / dataset.val.annotations
+    odgt = None
+    if dataset.format == "crowdhuman":
+        odgt, folder = (train, val), root / f"{dataset.name}-converted"
+        train, val = converted_path(train, folder), converted_path(val, folder)
+    return DataFiles(base, train, base / dataset.train.images, val, base / dataset.val.images, odgt)

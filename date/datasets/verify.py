@@ -1,0 +1,103 @@
+"""``python -m date data verify``: look at datasets anew and say what is there and what is wrong."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from date.catalogue import Dataset, Tier, load, load_dataset
+from date.catalogue.settings import dataset_name, load_settings
+from date.datasets.prepare import examine, refusal, verify_weights
+from date.errors import UserError
+
+
+def datasets_of(tier: Tier) -> list[Dataset]:
+    """Return the datasets of the trainings that ``all`` trains at a tier, and raise a `UserError` as the DAG would."""
+    trainings = load().select(load_settings().trainings or tier.trainings)
+    return [load_dataset(name) for name in dict.fromkeys(dataset_name(t, tier) for t in trainings)]
+
+
+def weights_problems(tier: Tier, root: Path) -> list[str]:
+    """Return what is wrong with the pretrained weights of the trainings that ``all`` trains at a tier."""
+    problems = []
+    trainings = load().select(load_settings().trainings or tier.trainings)
+    for name in dict.fromkeys(training.weights for training in trainings):
+        try:
+            verify_weights(tier, name, root)
+        except UserError as error:
+            problems.append(str(error))
+    return problems
+
+
+def verify(datasets: list[Dataset], root: Path, deep: bool) -> list[dict[str, Any]]:
+    """Examine datasets, one after the other.
+
+    Returns:
+        Per dataset a record with ``dataset``, ``ok``, ``problems`` (sentences), ``seconds`` and ``manifest`` (None
+        where there are problems).
+    """
+    records = []
+    for dataset in datasets:
+        began = time.monotonic()
+        found = examine(dataset, root, progress_lines(f"verifying {dataset.name}"), deep)
+        records.append(
+            {
+                "dataset": dataset.name,
+                "ok": not found.problems,
+                "problems": found.problems,
+                "seconds": round(time.monotonic() - began, 1),
+                "manifest": found.manifest,
+            }
+        )
+    return records
+
+
+def progress_lines(title: str) -> Any:
+    """Return a callback that writes a line on standard error every 5 seconds, and at the end of what took longer."""
+    began = last = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= 5 or (done == total and now - began >= 5):
+            last = now
+            print(f"{title}: {done:,}/{total:,} images", file=sys.stderr, flush=True)
+
+    return report
+
+
+def describe(record: dict[str, Any]) -> str:
+    """Return what was found in a dataset, for a reader; only of records that are ``ok``."""
+    manifest = record["manifest"]
+    lines = [f"{record['dataset']}: sound ({record['seconds']:.1f} s), manifest {manifest['digest'][:16]}"]
+    for name, part in manifest["splits"].items():
+        boxes = {k.replace("_", " "): n for k, n in part["boxes"].items() if n}
+        uses = ", ".join(f"{n:,} {use}" for use, n in boxes.items())
+        lines.append(f"  {name}: {part['images']:,} images, {part['annotations']:,} annotations ({uses})")
+        odd = {
+            k.replace("_", " "): n for k, n in part.items() if k.startswith(("images_", "repeated_", "boxes_")) and n
+        }
+        if odd:
+            lines.append(f"    {', '.join(f'{n:,} {what}' for what, n in odd.items())}")
+    return "\n".join(lines)
+
+
+def report(records: list[dict[str, Any]], weights: list[str], datasets: list[Dataset], as_json: bool) -> None:
+    """Print what `verify` found.
+
+    Raises:
+        UserError: there are problems; the message has all of them.
+    """
+    if as_json:
+        ok = not weights and all(record["ok"] for record in records)
+        print(json.dumps({"ok": ok, "datasets": records, "weights": weights}, indent=1))
+    else:
+        for record in records:
+            if record["ok"]:
+                print(describe(record))
+    bad = [refusal(d, r["problems"]) for d, r in zip(datasets, records, strict=True) if not r["ok"]]
+    if bad or weights:
+        raise UserError("\n".join([*bad, *weights]))

@@ -1,0 +1,261 @@
+"""From catalogue entry, tier and seed to one flat MMEngine config.
+
+Fragments in ``experiments/models`` and ``experiments/schedules`` hold the paper's settings in MMEngine's own form; a
+tier scales them by the rules of `date.catalogue.Tier`. Nothing here imports PyTorch, so that the DAG is built in a
+second.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import runpy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from date.catalogue import EXPERIMENTS, Tier, Training, load_dataset
+from date.catalogue.settings import dataset_name
+from date.datasets.files import NAMES_ONLY, data_files
+from date.errors import UserError
+
+PAPER_LR = 4e-4
+"""Of AdamW; a tier multiplies every recipe's by its own over this."""
+PAPER_BATCH_SIZE = 16
+PAPER_STEPS_PER_EPOCH = dict(coco=7330, crowdhuman=938)
+"""117,266 images of COCO with objects and 15,000 of CrowdHuman, in batches of 16."""
+EVALUATIONS_BY_ITERATION = 6
+"""Evaluations during a schedule given in iterations (CrowdHuman: every 5,000 of 30,000)."""
+CHANNELS_PER_GROUP = 8
+"""Of GroupNorm: 32 groups of the paper's 256 channels."""
+
+
+@functools.cache
+def _fragment(relative: str) -> dict[str, Any]:
+    path = EXPERIMENTS / relative
+    if not path.exists():
+        names = ", ".join(sorted(p.stem for p in path.parent.glob("*.py")))
+        raise UserError(f"there is no experiments/{relative}; its folder has {names}.")
+    return {k: v for k, v in runpy.run_path(str(path)).items() if not k.startswith("_")}
+
+
+def fragment(relative: str) -> dict[str, Any]:
+    """Return the variables of a config fragment below ``experiments/``, as a copy."""
+    return copy.deepcopy(_fragment(relative))
+
+
+def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dict[str, Any]:
+    """Return the complete MMEngine config of a run as a plain dict, which MMDetection users can read and edit.
+
+    Args:
+        training: what is trained.
+        tier: how large.
+        seed: of initialisation, data order and augmentation.
+        root: the data root; None leaves bare names in place of paths, for the run's identity.
+    """
+    dataset = load_dataset(dataset_name(training, tier))
+    files = NAMES_ONLY if root is None else data_files(dataset, root)
+    schedule = _schedule(training.schedule)
+    base = fragment("schedules/base.py")
+
+    train_cfg, decay = _duration(schedule, training.data, tier)
+    warmup = base["warmup"] | dict(end=_warmup(schedule_steps(train_cfg, training.data, tier), tier))
+
+    def loader(split_annotations: Path, split_images: Path, pipeline: list[dict], train: bool) -> dict[str, Any]:
+        source = dict(
+            type="CocoDataset",
+            ann_file=str(split_annotations),
+            data_prefix=dict(img=str(split_images)),
+            metainfo=dict(classes=tuple(dataset.classes)),
+            pipeline=scale_pixels(pipeline, tier.pixel_scale),
+            test_mode=not train,
+        )
+        if train:
+            source["filter_cfg"] = dict(filter_empty_gt=True, min_size=32 if tier.pixel_scale == 1 else 1)
+        sampler = dict(type="EpochSampler", seed=seed) if train else dict(type="DefaultSampler", shuffle=False)
+        return dict(
+            batch_size=tier.batch_size,
+            num_workers=tier.workers,
+            persistent_workers=tier.workers > 0,
+            drop_last=False,
+            sampler=sampler,
+            **(dict(batch_sampler=dict(type="GlobalBatchSampler")) if train else {}),
+            dataset=dict(type="SeededDataset", dataset=source, seed=seed),
+        )
+
+    evaluator: dict[str, Any] = dict(type="CrowdHumanDetectionMetric", ann_file=str(files.val_annotations))
+    if dataset.protocol == "coco":
+        evaluator |= dict(type="CocoDetectionMetric", area_thresholds=list(dataset.area_thresholds))
+    val_loader = loader(
+        files.val_annotations, files.val_images, schedule.get("test_pipeline", base["test_pipeline"]), train=False
+    )
+    return dict(
+        default_scope="mmdet",
+        custom_imports=dict(imports=["date.models", "date.training.components"], allow_failed_imports=False),
+        model=_model(training, tier, len(dataset.classes), root),
+        train_dataloader=loader(files.train_annotations, files.train_images, schedule["train_pipeline"], train=True),
+        val_dataloader=val_loader,
+        test_dataloader=copy.deepcopy(val_loader),
+        val_evaluator=evaluator,
+        test_evaluator=copy.deepcopy(evaluator),
+        train_cfg=train_cfg,
+        val_cfg=dict(type="ValLoop"),
+        test_cfg=dict(type="TestLoop"),
+        optim_wrapper=optimisation(training, tier),
+        param_scheduler=[warmup, decay],
+        randomness=dict(seed=seed),
+        metrics_interval=tier.log_interval,
+        compute=tier.compute.model_dump(),
+    )
+
+
+def optimisation(training: Training, tier: Tier) -> dict[str, Any]:
+    """Return the optimiser, clipping and per-parameter rates of a training as MMEngine's ``optim_wrapper``."""
+    wrapper = _schedule(training.schedule).get("optim_wrapper") or fragment("schedules/base.py")["optim_wrapper"]
+    sgd = wrapper["optimizer"]["type"] == "SGD"  # its rate goes with the batch: arXiv 1706.02677, sec. 2.1
+    wrapper["optimizer"]["lr"] *= tier.batch_size / PAPER_BATCH_SIZE if sgd else tier.lr / PAPER_LR
+    if custom_keys := wrapper["paramwise_cfg"].get("custom_keys"):
+        custom_keys["backbone"]["lr_mult"] = tier.backbone_lr_mult
+    return wrapper
+
+
+def _schedule(name: str) -> dict[str, Any]:
+    """Return a schedule's variables over those of the schedule that it names as its ``base``."""
+    schedule = fragment(f"schedules/{name}.py")
+    base = schedule.pop("base", None)
+    return schedule if base is None else _schedule(base) | schedule
+
+
+def _duration(
+    schedule: dict[str, Any], part: Literal["coco", "crowdhuman"], tier: Tier
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the training loop and the scheduler of a schedule in epochs or in iterations, scaled to the tier."""
+    by_epoch = "iterations" not in schedule
+    scale = tier.epoch_scale
+    if not by_epoch:  # as many epochs of the tier's dataset as the iterations are of the paper's
+        scale *= tier.steps_per_epoch[part] / PAPER_STEPS_PER_EPOCH[part]
+    milestones = [max(1, round(m * scale)) for m in schedule["milestones"]]
+    if by_epoch:
+        length = max(1, round(schedule["epochs"] * scale))
+        loop = dict(type="EpochBasedTrainLoop", max_epochs=length, val_interval=1)
+    else:
+        interval = max(1, round(schedule["iterations"] * scale / EVALUATIONS_BY_ITERATION))
+        length = interval * EVALUATIONS_BY_ITERATION  # so that the last step is evaluated
+        loop = dict(type="IterBasedTrainLoop", max_iters=length, val_interval=interval)
+    return loop, dict(type="MultiStepLR", by_epoch=by_epoch, begin=0, end=length, milestones=milestones, gamma=0.1)
+
+
+def schedule_steps(train_cfg: Mapping[str, Any], part: Literal["coco", "crowdhuman"], tier: Tier) -> int:
+    """Return the steps of a training loop, as `resolve` writes it, on the tier's dataset of a part."""
+    if train_cfg["type"] == "EpochBasedTrainLoop":
+        return int(train_cfg["max_epochs"]) * tier.steps_per_epoch[part]
+    return int(train_cfg["max_iters"])
+
+
+def _warmup(steps: int, tier: Tier) -> int:
+    """Return the steps of the warm-up: the tier's, or of a short schedule its largest share."""
+    return min(tier.warmup_iters, max(1, round(tier.warmup_max_share * steps)))
+
+
+def _model(training: Training, tier: Tier, num_classes: int, root: Path | None) -> dict[str, Any]:
+    model = fragment("models/detector.py")["model"]
+    head = fragment(f"models/{training.model}.py")
+    merge(model, head.pop("model"))
+    bbox_head = model["bbox_head"]
+    if training.model == "dual":
+        bbox_head["branches"] = _branches(training, head)
+        bbox_head["share_towers"] = training.share_towers
+
+    if training.backbone not in tier.backbones:
+        raise UserError(
+            f"tier {tier.name!r} has no backbone in the part of {training.backbone!r}, which {training.name} needs; "
+            f"add it to 'backbones' of the tier."
+        )
+    merge(model["backbone"], tier.backbones[training.backbone])
+    weights = tier.weights.get(training.weights)  # type: ignore[call-overload]
+    if weights is not None:
+        path = Path(weights.file) if root is None else root / weights.file
+        model["backbone"]["init_cfg"] = dict(type="Pretrained", checkpoint=str(path))
+    if "stage_channels" in model["backbone"]:
+        model["neck"]["in_channels"] = model["backbone"].pop("stage_channels")
+    model["neck"].update(out_channels=tier.channels, num_outs=tier.levels)
+    bbox_head.update(num_classes=num_classes, in_channels=tier.channels, feat_channels=tier.channels)
+    _set_groups(bbox_head, tier.channels // CHANNELS_PER_GROUP)
+    model["data_preprocessor"]["pad_size_divisor"] = tier.pad_divisor
+    if tier.normalise == "unit":
+        model["data_preprocessor"].update(mean=[127.5] * 3, std=[127.5] * 3)
+    scale_levels(bbox_head, tier.levels, tier.object_scale)
+    return model
+
+
+def _branches(training: Training, fragments: dict[str, Any]) -> list[dict[str, Any]]:
+    assert training.quality is not None
+    o2o = fragments["o2o"] | dict(quality=fragments["qualities"][training.quality], loss_weight=training.lambda_o2o)
+    if training.max_filter:
+        o2o["max_filter"] = fragments["max_filter"]
+    if training.data == "crowdhuman":
+        o2o["test_cfg"] = fragments["crowdhuman_test_cfg"]
+    elif training.o2m == "retinanet":
+        o2o["test_cfg"] = fragments["date_r_test_cfg"]
+    if training.o2m is None:
+        return [o2o]
+    return [o2o, fragments["o2m"][training.o2m] | dict(loss_weight=training.lambda_o2m)]
+
+
+def _set_groups(config: Any, groups: int) -> None:
+    """Set the groups of every GroupNorm in a head's config, in place."""
+    if isinstance(config, list):
+        for item in config:
+            _set_groups(item, groups)
+    elif isinstance(config, dict):
+        if config.get("type") == "GN":
+            config["num_groups"] = groups
+        for value in config.values():
+            _set_groups(value, groups)
+
+
+def merge(base: dict[str, Any], override: dict[str, Any]) -> None:
+    """Merge a dict into another in place, key by key; ``_delete_=True`` replaces instead, as in MMEngine."""
+    for key, value in override.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict) and not value.get("_delete_"):
+            merge(base[key], value)
+        else:
+            base[key] = {k: v for k, v in value.items() if k != "_delete_"} if isinstance(value, dict) else value
+
+
+def scale_levels(head: dict[str, Any], levels: int, object_scale: float) -> None:
+    """Keep the first levels of a head and scale FCOS's regression ranges and RetinaNet's anchors, in place.
+
+    The last range always ends at infinity, so that no object is too large for every level.
+    """
+    for key, value in head.items():
+        if key == "strides":
+            head[key] = list(value[:levels])
+        elif key == "regress_ranges":
+            kept = [[low if low < 0 else low * object_scale, high * object_scale] for low, high in value[:levels]]
+            kept[-1][1] = 1e8
+            head[key] = kept
+        elif key == "octave_base_scale":
+            head[key] = value * object_scale
+        elif isinstance(value, dict):
+            scale_levels(value, levels, object_scale)
+        elif isinstance(value, list):
+            for item in value:
+                if isinstance(item, dict):
+                    scale_levels(item, levels, object_scale)
+
+
+def scale_pixels(pipeline: list[dict[str, Any]], factor: float) -> list[dict[str, Any]]:
+    """Return a pipeline whose sizes in pixels (``scale``, ``scales``, ``crop_size``) are multiplied and rounded."""
+
+    def pixels(value: Any) -> Any:
+        return type(value)(map(pixels, value)) if isinstance(value, tuple | list) else max(1, round(value * factor))
+
+    def scaled(item: Any) -> Any:
+        if isinstance(item, list):
+            return [scaled(i) for i in item]
+        if isinstance(item, dict):
+            return {k: pixels(v) if k in ("scale", "scales", "crop_size") else scaled(v) for k, v in item.items()}
+        return item
+
+    return scaled(pipeline)

@@ -1,0 +1,254 @@
+"""Detections, or a training log, of a network that was trained elsewhere, as the results of one of our trainings.
+
+They are scored here against the tier's validation annotations and appear in tables, figures and the report, marked as
+imported. No checkpoint is needed, nor images: the annotations are enough.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from date.catalogue import Dataset, Tier, Training, Variant, load, load_dataset, no_such_branch
+from date.catalogue.settings import data_root, dataset_name
+from date.datasets.files import data_files
+from date.datasets.prepare import prepare
+from date.errors import UserError, unknown_name
+from date.evaluation.detections import is_archive, read_detections
+from date.evaluation.ground_truth import GroundTruth, read_ground_truth
+from date.evaluation.score import metric_names, protocol_metrics
+from date.files import file_digest, replace_text
+from date.imports.checkpoint import imported_provenance
+from date.imports.logs import TrainingLog, read_training_log
+from date.inference.evaluate import EVALUATION_SCHEMA, write_evaluation
+from date.inference.pictures import no_pictures
+from date.results import DETECTIONS, EVALUATION, METRICS, PICTURES, PROVENANCE, seal
+from date.training.run import generation_progress
+
+NO_CHECKPOINT = "detections made elsewhere and imported have no checkpoint"
+"""Why such results have no pictures."""
+KIND = "detections"
+"""``imported.kind`` in the provenance."""
+
+
+@dataclass
+class _Results:
+    """What a results folder holds of imports, to be added to."""
+
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Name and digest of the detections' file, and notes on it, by variant."""
+    log: dict[str, Any] | None = None
+    """The same of the training log."""
+    source: str | None = None
+    variants: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Of ``evaluation.json``."""
+    detections: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    records: list[dict[str, Any]] = field(default_factory=list)
+    """Of ``metrics.jsonl``, without its first."""
+    annotations: str | None = None
+    """Digest of the annotations that they were judged against."""
+
+    def identity(self) -> tuple[Any, ...]:
+        """Return what tells one state from another."""
+        return dict(self.files), self.log, self.source, self.annotations
+
+
+def import_detections(
+    training: Training,
+    tier: Tier,
+    results: Path,
+    *,
+    file: Path | None = None,
+    log: Path | None = None,
+    variant: str | None = None,
+    seed: int = 0,
+    source: str | None = None,
+    replace: bool = False,
+) -> Path:
+    """Score detections, read a training log, or both, and write them as results; return the results' folder.
+
+    Importing the same again changes nothing. Several variants, and a log, add up in the same folder.
+
+    Args:
+        training: whose detections they are said to be.
+        tier: at which size.
+        results: the folder of all results; ``<tier>/<training>/seed<N>/`` below it is written.
+        file: of the detections, see `date.evaluation.detections`.
+        log: of the training, see `date.imports.logs`. Where there are no detections of the variant, the metrics of
+            its last evaluation stand in the tables, marked as reported by the log and not scored by us.
+        variant: how the detections were selected; the training's first by default.
+        seed: the place among the training's seeds in tables; what the network was really seeded with is not known.
+        source: where the files come from, for the provenance.
+        replace: replace results that are there already.
+
+    Raises:
+        UserError: bad names or files; or the folder holds other results, and ``replace`` is not set.
+    """
+    if file is None and log is None:
+        raise UserError("nothing to import: name a file of detections, or a training log by --log.")
+    name = _variant_name(training, variant)
+    dataset = load_dataset(dataset_name(training, tier))
+    ground_truth = _ground_truth(dataset)
+    annotations = file_digest(ground_truth.path)
+    folder = results / tier.name / training.name / f"seed{seed}"
+    state = _present(folder, replace)
+    before = state.identity()
+    if state.annotations not in (None, annotations):
+        if not replace:
+            raise UserError(f"{folder} was judged against other annotations than {ground_truth.path}; {ALTERNATIVE}")
+        state = _Results()
+    state.annotations, state.source = annotations, source or state.source
+    told = None
+    if log is not None:
+        entry = _entry(log)
+        _refuse_other("a training log", state.log, entry, folder, replace)
+        told = read_training_log(log, tier.steps_per_epoch[training.data])
+        state.log, state.records = entry | {"notes": told.notes}, told.records
+    if file is not None:
+        entry = _entry(file)
+        _refuse_other(f"detections of {name!r}", state.files.get(name), entry, folder, replace)
+        read = read_detections(file, ground_truth, name if is_archive(file) else None)
+        metrics = protocol_metrics(dataset.protocol, ground_truth, read.rows, dataset.area_thresholds)
+        state.files[name], state.detections[name] = entry | {"notes": read.notes}, read.rows
+        state.variants[name] = {"metrics": metrics, "detections": len(read.rows), "selection": None}
+    elif told is not None and name not in state.files:
+        state.variants[name] = _as_reported(told, dataset)
+    if state.identity() == before and (folder / PICTURES).exists():
+        print(f"all of it is imported already into {folder}", file=sys.stderr)
+        return folder
+    _write(folder, state, training, tier, seed, dataset, ground_truth)
+    return folder
+
+
+ALTERNATIVE = "choose another --seed or --results, or replace it by --replace."
+
+
+def _variant_name(training: Training, name: str | None) -> str:
+    catalogue = load()
+    variants: dict[str, Variant] = catalogue.variants
+    if name is None:
+        return catalogue.evaluations_of(training.name)[0].variant
+    if name not in variants:
+        raise unknown_name("variant", name, variants)
+    if variants[name].branch not in training.branches:
+        raise no_such_branch(training, name, variants)
+    return name
+
+
+def _ground_truth(dataset: Dataset) -> GroundTruth:
+    root = data_root()
+    if dataset.scenes is not None:
+        prepare(dataset, root, generation_progress(dataset.name))
+    path = data_files(dataset, root).val_annotations
+    if not path.is_file():
+        obtain = f" Get it from: {dataset.obtain}" if dataset.obtain else ""
+        raise UserError(
+            f"the annotations {path} that the detections are scored against are missing; put them there, or set "
+            f"data_root in experiments/config.yaml or DATE_DATA_ROOT.{obtain}"
+        )
+    return read_ground_truth(path)
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"{path} is not a file; correct the name.")
+    return {"file": path.name, "sha256": file_digest(path)}
+
+
+def _refuse_other(
+    what: str, present: dict[str, Any] | None, entry: dict[str, Any], folder: Path, replace: bool
+) -> None:
+    if present is not None and present["sha256"] != entry["sha256"] and not replace:
+        raise UserError(f"{folder} already holds {what} from {present['file']}; {ALTERNATIVE}")
+
+
+def _present(folder: Path, replace: bool) -> _Results:
+    """Return what earlier imports left in the folder.
+
+    Raises:
+        UserError: the folder holds results of a run, and they are not to be replaced.
+    """
+    if not (folder / PROVENANCE).exists():
+        return _Results()
+    try:
+        provenance = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+        imported = provenance.get("imported", {})
+        if imported.get("kind") != KIND:
+            if replace:
+                return _Results()
+            kind = "an imported checkpoint" if imported else "a training of our own"
+            raise UserError(f"{folder} holds the results of {kind}; {ALTERNATIVE}")
+        evaluation = json.loads((folder / EVALUATION).read_text(encoding="utf-8"))
+        with np.load(folder / DETECTIONS, allow_pickle=False) as archive:
+            detections = {name: archive[name].astype(np.float64) for name in archive.files if name != "columns"}
+        lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
+        return _Results(
+            files=imported["detections"],
+            log=imported["log"],
+            source=imported["source"],
+            variants=evaluation["variants"],
+            detections=detections,
+            records=[json.loads(line) for line in lines[1:]],
+            annotations=evaluation["annotations_sha256"],
+        )
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        if replace:
+            return _Results()
+        raise UserError(f"the results in {folder} are damaged ({error}); replace them by --replace.") from None
+
+
+def _as_reported(log: TrainingLog, dataset: Dataset) -> dict[str, Any]:
+    reported = log.last_metrics
+    metrics = {name: reported.get(name) for name in metric_names(dataset.protocol)}
+    return {"metrics": metrics, "detections": None, "selection": None, "reported_by_log": True}
+
+
+def _write(
+    folder: Path,
+    state: _Results,
+    training: Training,
+    tier: Tier,
+    seed: int,
+    dataset: Dataset,
+    ground_truth: GroundTruth,
+) -> None:
+    from date.training.recorder import METRICS_SCHEMA
+
+    imported = {"kind": KIND, "detections": state.files, "log": state.log, "source": state.source}
+    parts = (training.name, tier.name, seed, imported, state.annotations)
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    last = state.records[-1] if state.records else {"step": 0, "epoch": 0}
+    start = {"kind": "start", "schema_version": METRICS_SCHEMA, "imported": True}
+    start |= {"steps": last["step"], "epochs": last["epoch"]}
+    split = {"annotations_sha256": state.annotations, "images": len(ground_truth.image_ids)}
+    # What the network was trained on is not known, hence no digest of a manifest.
+    data = {"dataset": dataset.name, "digest": None, "splits": {"val": split}}
+    evaluation = {
+        "schema_version": EVALUATION_SCHEMA,
+        "training": training.name,
+        "tier": tier.name,
+        "seed": seed,
+        "run_digest": digest,
+        "weights_sha256": None,
+        "data_digest": None,
+        "images": len(ground_truth.image_ids),
+        "annotations_sha256": state.annotations,
+        "protocol": dataset.protocol,
+        "area_thresholds": dataset.area_thresholds if dataset.protocol == "coco" else None,
+        "variants": state.variants,
+    }
+    # The provenance last: where it is of another state than the evaluation, reading them says so.
+    write_evaluation(evaluation, state.detections, no_pictures(NO_CHECKPOINT), folder)
+    replace_text(folder / METRICS, "".join(json.dumps(record) + "\n" for record in [start, *state.records]))
+    provenance = imported_provenance(training, tier, seed, digest, data, imported) | {
+        "metrics_sha256": file_digest(folder / METRICS),
+        "steps": last["step"],
+    }
+    replace_text(folder / PROVENANCE, seal(provenance))
