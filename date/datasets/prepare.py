@@ -19,12 +19,14 @@ from date.data.synthetic import generate
 from date.datasets.annotations import Checked, Images, check_annotations
 from date.datasets.cache import Splits, cache_key, recall, remember
 from date.datasets.crowdhuman import convert, read_odgt
-from date.datasets.files import DataFiles, data_files
+from date.datasets.files import DataFiles, data_files, obtaining, weights_file
 from date.datasets.images import ABSENT, Listing, Progress, listing_digest, parent_folders, undecodable
 from date.errors import UserError, listed
 from date.files import exclusive, file_digest
 
 MANIFEST_SCHEMA = 2
+DIGITS = 8
+"""Of digests that a message shows."""
 
 
 @dataclass(frozen=True)
@@ -263,17 +265,17 @@ def verify_weights(tier: Tier, name: str, root: Path) -> None:
     """Check that the pretrained weights of a backbone are there and are the right file, where the tier uses any.
 
     Raises:
-        UserError: the file is absent, or its digest differs.
+        UserError: the file or its package is absent, or its digest differs.
     """
     weights: Weights | None = tier.weights.get(name)  # type: ignore[call-overload]
     if weights is None:
         return
-    path = root / weights.file
-    if not path.exists():
-        raise UserError(f"the pretrained weights {path} are missing; get them from {weights.obtain}.")
+    path = weights_file(weights, root)
+    if not path.is_file():
+        raise UserError(f"the pretrained weights {path} are missing; {obtaining(weights)}.")
     digest = file_digest(path)
     if not digest.startswith(weights.sha256):
         raise UserError(
-            f"{path} has the SHA-256 {digest[: len(weights.sha256)]}... and not {weights.sha256}...; "
-            f"get it again from {weights.obtain}."
+            f"the pretrained weights {path} are not the expected file: their SHA-256 begins with {digest[:DIGITS]} "
+            f"instead of {weights.sha256[:DIGITS]}; {obtaining(weights)}."
         )

@@ -42,7 +42,8 @@ def weights(trainings: list[Training], tier: Tier, root: Path) -> Iterator[Findi
         except UserError as error:
             yield Finding("weights", "error", str(error))
         else:
-            yield Finding("weights", "ok", tier.weights[name].file)
+            weights = tier.weights[name]
+            yield Finding("weights", "ok", weights.file if weights.package is None else weights.package)
     for training in trainings:
         if training.init_file is not None and not training.init_file.is_file():
             text = f"{training.name} starts from {training.init_file}, which is not a file"

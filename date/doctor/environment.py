@@ -110,7 +110,8 @@ def detect() -> int:
     import date.models  # noqa: F401 - registers the heads
     from date.training.network import build_network
 
-    config = Config(resolve(load().training(STACK_PROBE), load_tier("smoke"), 0, ROOT))
+    config = Config(resolve(load().training(STACK_PROBE), load_tier("smoke"), 0, None))
+    config.model.backbone.pop("init_cfg", None)
     init_default_scope("mmdet")
     MMLogger.get_current_instance().setLevel("ERROR")  # it tells of every parameter
     with warnings.catch_warnings(), torch.no_grad():

@@ -29,6 +29,7 @@ TRAINING_CODE = {
     "branches": "models/branches.py",
     "3D max filtering": "models/filtering.py",
     "dual-assignment head": "models/head.py",
+    "efficientnet-lite": "models/efficientnet_lite.py",
     "losses": "models/losses.py",
     "matching": "models/matching.py",
     "normalisers": "models/normalisers.py",

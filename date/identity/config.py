@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from date.catalogue import EXPERIMENTS, Tier, Training, load_dataset
 from date.catalogue.settings import dataset_name
-from date.datasets.files import NAMES_ONLY, data_files
+from date.datasets.files import NAMES_ONLY, data_files, weights_file
 from date.errors import UserError
 
 PAPER_LR = 4e-4
@@ -51,7 +51,8 @@ def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dic
         training: what is trained.
         tier: how large.
         seed: of initialisation, data order and augmentation.
-        root: the data root; None leaves bare names in place of paths, for the run's identity.
+        root: the data root; None leaves names in place of paths, and the digest in that of weights, for the run's
+            identity.
     """
     dataset = load_dataset(dataset_name(training, tier))
     files = NAMES_ONLY if root is None else data_files(dataset, root)
@@ -171,11 +172,11 @@ def _model(training: Training, tier: Tier, num_classes: int, root: Path | None) 
             f"tier {tier.name!r} has no backbone in the part of {training.backbone!r}, which {training.name} needs; "
             f"add it to 'backbones' of the tier."
         )
-    merge(model["backbone"], tier.backbones[training.backbone])
+    merge(model, dict(backbone=tier.backbones[training.backbone]))
     weights = tier.weights.get(training.weights)  # type: ignore[call-overload]
     if weights is not None:
-        path = Path(weights.file) if root is None else root / weights.file
-        model["backbone"]["init_cfg"] = dict(type="Pretrained", checkpoint=str(path))
+        source = f"sha256:{weights.sha256}" if root is None else str(weights_file(weights, root))
+        model["backbone"]["init_cfg"] = dict(type="Pretrained", checkpoint=source)
     if "stage_channels" in model["backbone"]:
         model["neck"]["in_channels"] = model["backbone"].pop("stage_channels")
     model["neck"].update(out_channels=tier.channels, num_outs=tier.levels)
@@ -184,6 +185,8 @@ def _model(training: Training, tier: Tier, num_classes: int, root: Path | None) 
     model["data_preprocessor"]["pad_size_divisor"] = tier.pad_divisor
     if tier.normalise == "unit":
         model["data_preprocessor"].update(mean=[127.5] * 3, std=[127.5] * 3)
+    elif tier.normalise == "efficientnet_lite":
+        model["data_preprocessor"].update(mean=[127.0] * 3, std=[128.0] * 3, bgr_to_rgb=True)
     scale_levels(bbox_head, tier.levels, tier.object_scale)
     return model
 

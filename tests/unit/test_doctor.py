@@ -361,7 +361,7 @@ def test_everything_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch:
     weights.mkdir()
     (weights / "resnet50_caffe-788b5fa3.pth").write_bytes(b"another file")
     problems = first([], load().select(["onenet-r50-coco-12e"]), PAPER)
-    assert len(problems) == 1 and "and not 788b5fa3" in problems[0]
+    assert len(problems) == 1 and "instead of 788b5fa3" in problems[0]
 
 
 def test_a_dataset_that_is_there_is_verified(tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from date.runs import status as view
 from date.catalogue import ROOT, load_tier
 from date.errors import UserError
 from date.files import replace_text
+from date.runs import status as view
 from date.runs.survey import NO_NEWS, STATES, RunStatus, Survey, duration, last_ap
 from date.training.interruption import Interrupted
 from date.training.journal import LOG, STATUS, Journal, begin_segment, read_segments
