@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
 from date.catalogue.claims import Claim
-from date.catalogue.entries import EXPERIMENTS, Entry, parse, read_yaml, shown
+from date.catalogue.entries import Entry, parse, read_yaml, shown
+from date.catalogue.folders import PAPER, folders
 from date.catalogue.models import Catalogue, Dataset, Evaluation, Tier, Training, Variant
 from date.catalogue.paper import METRICS, AnnotationEvaluation, Figure, Statement, Table
 from date.catalogue.pictures import Pictures, View
+from date.catalogue.publication import Paper, read_paper
 from date.errors import UserError, unknown_name
 
 E = TypeVar("E", bound=Entry)
@@ -26,17 +29,24 @@ def no_such_branch(training: Training, variant: str, variants: dict[str, Variant
     )
 
 
-@functools.cache
-def load(experiments: Path = EXPERIMENTS) -> Catalogue:
-    """Read and cross-check the whole catalogue.
+def load(experiments: Path | None = None) -> Catalogue:
+    """Read and cross-check the whole catalogue, by default of the folders in use (see `date.catalogue.folders`).
 
     Raises:
         UserError: any invalid or inconsistent entry, naming file, key and the nearest valid name.
     """
+    return _load(experiments or folders()[0])
+
+
+@functools.cache
+def _load(experiments: Path) -> Catalogue:
+    paper = read_paper(experiments)
     trainings = {}
     path = experiments / "trainings.yaml"
     for name, entry in read_yaml(path).items():
-        trainings[name] = parse(Training, {"name": name, **entry}, f"{shown(path)}, {name}")
+        trainings[name] = parse(
+            Training, {**paper.defaults.model_dump(), "name": name, **entry}, f"{shown(path)}, {name}"
+        )
     for training in trainings.values():
         if training.init and training.init_file is None and training.init not in trainings:
             raise unknown_name("training", training.init, trainings, f"{shown(path)}, {training.name}, init")
@@ -78,6 +88,7 @@ def load(experiments: Path = EXPERIMENTS) -> Catalogue:
         pictures=_pictures(experiments / "pictures.yaml"),
     )
     _check(catalogue, experiments)
+    _check_paper(catalogue, paper, experiments)
     return catalogue
 
 
@@ -139,6 +150,42 @@ def _check(catalogue: Catalogue, experiments: Path) -> None:
         )
 
 
+def _check_paper(catalogue: Catalogue, paper: Paper, experiments: Path) -> None:
+    """Check every name that ``paper.yaml`` refers to, and what it says of the names in other files."""
+    where, folder = shown(experiments / PAPER), shown(experiments)
+
+    def known(kind: str, name: str, valid: Iterable[str], where: str) -> None:
+        if name not in (names := list(valid)):
+            raise unknown_name(kind, name, names, where)
+
+    known("part", paper.defaults.data, paper.parts, f"{where}, defaults")
+    for part in paper.noise:
+        known("part", part, paper.parts, f"{where}, noise")
+    for training in catalogue.trainings.values():
+        known("part", training.data, paper.parts, f"{folder}/trainings.yaml, {training.name}, data")
+        if not re.search(paper.training_ids, training.id):
+            place = f"{folder}/trainings.yaml, {training.name}"
+            raise UserError(f"{place}: the id {training.id!r} does not fit {paper.training_ids!r} of {where}.")
+    for name, entry in catalogue.annotations.items():
+        known("part", entry.data, paper.parts, f"{folder}/evaluations.yaml, {name}")
+    for part in catalogue.pictures.choices:
+        known("part", part, paper.parts, f"{folder}/pictures.yaml, choices")
+    known("training", paper.probe.training, catalogue.trainings, f"{where}, probe")
+    for alternative in paper.alternatives:
+        known("training", alternative.training, catalogue.trainings, f"{where}, alternatives")
+    for name in (paper.reference_tier, paper.probe.tier):
+        known("tier", name, _names(experiments / "tiers"), where)
+    if paper.headline is not None:
+        known("table", paper.headline.table, catalogue.tables, f"{where}, headline")
+        schedules = {training.schedule for training in catalogue.trainings.values()}
+        known("schedule", paper.headline.schedule, schedules, f"{where}, headline")
+
+
+def _names(folder: Path) -> list[str]:
+    """Return the names of the YAML files of a folder."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
 def _check_views(catalogue: Catalogue, views: Iterable[View], where: str) -> None:
     """Check that views name branches that there are, of one dataset, and scores that are recorded."""
     parts = set()
@@ -159,33 +206,42 @@ def _check_views(catalogue: Catalogue, views: Iterable[View], where: str) -> Non
         raise UserError(f"{where}: its trainings need one dataset with a rule in 'choices' of pictures.yaml; add it.")
 
 
-def load_tier(name: str, experiments: Path = EXPERIMENTS) -> Tier:
+def load_tier(name: str, experiments: Path | None = None) -> Tier:
     """Return a tier by name, or from the path of a YAML file; a tier with ``extends`` changes keys of another.
 
-    What it changes is no longer what the other one tuned.
+    What it changes is no longer what the other one tuned, and a watermark of its own makes it another size than the
+    paper's.
 
     Raises:
         UserError: unknown tier, unknown or missing key.
     """
+    experiments = experiments or folders()[0]
     path = Path(name) if name.endswith((".yaml", ".yml")) else experiments / "tiers" / f"{name}.yaml"
     if not path.exists():
-        raise unknown_name("tier", name, [p.stem for p in (experiments / "tiers").glob("*.yaml")])
+        raise unknown_name("tier", name, _names(experiments / "tiers"))
     data = dict(read_yaml(path))
     base = data.pop("extends", None)
     if base is not None:
         inherited = load_tier(base, experiments).model_dump()
         inherited["tuned"] = {key: on for key, on in inherited["tuned"].items() if key not in data}
+        inherited["reference"] &= not data.get("watermark")
         data = inherited | data
-    return parse(Tier, data | {"name": path.stem}, shown(path))
+    tier = parse(Tier, data | {"name": path.stem}, shown(path))
+    parts = read_paper(experiments).parts
+    for part in [*tier.datasets, *tier.steps_per_epoch]:
+        if part not in parts:
+            raise unknown_name("part", part, parts, shown(path))
+    return tier
 
 
-def load_dataset(name: str, experiments: Path = EXPERIMENTS) -> Dataset:
+def load_dataset(name: str, experiments: Path | None = None) -> Dataset:
     """Return a dataset by name, or from the path of a YAML file.
 
     Raises:
         UserError: unknown dataset, unknown or missing key.
     """
+    experiments = experiments or folders()[0]
     path = Path(name) if name.endswith((".yaml", ".yml")) else experiments / "datasets" / f"{name}.yaml"
     if not path.exists():
-        raise unknown_name("dataset", name, [p.stem for p in (experiments / "datasets").glob("*.yaml")])
+        raise unknown_name("dataset", name, _names(experiments / "datasets"))
     return parse(Dataset, {"name": path.stem} | read_yaml(path), shown(path))

@@ -25,12 +25,14 @@ class Training(Entry):
     """One distinct network of the paper, trained once per seed however many rows use it."""
 
     name: str
-    id: Annotated[str, Field(pattern=r"^T\d+$")]
-    """The number of the training among the paper's forty."""
+    id: str
+    """The number of the training among the paper's, by the pattern of ``paper.yaml``."""
     model: Literal["retinanet", "fcos", "dual", "defcn"]
     """MMDetection's own RetinaNet or FCOS head, the dual-assignment head with its one-to-one branch, or DeFCN."""
-    backbone: Literal["r50", "r101"] = "r50"
-    data: Literal["coco", "crowdhuman"] = "coco"
+    backbone: str
+    """Which of a tier's backbones; by default that of ``paper.yaml``."""
+    data: str
+    """The part of the dataset; by default that of ``paper.yaml``."""
     schedule: str
     quality: Literal["hungarian", "poto"] | None = None
     """One-to-one matching of the dual head: OneNet's cost or POTO."""
@@ -202,13 +204,15 @@ class Tier(Entry):
     summary: str
     watermark: str | None
     """Stands on every table and figure of tiers that are not the paper's."""
-    datasets: dict[Literal["coco", "crowdhuman"], str]
+    reference: bool = False
+    """Whether the work is the paper's own, so that our numbers stand against the paper's."""
+    datasets: dict[str, str]
     """Which dataset plays the part of each of the paper's."""
     trainings: list[str]
     """What ``all`` trains: names or patterns."""
-    backbones: dict[Literal["r50", "r101"], dict[str, Any]]
+    backbones: dict[str, dict[str, Any]]
     """Overrides of the detector's backbone."""
-    weights: dict[Literal["r50", "r101", "r50_msra"], Weights]
+    weights: dict[str, Weights]
     """Pretrained weights of the backbones; empty where training starts from random weights."""
     channels: int
     """Of neck and towers (paper: 256)."""
@@ -229,7 +233,7 @@ class Tier(Entry):
     """Steps over which the learning rate rises, linearly."""
     warmup_max_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Of a schedule's steps, for which the warm-up may last at most."""
-    steps_per_epoch: dict[Literal["coco", "crowdhuman"], int]
+    steps_per_epoch: dict[str, int]
     """Of each part's dataset (paper: 7330 and 938); schedules that the paper gives in iterations are scaled by it."""
     epoch_scale: float
     """Multiplies epochs and learning-rate steps of the schedules."""
@@ -245,6 +249,12 @@ class Tier(Entry):
     def _tuned_keys_are_keys(self) -> Tier:
         if unknown := self.tuned.keys() - type(self).model_fields.keys():
             raise ValueError(f"'tuned' names {', '.join(sorted(unknown))}, which no tier has")
+        return self
+
+    @model_validator(mode="after")
+    def _reference_or_marked(self) -> Tier:
+        if self.reference == (self.watermark is not None):
+            raise ValueError("a tier has a 'watermark', or it is the paper's own size and says 'reference: true'")
         return self
 
     @model_validator(mode="after")

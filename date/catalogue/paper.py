@@ -78,7 +78,7 @@ class AnnotationEvaluation(Entry):
     """An evaluation that needs no checkpoint: NMS on the annotations, the recall that it leaves to any detector."""
 
     name: str
-    data: Literal["coco", "crowdhuman"]
+    data: str
     """Whose validation annotations."""
     iou: Annotated[float, Field(gt=0, lt=1)]
     """Threshold of the NMS."""

@@ -71,7 +71,7 @@ class Sheet(Entry):
 class Pictures(Entry):
     """``pictures.yaml``: what evaluations record of some validation images, and the figures made of it."""
 
-    choices: dict[Literal["coco", "crowdhuman"], Choice]
+    choices: dict[str, Choice]
     """By the part that the dataset plays."""
     floor: Score
     """Boxes from this score on are recorded; no view draws lower ones."""

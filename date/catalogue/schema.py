@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from date.catalogue.entries import Entry
 from date.catalogue.models import Dataset, Tier, Training, Variant
 from date.catalogue.paper import AnnotationEvaluation, Figure, Statement, Table
 from date.catalogue.pictures import Pictures, Sheet
+from date.catalogue.publication import Paper
 from date.files import replace_text
 
 FOLDER = "schema"
@@ -35,7 +37,8 @@ def schemas() -> dict[str, dict[str, Any]]:
     }
     found = {
         "config": _of(Settings),
-        "trainings": _by_name(Training),
+        "paper": _of(Paper),
+        "trainings": _by_name(Training, optional=("backbone", "data")),
         "evaluations": {"type": "object", "properties": evaluations, "required": list(evaluations)},
         "claims": _by_name(Claim),
         "text": _by_name(Statement),
@@ -66,9 +69,11 @@ def _of(model: type[BaseModel]) -> dict[str, Any]:
     return schema
 
 
-def _by_name(model: type[Entry]) -> dict[str, Any]:
-    """Return the schema of a mapping from names to entries."""
-    return {"type": "object", "additionalProperties": _of(model)}
+def _by_name(model: type[Entry], optional: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the schema of a mapping from names to entries, of which some keys may be left out."""
+    schema = _of(model)
+    schema["required"] = [key for key in schema["required"] if key not in optional]
+    return {"type": "object", "additionalProperties": schema}
 
 
 def _pictures() -> dict[str, Any]:

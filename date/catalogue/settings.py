@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -66,7 +66,7 @@ def dataset_name(training: Training, tier: Tier) -> str:
     return dataset_for(training.data, tier, training.name)
 
 
-def dataset_for(part: Literal["coco", "crowdhuman"], tier: Tier, user: str) -> str:
+def dataset_for(part: str, tier: Tier, user: str) -> str:
     """Return the dataset that plays a part at a tier, or raise a `UserError` that says who needs it."""
     if part not in tier.datasets:
         raise UserError(

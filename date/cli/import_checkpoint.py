@@ -16,7 +16,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("checkpoint", type=Path, help="a .pth, .pt or .safetensors file with the official names")
     parser.add_argument("--training", required=True, metavar="NAME", help="the training that it is a result of")
-    parser.add_argument("--tier", default="paper", help=f"{TIER_HELP} [paper]")
+    parser.add_argument("--tier", help=f"{TIER_HELP} [the paper's own]")
     parser.add_argument("--seed", type=seed, default=0, help="the run's place among the training's seeds [0]")
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept [runs]")
     parser.add_argument("--results", type=Path, metavar="DIR", help="also copy the run's small files there")
@@ -26,10 +26,11 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Carry out the command."""
     from date.catalogue import load, load_tier
+    from date.catalogue.publication import load_paper
     from date.imports.checkpoint import import_checkpoint
     from date.results import export_run
 
-    training, tier = load().training(args.training), load_tier(args.tier)
+    training, tier = load().training(args.training), load_tier(args.tier or load_paper().reference_tier)
     run = import_checkpoint(args.checkpoint, training, tier, args.runs.resolve(), args.seed)
     if args.results is not None:
         export_run(run, args.results)

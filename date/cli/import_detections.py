@@ -27,7 +27,7 @@ def add(commands: Any) -> None:
         "--log", type=Path, metavar="FILE", help="MMDetection 2's *.log.json or MMEngine's scalars.json"
     )
     parser.add_argument("--source", metavar="TEXT", help="where the files come from, for the provenance")
-    parser.add_argument("--tier", default="paper", help=f"{TIER_HELP} [paper]")
+    parser.add_argument("--tier", help=f"{TIER_HELP} [the paper's own]")
     parser.add_argument("--seed", type=seed, default=0, help="the place among the training's seeds [0]")
     parser.add_argument(
         "--results", type=Path, default=Path("results"), metavar="DIR", help="the folder of all results [results]"
@@ -39,11 +39,12 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Carry out the command."""
     from date.catalogue import load, load_tier
+    from date.catalogue.publication import load_paper
     from date.imports.detections import import_detections
 
     folder = import_detections(
         load().training(args.training),
-        load_tier(args.tier),
+        load_tier(args.tier or load_paper().reference_tier),
         args.results,
         file=args.file,
         log=args.log,

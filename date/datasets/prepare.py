@@ -267,7 +267,7 @@ def verify_weights(tier: Tier, name: str, root: Path) -> None:
     Raises:
         UserError: the file or its package is absent, or its digest differs.
     """
-    weights: Weights | None = tier.weights.get(name)  # type: ignore[call-overload]
+    weights: Weights | None = tier.weights.get(name)
     if weights is None:
         return
     path = weights_file(weights, root)

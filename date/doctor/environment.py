@@ -13,6 +13,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from date.catalogue import ROOT, load, load_tier
+from date.catalogue.publication import load_paper
 from date.doctor import Finding
 from date.errors import UserError, listed, told
 from date.identity.config import resolve
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 LOCK = ROOT / "requirements.lock"
 INSTALL = "make setup, or: pip install --no-deps -r requirements.lock"
-STACK_PROBE = "date_f-r50-coco-12e"
-"""The training whose network is built to see that the stack works: both branches, matching, NMS."""
 
 
 def python() -> Finding:
@@ -97,7 +96,7 @@ def stack() -> Iterator[Finding]:
 
 
 def detect() -> int:
-    """Return how many boxes a network of the smoke tier, not trained, finds in noise."""
+    """Return how many boxes the paper's ``probe``, not trained, finds in noise."""
     from date import compat
 
     compat.activate()
@@ -110,7 +109,8 @@ def detect() -> int:
     import date.models  # noqa: F401 - registers the heads
     from date.training.network import build_network
 
-    config = Config(resolve(load().training(STACK_PROBE), load_tier("smoke"), 0, None))
+    probe = load_paper().probe
+    config = Config(resolve(load().training(probe.training), load_tier(probe.tier), 0, None))
     config.model.backbone.pop("init_cfg", None)
     init_default_scope("mmdet")
     MMLogger.get_current_instance().setLevel("ERROR")  # it tells of every parameter
@@ -170,7 +170,7 @@ def no_gpu(tier: Tier, on_slurm: bool, driver: str | None, cuda: str | None, sai
         return Finding("gpus", "warning" if on_slurm else "error", text, remedy)
     if on_slurm:
         return Finding("gpus", "ok", "none on this machine; trainings run as Slurm jobs")
-    if tier.watermark is None:
+    if tier.reference:
         return Finding(
             "gpus", "warning", "none: a training of the paper takes months without", "use a machine with one"
         )

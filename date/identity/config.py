@@ -12,36 +12,27 @@ import functools
 import runpy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from date.catalogue import EXPERIMENTS, Tier, Training, load_dataset
+from date.catalogue import Tier, Training, load_dataset, shown
+from date.catalogue.folders import folders
+from date.catalogue.publication import load_paper
 from date.catalogue.settings import dataset_name
 from date.datasets.files import NAMES_ONLY, data_files, weights_file
 from date.errors import UserError
 
-PAPER_LR = 4e-4
-"""Of AdamW; a tier multiplies every recipe's by its own over this."""
-PAPER_BATCH_SIZE = 16
-PAPER_STEPS_PER_EPOCH = dict(coco=7330, crowdhuman=938)
-"""117,266 images of COCO with objects and 15,000 of CrowdHuman, in batches of 16."""
-EVALUATIONS_BY_ITERATION = 6
-"""Evaluations during a schedule given in iterations (CrowdHuman: every 5,000 of 30,000)."""
-CHANNELS_PER_GROUP = 8
-"""Of GroupNorm: 32 groups of the paper's 256 channels."""
-
 
 @functools.cache
-def _fragment(relative: str) -> dict[str, Any]:
-    path = EXPERIMENTS / relative
+def _fragment(path: Path) -> dict[str, Any]:
     if not path.exists():
         names = ", ".join(sorted(p.stem for p in path.parent.glob("*.py")))
-        raise UserError(f"there is no experiments/{relative}; its folder has {names}.")
+        raise UserError(f"there is no {shown(path)}; its folder has {names}.")
     return {k: v for k, v in runpy.run_path(str(path)).items() if not k.startswith("_")}
 
 
 def fragment(relative: str) -> dict[str, Any]:
-    """Return the variables of a config fragment below ``experiments/``, as a copy."""
-    return copy.deepcopy(_fragment(relative))
+    """Return the variables of a config fragment of the experiments, e.g. ``models/fcos.py``, as a copy."""
+    return copy.deepcopy(_fragment(folders()[0] / relative))
 
 
 def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dict[str, Any]:
@@ -114,7 +105,8 @@ def optimisation(training: Training, tier: Tier) -> dict[str, Any]:
     """Return the optimiser, clipping and per-parameter rates of a training as MMEngine's ``optim_wrapper``."""
     wrapper = _schedule(training.schedule).get("optim_wrapper") or fragment("schedules/base.py")["optim_wrapper"]
     sgd = wrapper["optimizer"]["type"] == "SGD"  # its rate goes with the batch: arXiv 1706.02677, sec. 2.1
-    wrapper["optimizer"]["lr"] *= tier.batch_size / PAPER_BATCH_SIZE if sgd else tier.lr / PAPER_LR
+    recipe = load_paper().recipe
+    wrapper["optimizer"]["lr"] *= tier.batch_size / recipe.batch_size if sgd else tier.lr / recipe.lr
     if custom_keys := wrapper["paramwise_cfg"].get("custom_keys"):
         custom_keys["backbone"]["lr_mult"] = tier.backbone_lr_mult
     return wrapper
@@ -127,26 +119,25 @@ def _schedule(name: str) -> dict[str, Any]:
     return schedule if base is None else _schedule(base) | schedule
 
 
-def _duration(
-    schedule: dict[str, Any], part: Literal["coco", "crowdhuman"], tier: Tier
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _duration(schedule: dict[str, Any], part: str, tier: Tier) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the training loop and the scheduler of a schedule in epochs or in iterations, scaled to the tier."""
     by_epoch = "iterations" not in schedule
     scale = tier.epoch_scale
     if not by_epoch:  # as many epochs of the tier's dataset as the iterations are of the paper's
-        scale *= tier.steps_per_epoch[part] / PAPER_STEPS_PER_EPOCH[part]
+        scale *= tier.steps_per_epoch[part] / load_paper().parts[part].steps_per_epoch
     milestones = [max(1, round(m * scale)) for m in schedule["milestones"]]
     if by_epoch:
         length = max(1, round(schedule["epochs"] * scale))
         loop = dict(type="EpochBasedTrainLoop", max_epochs=length, val_interval=1)
     else:
-        interval = max(1, round(schedule["iterations"] * scale / EVALUATIONS_BY_ITERATION))
-        length = interval * EVALUATIONS_BY_ITERATION  # so that the last step is evaluated
+        evaluations = load_paper().recipe.evaluations_by_iteration
+        interval = max(1, round(schedule["iterations"] * scale / evaluations))
+        length = interval * evaluations  # so that the last step is evaluated
         loop = dict(type="IterBasedTrainLoop", max_iters=length, val_interval=interval)
     return loop, dict(type="MultiStepLR", by_epoch=by_epoch, begin=0, end=length, milestones=milestones, gamma=0.1)
 
 
-def schedule_steps(train_cfg: Mapping[str, Any], part: Literal["coco", "crowdhuman"], tier: Tier) -> int:
+def schedule_steps(train_cfg: Mapping[str, Any], part: str, tier: Tier) -> int:
     """Return the steps of a training loop, as `resolve` writes it, on the tier's dataset of a part."""
     if train_cfg["type"] == "EpochBasedTrainLoop":
         return int(train_cfg["max_epochs"]) * tier.steps_per_epoch[part]
@@ -173,7 +164,7 @@ def _model(training: Training, tier: Tier, num_classes: int, root: Path | None) 
             f"add it to 'backbones' of the tier."
         )
     merge(model, dict(backbone=tier.backbones[training.backbone]))
-    weights = tier.weights.get(training.weights)  # type: ignore[call-overload]
+    weights = tier.weights.get(training.weights)
     if weights is not None:
         source = f"sha256:{weights.sha256}" if root is None else str(weights_file(weights, root))
         model["backbone"]["init_cfg"] = dict(type="Pretrained", checkpoint=source)
@@ -181,7 +172,7 @@ def _model(training: Training, tier: Tier, num_classes: int, root: Path | None) 
         model["neck"]["in_channels"] = model["backbone"].pop("stage_channels")
     model["neck"].update(out_channels=tier.channels, num_outs=tier.levels)
     bbox_head.update(num_classes=num_classes, in_channels=tier.channels, feat_channels=tier.channels)
-    _set_groups(bbox_head, tier.channels // CHANNELS_PER_GROUP)
+    _set_groups(bbox_head, tier.channels // load_paper().recipe.channels_per_group)
     model["data_preprocessor"]["pad_size_divisor"] = tier.pad_divisor
     if tier.normalise == "unit":
         model["data_preprocessor"].update(mean=[127.5] * 3, std=[127.5] * 3)
@@ -196,10 +187,8 @@ def _branches(training: Training, fragments: dict[str, Any]) -> list[dict[str, A
     o2o = fragments["o2o"] | dict(quality=fragments["qualities"][training.quality], loss_weight=training.lambda_o2o)
     if training.max_filter:
         o2o["max_filter"] = fragments["max_filter"]
-    if training.data == "crowdhuman":
-        o2o["test_cfg"] = fragments["crowdhuman_test_cfg"]
-    elif training.o2m == "retinanet":
-        o2o["test_cfg"] = fragments["date_r_test_cfg"]
+    beside = fragments["test_cfg_beside"].get(training.o2m, o2o["test_cfg"])
+    o2o["test_cfg"] = fragments["test_cfg_by_part"].get(training.data, beside)
     if training.o2m is None:
         return [o2o]
     return [o2o, fragments["o2m"][training.o2m] | dict(loss_weight=training.lambda_o2m)]

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from date.catalogue import Tier, Training, load, load_tier
+from date.catalogue.publication import load_paper
 from date.errors import UserError
 from date.files import file_digest
 from date.identity.code import code_fingerprint
@@ -19,7 +20,7 @@ CARRIED_OUT = ("num_workers", "persistent_workers")
 def networks_digest() -> str:
     """Return the SHA-256 of the configs of the networks that the paper's tables count, and of the code."""
     names = sorted({name for table in load().tables.values() for name, _ in table.networks})
-    tier = load_tier("paper")
+    tier = load_tier(load_paper().reference_tier)
     return config_digest({"code": code_fingerprint()} | {n: resolve(load().training(n), tier, 0, None) for n in names})
 
 

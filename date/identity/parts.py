@@ -47,8 +47,9 @@ def _shown(section: Any) -> str:
 def section_names() -> list[str]:
     """Return the names of all sections that the config of any kind of network has."""
     from date.catalogue import load_tier
+    from date.catalogue.publication import load_paper
 
-    tier = load_tier("paper")
+    tier = load_tier(load_paper().reference_tier)
     kinds = {training.model: training for training in load().trainings.values()}
     return list(dict.fromkeys(name for training in kinds.values() for name in config_parts(training, tier, 0)))
 

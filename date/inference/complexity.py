@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import date.models  # noqa: F401  registers the head and its branches
-from date.catalogue import METRICS, Catalogue, Table, Training, load, load_tier
+from date.catalogue import METRICS, Catalogue, Statement, Table, Training, load, load_tier
 from date.catalogue import Row as TableRow
+from date.catalogue.publication import load_paper
 from date.identity.config import merge, resolve
 
 INPUT_SHAPE = (3, 800, 1280)
@@ -155,6 +156,8 @@ class Network:
     paper_gops: float | None = None
     text_gops: float | None = None
     """The number in the paper's text, where the table's contradicts it."""
+    text_place: str = ""
+    """Where the text says it, e.g. ``sec. 4.7``."""
 
     def build(self) -> nn.Module:
         """Return the detector on the ``meta`` device, in evaluation mode; no weights are drawn or read."""
@@ -178,7 +181,7 @@ def networks() -> list[Network]:
                 model = without_o2m(model)
             key = json.dumps(model, sort_keys=True)
             known = found.get(key) or Network(
-                label=row.label.removesuffix(" (Ours)") + ("" if training.share_towers else ", own towers"),
+                label=load_paper().label(row.label) + ("" if training.share_towers else ", own towers"),
                 phase=phase if training.o2m is not None else "both",
                 trainings=(),
                 tables=(),
@@ -186,8 +189,10 @@ def networks() -> list[Network]:
             )
             numbers = {"params": "paper_params_m", "gflops": "paper_gops"}
             paper = {numbers[metric.split("_")[0]]: row.paper[metric]}
-            if (text := _text_number(catalogue, row, metric)) is not None:
-                paper["text_gops"] = text
+            said = _text_number(catalogue, row, metric)
+            if said is not None and said.printed is not None:
+                paper["text_gops"] = float(said.printed)
+                known = replace(known, text_place=said.place[:1].lower() + said.place[1:])
             found[key] = replace(
                 known,
                 trainings=tuple(dict.fromkeys([*known.trainings, training.name])),
@@ -205,25 +210,25 @@ def counted_columns(table: Table) -> Iterator[tuple[TableRow, str, Literal["trai
                 yield row, name, METRICS[name].phase or row.phase
 
 
-def _text_number(catalogue: Catalogue, row: TableRow, metric: str) -> float | None:
-    """Return the operations that the paper's text gives for a cell, where they differ from the cell's."""
+def _text_number(catalogue: Catalogue, row: TableRow, metric: str) -> Statement | None:
+    """Return where the paper's text gives operations for a cell that differ from the cell's."""
     for statement in catalogue.statements.values():
         if metric.startswith("gflops") and statement.printed and statement.quantity == f"[{row.id} {metric}]":
-            return float(statement.printed) if float(statement.printed) != row.paper[metric] else None
+            return statement if float(statement.printed) != row.paper[metric] else None
     return None
 
 
 def alternatives() -> list[Network]:
     """Return networks that the paper does not report, but that a reader could take for one of its own."""
-    training = load().training("retinanet-r50-coco-12e")
-    group_norm = dict(type="GN", num_groups=32, requires_grad=True)
-    model = paper_model(training, bbox_head=dict(norm_cfg=group_norm))
-    return [Network("RetinaNet, GroupNorm", "both", (), (), model)]
+    return [
+        Network(entry.label, "both", (), (), paper_model(load().training(entry.training), **entry.changes))
+        for entry in load_paper().alternatives
+    ]
 
 
 def paper_model(training: Training, **changes: Any) -> dict[str, Any]:
     """Return the config of a training's detector at the paper's size, with keys merged into it."""
-    model: dict[str, Any] = resolve(training, load_tier("paper"), seed=0, root=None)["model"]
+    model: dict[str, Any] = resolve(training, load_tier(load_paper().reference_tier), seed=0, root=None)["model"]
     merge(model, changes)
     return model
 
@@ -315,8 +320,8 @@ def notes(rows: Sequence[Row]) -> list[str]:
         network, gops, printed = row.network, row.complexity.operations / 1e9, row.printed[1]
         if network.text_gops is not None:
             sentences.append(
-                f"{network.label}: Table 9 prints {network.paper_gops:.0f} G and the text (sec. 4.7) "
-                f"{network.text_gops:.0f} G; the network has {gops:.2f} G."
+                f"{network.label}: Table {network.tables[-1]} prints {network.paper_gops:.0f} G and the text "
+                f"({network.text_place}) {network.text_gops:.0f} G; the network has {gops:.2f} G."
             )
         if not network.tables:
             sentences.append(f"{network.label}: {gops:.3f} G would be {printed:.0f} in the paper.")
@@ -333,7 +338,7 @@ def to_json(rows: Sequence[Row]) -> str:
     """Render everything as one JSON object, counts as integers; for programs."""
     entries = []
     for row in rows:
-        network = {k: v for k, v in vars(row.network).items() if k != "model"}
+        network = {k: v for k, v in vars(row.network).items() if k not in ("model", "text_place")}
         reproduced = row.reproduced if row.network.tables else None
         counts = asdict(row.complexity) | {"params_m": row.complexity.params_m, "gflops": row.complexity.gflops}
         entries.append(network | counts | {"reproduced": reproduced})

@@ -24,6 +24,7 @@ from fractions import Fraction
 from typing import Any
 
 from date.catalogue import METRICS, Catalogue, load_tier
+from date.catalogue.publication import load_paper
 from date.errors import UserError, unknown_name
 
 REFERENCE = re.compile(r"\[([^\[\]]+)\]")
@@ -136,9 +137,10 @@ class Quantities:
             return Value(Value.exact(counted[rest]).center, value.low, value.high)
         if subject in self._catalogue.trainings:
             return Value.exact(_field(self._catalogue.trainings[subject], rest))
-        if subject == "paper":
+        reference = load_paper().reference_tier
+        if subject == reference:
             return Value.exact(_field(load_tier(subject), rest))
-        known = [*self._rows, *self._catalogue.figures, *self._catalogue.trainings, "paper"]
+        known = [*self._rows, *self._catalogue.figures, *self._catalogue.trainings, reference]
         raise unknown_name("reference", subject, known)
 
     def _cell(self, row_id: str, rest: str) -> Value:

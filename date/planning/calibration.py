@@ -31,6 +31,7 @@ from torch import nn  # noqa: E402
 
 import date.models  # noqa: E402, F401 - registers the heads
 from date.catalogue import Dataset, Tier, Training, load_dataset  # noqa: E402
+from date.catalogue.publication import load_paper  # noqa: E402
 from date.catalogue.settings import dataset_name  # noqa: E402
 from date.errors import UserError  # noqa: E402
 from date.files import replace_text  # noqa: E402
@@ -42,8 +43,6 @@ from date.training.recorder import peak_memory  # noqa: E402
 
 WARM_UP = 3
 """Steps before the timed ones: kernels are chosen, memory is taken, compilers run."""
-OBJECTS = {"coco": 7, "crowdhuman": 23}
-"""Mean number of objects in an image of the paper's datasets."""
 ASPECT = 4 / 3
 """Of most of COCO's images; generated scenes are square."""
 
@@ -118,7 +117,9 @@ def _timed(training: Training, tier: Tier, steps: int, device: torch.device) -> 
     model: Any = build_network(config, device)
     optimizer, clip = build_optimizer(config, model)
     height, width = image_size(plain["train_dataloader"]["dataset"]["dataset"]["pipeline"], dataset)
-    batch = random_batch(height, width, tier.batch_size, len(dataset.classes), OBJECTS[training.data])
+    batch = random_batch(
+        height, width, tier.batch_size, len(dataset.classes), load_paper().parts[training.data].objects_per_image
+    )
 
     if device.type == "cuda":
         batch["inputs"] = [pixels.pin_memory() for pixels in batch["inputs"]]  # as the trainer's loader does

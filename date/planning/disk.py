@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from date.catalogue import Training, load
+from date.catalogue.publication import load_paper
 from date.identity.config import resolve
 from date.planning.durations import Durations, kind
 from date.results import DETECTIONS
 from date.runs.state import Runs, flat
 
-PAPER_PARAMETERS = {"r50": 32e6, "r101": 51e6}
-"""Of the paper's networks by backbone (Table 1; ResNet-101 has 19 M more): the basis where no run is there."""
 BYTES = 4
 """Of a number in single precision, as weights and moments are kept."""
 COPIES = {"AdamW": 3, "SGD": 2}
@@ -58,8 +57,10 @@ def _weights(training: Training, durations: Durations, runs: Runs) -> tuple[floa
         if name in durations.calibrated:
             assert durations.calibration is not None
             return BYTES * durations.calibration["trainings"][name]["parameters"], "parameters counted by calibrate"
-    if durations.paper_size:
-        return BYTES * PAPER_PARAMETERS[training.backbone], "32 M parameters with ResNet-50, 51 M with ResNet-101"
+    stated = load_paper().parameters
+    if durations.paper_size and training.backbone in stated:
+        listed = ", ".join(f"{count / 1e6:g} M with {name}" for name, count in stated.items())
+        return BYTES * stated[training.backbone], f"the paper's parameters: {listed}"
     return None, ""
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from date.catalogue import Dataset, Tier, Training, load, load_dataset, load_tier
+from date.catalogue.publication import load_paper
 from date.catalogue.settings import dataset_name
 from date.identity.config import resolve, schedule_steps
 from date.identity.digests import config_digest
@@ -25,7 +26,6 @@ from date.results import METRICS, PROVENANCE
 Basis = Literal["measured", "calibrated", "catalogue", "relative"]
 CALIBRATION = "calibration.json"
 CALIBRATION_SCHEMA = 1
-PUBLISHED = "published figures: OneNet's 0.28 s per iteration of 16 images on 8 V100, see gpu_hours in trainings.yaml"
 INFERENCE_SHARE = 1 / 3
 """GPU time of judging an image over that of training on it. FCOS with ResNet-50 on a V100: 44 ms (MMDetection's
 benchmark) against OneNet's 0.28 s x 8 GPUs / 16 images = 140 ms."""
@@ -104,7 +104,7 @@ def speed_digest(config: Mapping[str, Any]) -> str:
 @functools.cache
 def published_step(training: Training) -> float:
     """Return the V100 seconds of a step at the paper's size, from the catalogue's ``gpu_hours``."""
-    return 3600 * training.gpu_hours / length(training, load_tier("paper")).steps
+    return 3600 * training.gpu_hours / length(training, load_tier(load_paper().reference_tier)).steps
 
 
 class Durations:
@@ -120,7 +120,7 @@ class Durations:
         self.measured = _measured(results / tier.name)
         self.calibration = read_calibration(results / tier.name / CALIBRATION)
         self.calibrated = self._calibrated()
-        paper = load_tier("paper")
+        paper = load_tier(load_paper().reference_tier)
         self.paper_size = all(getattr(tier, field) == getattr(paper, field) for field in SIZE)
         self._lengths: dict[str, Length] = {}
 
@@ -171,7 +171,7 @@ class Durations:
             if seconds is not None:
                 return seconds, basis, source  # type: ignore[return-value]
         if self.paper_size:
-            return published_step(training), "catalogue", PUBLISHED
+            return published_step(training), "catalogue", load_paper().gpu_hours_basis
         return published_step(training), "relative", "the catalogue's hours, which tell the order of jobs alone"
 
     @property

@@ -7,9 +7,9 @@ import io
 from collections.abc import Sequence
 
 from date.catalogue import Tier
+from date.catalogue.publication import load_paper
 from date.reporting.claims import VERDICTS, Judged, Outcome
 from date.reporting.formats import marks
-from date.reporting.noise import SOURCES
 from date.reporting.scores import MISSING, signed
 
 CSV_COLUMNS = (
@@ -30,7 +30,7 @@ def claims_markdown(outcomes: Sequence[Outcome], tier: Tier) -> str:
         lines += ["\n".join(f"- {_comparison(part)}" for part in outcome.parts)] if outcome.parts else []
         lines += ["\n".join(f"- {remark}" for remark in outcome.remarks)] if outcome.remarks else []
         blocks += lines
-    blocks += [] if tier.watermark else [SOURCES]
+    blocks += [load_paper().noise_sources] if tier.reference else []
     return "\n\n".join(blocks) + "\n"
 
 

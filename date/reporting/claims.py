@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from date.catalogue import METRICS, Catalogue, Claim, Complexity, Convergence, Gap, Higher, Loss, Ordered, Tier, Within
-from date.reporting.noise import STATED_SD
+from date.catalogue.publication import load_paper
 from date.reporting.scores import MINUS, Sample, Scores, number
 from date.reporting.seeds import SeedAudit
 from date.reporting.statistics import LEVEL, Estimate, estimate, seeds_needed
@@ -120,7 +120,7 @@ def judge(
     """Judge a claim by the results of a tier; stated noise counts at the paper's tier only."""
     if isinstance(claim.predicate, Complexity):
         return _complexity(claim, claim.predicate, scores)
-    is_paper = tier.watermark is None
+    is_paper = tier.reference
     found = comparisons(claim, scores, results, catalogue)
     judged = [judge_comparison(c if is_paper else replace(c, stated_sd=None), is_paper, len(found)) for c in found]
     trainings = _trainings(claim, catalogue)
@@ -132,19 +132,23 @@ def comparisons(claim: Claim, scores: Scores, results: Sequence[RunResult], cata
     """Return what a claim over seeds asks for."""
     predicate = claim.predicate
     if isinstance(predicate, Higher):
-        return [_scored(scores, [(1, predicate.above), (-1, predicate.below)], predicate.metric, 0, predicate.paper)]
+        return [
+            _scored(
+                catalogue, scores, [(1, predicate.above), (-1, predicate.below)], predicate.metric, 0, predicate.paper
+            )
+        ]
     if isinstance(predicate, Within):
         found = []
         for other, paper in zip(predicate.of, predicate.paper, strict=True):
             terms = [(1, predicate.evaluation), (-1, other)]
-            found.append(_scored(scores, terms, predicate.metric, -predicate.by, paper))
+            found.append(_scored(catalogue, scores, terms, predicate.metric, -predicate.by, paper))
             if not predicate.better_too:
                 terms = [(1, other), (-1, predicate.evaluation)]
-                found.append(_scored(scores, terms, predicate.metric, -predicate.by, -paper))
+                found.append(_scored(catalogue, scores, terms, predicate.metric, -predicate.by, -paper))
         return found
     if isinstance(predicate, Ordered):
         return [
-            _scored(scores, [(1, better), (-1, worse)], metric, 0, None)
+            _scored(catalogue, scores, [(1, better), (-1, worse)], metric, 0, None)
             for metric in predicate.metrics
             for i, group in enumerate(predicate.groups[:-1])
             for better in group
@@ -152,15 +156,20 @@ def comparisons(claim: Claim, scores: Scores, results: Sequence[RunResult], cata
         ]
     if isinstance(predicate, Gap):
         (a, b), (c, d) = predicate.wide, predicate.narrow
-        return [_scored(scores, [(1, a), (-1, b), (-1, c), (1, d)], predicate.metric, 0, predicate.paper)]
+        return [_scored(catalogue, scores, [(1, a), (-1, b), (-1, c), (1, d)], predicate.metric, 0, predicate.paper)]
     if isinstance(predicate, Convergence):
-        return [_convergence(predicate, results)]
+        return [_convergence(predicate, results, catalogue)]
     assert isinstance(predicate, Loss)
     return [_loss(predicate, results)]
 
 
 def _scored(
-    scores: Scores, terms: Sequence[tuple[int, str]], metric: str, margin: float, paper: float | None
+    catalogue: Catalogue,
+    scores: Scores,
+    terms: Sequence[tuple[int, str]],
+    metric: str,
+    margin: float,
+    paper: float | None,
 ) -> Comparison:
     """Return a signed sum of evaluations; an evaluation of annotations is the same with every seed."""
     samples = [(sign, scores.named(name, metric)) for sign, name in terms]
@@ -169,18 +178,21 @@ def _scored(
     lacking = tuple(name for (_, name), (_, sample) in zip(terms, samples, strict=True) if not sample.n)
     values = {} if lacking else {seed: sum(sign * s.at(seed) for sign, s in samples) for seed in common}
     label = "".join(f" {MINUS if sign < 0 else '+'} {name}" for sign, name in terms).removeprefix(" + ")
-    return Comparison(label, METRICS[metric].name, Sample(values), margin, paper, _stated(terms, metric), lacking)
+    return Comparison(
+        label, METRICS[metric].name, Sample(values), margin, paper, _stated(terms, metric, catalogue), lacking
+    )
 
 
-def _stated(terms: Sequence[tuple[int, str]], metric: str) -> float | None:
+def _stated(terms: Sequence[tuple[int, str]], metric: str, catalogue: Catalogue) -> float | None:
     """Return the stated deviation of a sum of independent trainings; None for two evaluations of one checkpoint."""
     trainings = [name.split("/")[0] for _, name in terms if "/" in name]
-    is_crowd = all("crowdhuman" in name for name in trainings)
-    sd = STATED_SD.get("AP" if metric == "AP50" and is_crowd else metric)
-    return None if sd is None or len(set(trainings)) < len(trainings) else sd * math.sqrt(len(trainings))
+    stated = [load_paper().stated_sd(catalogue.training(name).data, metric) for name in trainings]
+    known = [sd for sd in stated if sd is not None]
+    independent = len(known) == len(stated) > 0 and len(set(trainings)) == len(trainings)
+    return math.hypot(*known) if independent else None
 
 
-def _convergence(predicate: Convergence, results: Sequence[RunResult]) -> Comparison:
+def _convergence(predicate: Convergence, results: Sequence[RunResult], catalogue: Catalogue) -> Comparison:
     fast, slow = (_curves(results, name, "AP") for name in (predicate.fast, predicate.slow))
     values, paired = {}, sorted(fast.keys() & slow.keys())
     for seed in paired:
@@ -198,7 +210,10 @@ def _convergence(predicate: Convergence, results: Sequence[RunResult]) -> Compar
         label, sd = f"mean AP over equal iterations of {predicate.fast} {MINUS} {predicate.slow}", None
     else:
         share = f"{100 * predicate.fraction:g} % of the iterations"
-        label, sd = f"AP of {predicate.fast} by {share} {MINUS} final AP of {predicate.slow}", STATED_SD["AP"]
+        label, sd = (
+            f"AP of {predicate.fast} by {share} {MINUS} final AP of {predicate.slow}",
+            load_paper().stated_sd(catalogue.training(predicate.fast).data, "AP"),
+        )
     stated = None if sd is None else sd * math.sqrt(2)
     return Comparison(label, "AP", Sample(values), 0, predicate.paper, stated, lacking)
 

@@ -1,4 +1,4 @@
-"""Curves over the trainings: the paper's figures 3 and 4, and the convergence of Table 1's short trainings."""
+"""Curves over the trainings: the headline of the report, and the paper's figures of curves."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from date.catalogue import Catalogue, Panel, Tier
 from date.catalogue import Curve as CurveEntry
+from date.catalogue.publication import load_paper
 from date.reporting import style
 from date.reporting.scores import number
 from date.results import RunResult
 
-SCHEDULE, TABLE = "12e", "table01"
-"""The convergence figure shows the trainings of this schedule in this table."""
 DROP = 2.0
 """A learning rate that falls at least by this factor between two records is marked."""
 WINDOWS = 60
@@ -83,21 +82,18 @@ class Drawn:
 
 
 def drawings(catalogue: Catalogue) -> list[Drawing]:
-    """Return what is drawn: the convergence of Table 1's trainings, then the paper's figures in order."""
-    entries = (CurveEntry(label=training_label(catalogue, t), training=t) for t in shown_trainings(catalogue))
-    convergence = Drawing(
-        "convergence",
-        f"Convergence, {SCHEDULE.removesuffix('e')}-epoch schedule",
-        "AP of the validation images after each epoch of the 12-epoch trainings of Table 1.",
-        (Panel(metric="AP", label="AP of the validation images (%)"),),
-        tuple(entries),
-    )
+    """Return what is drawn: the headline of the paper, where it has one, then its figures in order."""
+    first = []
+    if (headline := load_paper().headline) is not None:
+        entries = [CurveEntry(label=training_label(catalogue, t), training=t) for t in shown_trainings(catalogue)]
+        panel = Panel(metric="AP", label="AP of the validation images (%)")
+        first = [Drawing("convergence", headline.title, headline.caption, (panel,), tuple(entries))]
     figures = [
         Drawing(f.name, f.heading, f.caption, tuple(f.panels), tuple(f.curves))
         for f in catalogue.figures.values()
         if f.curves
     ]
-    return [convergence, *figures]
+    return [*first, *figures]
 
 
 def curves(drawing: Drawing, panel: Panel, results: Sequence[RunResult]) -> list[Curve]:
@@ -136,9 +132,12 @@ def _window_means(records: Sequence[tuple[int, float]], windows: int) -> Iterato
 
 
 def shown_trainings(catalogue: Catalogue) -> list[str]:
-    """Return the trainings of the convergence figure."""
-    named = [catalogue.evaluation(name).training for name in catalogue.tables[TABLE].evaluations]
-    return [name for name in dict.fromkeys(named) if catalogue.training(name).schedule == SCHEDULE]
+    """Return the trainings of the headline."""
+    headline = load_paper().headline
+    if headline is None:
+        return []
+    named = [catalogue.evaluation(name).training for name in catalogue.tables[headline.table].evaluations]
+    return [name for name in dict.fromkeys(named) if catalogue.training(name).schedule == headline.schedule]
 
 
 def training_label(catalogue: Catalogue, training: str) -> str:
@@ -147,7 +146,7 @@ def training_label(catalogue: Catalogue, training: str) -> str:
     for table in catalogue.tables.values():
         for row in table.rows:
             if row.evaluation == judged:
-                label = row.label.removesuffix(" (Ours)")
+                label = load_paper().label(row.label)
                 return f"{label} (NMS)" if row.setting.get("NMS") is True else label
     return training
 

@@ -9,20 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from date.catalogue import Catalogue, Tier, Training, load_tier
+from date.catalogue.publication import load_paper
 from date.identity.config import optimisation
 from date.reporting.formats import marks
 from date.reporting.health import dead_sides
 from date.reporting.scores import MISSING
 from date.results import RunResult
 
-PAPER_TIER = "paper"
-NOT_SCALING = {"name", "summary", "watermark", "trainings", "workers", "log_interval", "compute", "tuned"}
+NOT_SCALING = {"name", "summary", "watermark", "reference", "trainings", "workers", "log_interval", "compute", "tuned"}
 """Keys of a tier that change no number, or that stand in the ledger by themselves."""
 TUNING_RULES = "Settings not marked as tuned follow the tier's rules, the same for all trainings."
 ADAMW = "AdamW"
 OF_ADAMW = ("lr", "backbone lr mult")
 """Changes of a tier that a recipe with another optimiser, DeFCN's, does not take."""
-PAPER_PRECISION = "fp32"
 STACK = ("torch", "mmdet", "mmengine", "mmcv")
 
 
@@ -72,7 +71,7 @@ def used_by(catalogue: Catalogue, training: str) -> list[str]:
 
 def tier_changes(tier: Tier) -> list[tuple[str, str]]:
     """Return the settings that a tier changes: the key, its value beside the paper's, and what it was tuned on."""
-    paper = load_tier(PAPER_TIER).model_dump(mode="json")
+    paper = load_tier(load_paper().reference_tier).model_dump(mode="json")
     ours = tier.model_dump(mode="json")
     told = [key for key in paper if key in tier.tuned or (key not in NOT_SCALING and ours[key] != paper[key])]
     tuned = {key: f"; tuned on {' and '.join(networks)}, for all trainings" for key, networks in tier.tuned.items()}
@@ -89,7 +88,7 @@ def _short(value: Any) -> str:
 
 def _settings(training: Training, tier: Tier) -> list[tuple[str, str]]:
     found = [] if training.source == "official" else [("settings inferred", training.why)]
-    optimizer, papers = (optimisation(training, t)["optimizer"] for t in (tier, load_tier(PAPER_TIER)))
+    optimizer, papers = (optimisation(training, t)["optimizer"] for t in (tier, load_tier(load_paper().reference_tier)))
     if optimizer["type"] == ADAMW:
         return found + tier_changes(tier)
     changes = [(matter, how) for matter, how in tier_changes(tier) if matter not in OF_ADAMW]
@@ -108,18 +107,22 @@ def _carried_out(runs: Sequence[RunResult]) -> list[tuple[str, str]]:
     if not own:
         return found
     versions = _each("; ".join(_stack(p["versions"])) for p in own)
-    found.append(("versions", f"{versions} (the paper: PyTorch and MMDetection, versions not stated)"))
-    precision = {p.get("precision") for p in own} - {PAPER_PRECISION, None}
+    found.append(("versions", f"{versions} (the paper: {load_paper().stack})"))
+    paper = load_paper()
+    precision = {p.get("precision") for p in own} - {paper.recipe.precision, None}
     if precision:
-        found.append(("precision", f"{_each(map(str, precision))} (the paper: not stated, read as {PAPER_PRECISION})"))
+        stated = f"the paper: not stated, read as {paper.recipe.precision}"
+        found.append(("precision", f"{_each(map(str, precision))} ({stated})"))
     speed = {key for p in own for key, on in (p.get("compute") or {}).items() if on is True}
     if speed:
         found.append(("options of speed", ", ".join(sorted(speed)).replace("_", " ")))
     found.append(("hardware", f"{_each(map(_devices, own))} (the paper: not stated)"))
     processes = {int(p["processes"]) for p in own if p.get("processes") is not None}
     if processes:
-        batch = load_tier(PAPER_TIER).batch_size
-        layout = f"8 GPUs with {batch // 8} images each in the released configurations"
+        layout = "not stated"
+        if paper.released is not None:
+            gpus = paper.released.gpus
+            layout = f"{gpus} GPUs with {paper.recipe.batch_size // gpus} images each in the released configurations"
         found.append(("processes", f"{_each(map(str, sorted(processes)))} (the paper: {layout})"))
     return found
 

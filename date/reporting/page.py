@@ -12,13 +12,13 @@ from typing import Any
 import jinja2
 
 from date.catalogue import METRICS, SETTING_LABELS, Catalogue, Tier
+from date.catalogue.publication import load_paper
 from date.reporting import style
 from date.reporting.claims import VERDICTS, Outcome
 from date.reporting.figures import Drawing
 from date.reporting.health import dead_sides_note
 from date.reporting.imports import import_mark, import_warnings
 from date.reporting.ledger import TUNING_RULES, LedgerEntry
-from date.reporting.noise import SOURCES
 from date.reporting.pictures import PictureDrawing
 from date.reporting.scores import MISSING, number, signed
 from date.reporting.seeds import SeedAudit
@@ -98,7 +98,7 @@ def page(
         tables=tables,
         outcomes=outcomes,
         verdicts={word: count for word in VERDICTS if (count := sum(o.verdict == word for o in outcomes))},
-        noise_sources=SOURCES,
+        paper=load_paper(),
         figures=figures,
         entries=entries,
         tuning_rules=TUNING_RULES,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from date.catalogue import COCO_AREA_THRESHOLDS, METRICS, Catalogue, Metric, Row, Table, Tier, Training
-from date.reporting.noise import SOURCES
+from date.catalogue.publication import load_paper
 from date.reporting.scores import MISSING, Sample, Scores, number, signed
 from date.reporting.verdicts import DIFFERS, REPRODUCED, UNRESOLVED, WITHIN_NOISE, NumberVerdict, number_verdict
 
@@ -118,6 +118,8 @@ class FilledTable:
 
     table: Table
     watermark: str | None
+    reference: bool
+    """Whether the tier is the paper's own size."""
     groups: list[list[Line]]
     notes: list[str]
     """Footnotes as plain sentences."""
@@ -130,7 +132,7 @@ class FilledTable:
     @property
     def compared(self) -> bool:
         """Whether differences from the paper are shown: never where the tier is marked as not comparable."""
-        return self.watermark is None
+        return self.reference
 
     @property
     def parts(self) -> list[str]:
@@ -157,8 +159,8 @@ class FilledTable:
 def fill(table: Table, tier: Tier, scores: Scores, catalogue: Catalogue) -> FilledTable:
     """Put the results of a tier beside the paper's numbers."""
     rows = {row.id: row for row in table.rows}
-    groups = [_fill_group(table, group, rows, scores, catalogue, tier.watermark is None) for group in table.groups]
-    filled = FilledTable(table, tier.watermark, groups, [])
+    groups = [_fill_group(table, group, rows, scores, catalogue, tier.reference) for group in table.groups]
+    filled = FilledTable(table, tier.watermark, tier.reference, groups, [])
     filled.notes.extend(_notes(filled, scores, catalogue))
     return filled
 
@@ -177,9 +179,10 @@ def _fill_group(
         for i, row in enumerate(group):
             brackets = _brackets(row, name, rows, scores, catalogue)
             (p_best, p_near), (o_best, o_near) = paper_marks[i], ours_marks[i]
-            verdict = number_verdict(ours[i], paper[i], metric, "mMR" in table.metrics) if compared else None
+            noise = load_paper().stated_noise(catalogue.basis(row).data, name)
+            verdict = number_verdict(ours[i], paper[i], metric, noise) if compared else None
             if brackets and not brackets.is_difference and compared:
-                brackets = replace(brackets, verdict=number_verdict(brackets.ours, brackets.paper, metric))
+                brackets = replace(brackets, verdict=number_verdict(brackets.ours, brackets.paper, metric, noise))
             cells[i][name] = Cell(metric, paper[i], ours[i], p_best, o_best, p_near, o_near, brackets, verdict)
     lines = []
     for row, cell in zip(group, cells, strict=True):
@@ -273,7 +276,7 @@ def _verdict_notes(filled: FilledTable) -> list[str]:
             "% prediction interval over seeds). WITHIN NOISE: no further away than the stated noise. DIFFERS: outside "
             "of both. UNRESOLVED: the spread is unknown or too wide; in brackets how many seeds would tell."
         )
-        told.append(SOURCES)
+        told.append(load_paper().noise_sources)
     return told
 
 

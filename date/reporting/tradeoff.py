@@ -184,7 +184,7 @@ def write_trade_off(drawing: TradeOffDrawing, tier: Tier, stem: Path) -> bool:
         grid = figure.add_gridspec(2, 2, width_ratios=(1, 1.9), wspace=0.3, hspace=0.62)
         draw_losses(figure.add_subplot(grid[0, 0]))
         draw_criteria(figure.add_subplot(grid[1, 0]))
-        _draw_measured(figure, figure.add_subplot(grid[:, 1]), drawing, tier.watermark is None)
+        _draw_measured(figure, figure.add_subplot(grid[:, 1]), drawing, tier.reference)
         style.add_heading(figure, drawing.title, tier.watermark)
         style.write_figure(figure, stem)
     return True

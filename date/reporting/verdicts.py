@@ -17,7 +17,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from date.catalogue import Metric
-from date.reporting.noise import STATED_NOISE, STATED_SD
 from date.reporting.scores import Sample
 from date.reporting.statistics import MOST_SEEDS, prediction_half_width
 
@@ -39,14 +38,16 @@ class NumberVerdict:
         return self.word if self.seeds is None else f"{self.word} ({self.seeds} seeds)"
 
 
-def number_verdict(sample: Sample, paper: float | None, metric: Metric, crowd: bool = False) -> NumberVerdict | None:
+def number_verdict(
+    sample: Sample, paper: float | None, metric: Metric, noise: float | None = None
+) -> NumberVerdict | None:
     """Return the verdict on a number of the paper, None where either is missing.
 
     Args:
         sample: ours, over the seeds.
         paper: the paper's number.
         metric: its column.
-        crowd: it is of CrowdHuman's protocol, whose AP (stated noise: as AP) is the column AP50.
+        noise: how much two runs are stated to differ in the column, None where nobody states it.
     """
     if paper is None or sample.mean is None:
         return None
@@ -54,8 +55,7 @@ def number_verdict(sample: Sample, paper: float | None, metric: Metric, crowd: b
         return NumberVerdict(REPRODUCED)
     if sample.exact or metric.kind == "complexity":
         return NumberVerdict(DIFFERS)
-    key = "AP" if crowd and metric.name == "AP50" else metric.name
-    noise, stated_sd = STATED_NOISE.get(key), STATED_SD.get(key)
+    stated_sd = None if noise is None else noise / 2
     distance = abs(sample.mean - paper)
     if noise is None and sample.sd is None:
         return NumberVerdict(UNRESOLVED, 2)

@@ -28,9 +28,10 @@ o2o = dict(
 # 3D max filtering: the product of probabilities in log space; eps=1e-5 would clamp it as the official code does.
 max_filter = dict(norm_cfg=dict(type="GN", num_groups=32, requires_grad=True), eps=None)
 
+# The one-to-one branch's test_cfg elsewhere: by the part of the dataset, which counts first, or by the branch beside.
 # The released DATE-R keeps more candidates per level than DATE-F, CrowdHuman more detections per image.
-date_r_test_cfg = dict(score_thr=0.01, nms_pre=1000, nms=None, max_per_img=100)
-crowdhuman_test_cfg = dict(score_thr=0.01, nms_pre=1000, nms=None, max_per_img=500)
+test_cfg_by_part = dict(crowdhuman=dict(score_thr=0.01, nms_pre=1000, nms=None, max_per_img=500))
+test_cfg_beside = dict(retinanet=dict(score_thr=0.01, nms_pre=1000, nms=None, max_per_img=100))
 
 o2m = dict(
     fcos=dict(

@@ -19,7 +19,7 @@ FILES = [
     *(("tier", path) for path in sorted((EXPERIMENTS / "tiers").glob("*.yaml"))),
     *(("dataset", path) for path in sorted((EXPERIMENTS / "datasets").glob("*.yaml"))),
     ("text", EXPERIMENTS / "paper" / "text.yaml"),
-    *((name, EXPERIMENTS / f"{name}.yaml") for name in ("config", "trainings", "evaluations", "claims")),
+    *((name, EXPERIMENTS / f"{name}.yaml") for name in ("config", "paper", "trainings", "evaluations", "claims")),
 ]
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from date.catalogue import METRICS, load, load_tier
+from date.catalogue.publication import load_paper
 from date.reporting.formats import comma_separated, latex, markdown
 from date.reporting.report import write_report
 from date.reporting.scores import Sample, Scores
@@ -21,7 +22,8 @@ from sealed import add_paper, add_run, coco
 
 
 def verdict(values: list[float], paper: float, metric: str = "AP", crowd: bool = False, exact: bool = False) -> str:
-    found = number_verdict(Sample(dict(enumerate(values)), exact), paper, METRICS[metric], crowd)
+    noise = load_paper().stated_noise("crowdhuman" if crowd else "coco", metric)
+    found = number_verdict(Sample(dict(enumerate(values)), exact), paper, METRICS[metric], noise)
     assert found is not None
     return found.text
 
