@@ -23,6 +23,7 @@ from date.datasets.prepare import prepare
 from date.errors import UserError, unknown_name
 from date.evaluation.detections import is_archive, read_detections
 from date.evaluation.ground_truth import GroundTruth, read_ground_truth
+from date.evaluation.resamples import resamples_head, stored_resamples
 from date.evaluation.score import metric_names, protocol_metrics
 from date.files import file_digest, replace_text
 from date.imports.checkpoint import imported_provenance
@@ -117,7 +118,13 @@ def import_detections(
         read = read_detections(file, ground_truth, name if is_archive(file) else None)
         metrics = protocol_metrics(dataset.protocol, ground_truth, read.rows, dataset.area_thresholds)
         state.files[name], state.detections[name] = entry | {"notes": read.notes}, read.rows
-        state.variants[name] = {"metrics": metrics, "detections": len(read.rows), "selection": None}
+        resamples = stored_resamples(dataset.protocol, ground_truth, read.rows, dataset.area_thresholds)
+        state.variants[name] = {
+            "metrics": metrics,
+            "resamples": resamples,
+            "detections": len(read.rows),
+            "selection": None,
+        }
     elif told is not None and name not in state.files:
         state.variants[name] = _as_reported(told, dataset)
     if state.identity() == before and (folder / PICTURES).exists():
@@ -242,6 +249,7 @@ def _write(
         "annotations_sha256": state.annotations,
         "protocol": dataset.protocol,
         "area_thresholds": dataset.area_thresholds if dataset.protocol == "coco" else None,
+        "resamples": resamples_head(ground_truth.image_ids),
         "variants": state.variants,
     }
     # The provenance last: where it is of another state than the evaluation, reading them says so.

@@ -21,6 +21,7 @@ from date.datasets.prepare import prepare
 from date.errors import UserError, unknown_name
 from date.evaluation.coco import DETECTION_COLUMNS
 from date.evaluation.ground_truth import read_ground_truth
+from date.evaluation.resamples import resamples_head, stored_resamples
 from date.evaluation.score import protocol_metrics
 from date.files import file_digest, replace_bytes, replace_text
 from date.identity.config import resolve
@@ -31,7 +32,8 @@ from date.training.run import CONFIG, WEIGHTS, read_provenance
 if TYPE_CHECKING:
     from date.models.branches import BranchOutput
 
-EVALUATION_SCHEMA = 2
+EVALUATION_SCHEMA = 3
+"""2 had no ``resamples``, neither of the record nor of its variants; such evaluations are still read."""
 BRANCHES = ("o2o", "o2m")
 """Of the dual-assignment head, in its order."""
 
@@ -79,7 +81,8 @@ class Evaluated(NamedTuple):
     """What an evaluation gives, for `write_evaluation`."""
 
     record: dict[str, Any]
-    """Per variant the metrics of the dataset's protocol in percent, and what was judged how; see `ZeroSides`, too."""
+    """Per variant the metrics of the dataset's protocol in percent, some of them on common resamples of the images (see
+    `date.evaluation.resamples`), and what was judged how; see `ZeroSides`, too."""
     detections: dict[str, NDArray[np.float64]]
     """Per variant (D, 7) arrays of `date.evaluation.coco.DETECTION_COLUMNS`."""
     pictures: dict[str, Any]
@@ -127,9 +130,11 @@ def evaluate(
         "protocol": dataset.protocol,
         "area_thresholds": dataset.area_thresholds if dataset.protocol == "coco" else None,
         "zero_sides": zero_sides,
+        "resamples": resamples_head(ground_truth.image_ids),
         "variants": {
             name: {
                 "metrics": protocol_metrics(dataset.protocol, ground_truth, found, dataset.area_thresholds),
+                "resamples": stored_resamples(dataset.protocol, ground_truth, found, dataset.area_thresholds),
                 "detections": len(found),
                 "selection": asdict(selections[name]),
             }

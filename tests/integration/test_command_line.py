@@ -15,6 +15,9 @@ from safetensors.numpy import load_file
 
 from date.catalogue import ROOT, load
 from date.evaluation.coco import METRICS
+from date.evaluation.detections import read_detections
+from date.evaluation.ground_truth import read_ground_truth
+from date.evaluation.resamples import resamples_head, stored_resamples
 from tests.support.command import date, date_process
 
 TRAINING = "date_f-r50-coco-12e"
@@ -99,11 +102,14 @@ def test_evaluation_by_name_equals_evaluation_by_folder_and_the_trainings_last(
         assert detections[name].shape == (variant["detections"], len(detections["columns"]))
     assert len(detections["o2o_nms50"]) <= len(detections["o2o"])
     (annotations,) = trained["data"].glob("scenes-smoke-*/annotations/instances_val.json")
-    files = ("--gt", annotations, "--detections", tmp_path / "detections.npz")
+    files, truth = ("--gt", annotations, "--detections", tmp_path / "detections.npz"), read_ground_truth(annotations)
     for name, variant in record["variants"].items():
         options = ("--protocol", "coco", "--variant", name, "--area-thresholds", *record["area_thresholds"], "--json")
         scored = date("score", *options, *files, data=tmp_path)
         assert json.loads(scored.stdout) == variant["metrics"], "offline, from the files alone"
+        found = read_detections(tmp_path / "detections.npz", truth, name)
+        assert variant["resamples"] == stored_resamples("coco", truth, found.rows, record["area_thresholds"])
+    assert record["resamples"] == resamples_head(truth.image_ids)
 
 
 @pytest.mark.slow

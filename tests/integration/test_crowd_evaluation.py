@@ -23,6 +23,7 @@ from date.cli import main
 from date.datasets.files import data_files
 from date.datasets.prepare import prepare
 from date.evaluation.crowdhuman import METRICS
+from date.evaluation.resamples import read_resamples
 from date.identity.config import resolve
 from date.imports.checkpoint import import_checkpoint
 from date.inference.evaluate import Selection, batch_detections, evaluate, write_evaluation
@@ -76,6 +77,11 @@ def test_the_record_says_how_it_was_judged(judged: SimpleNamespace) -> None:
     record = json.loads((judged.results / "evaluation.json").read_text())
     assert record["protocol"] == "crowdhuman" and record["area_thresholds"] is None
     assert all(tuple(v["metrics"]) == METRICS for v in record["variants"].values())
+    for variant in record["variants"].values():
+        stored = read_resamples(variant["resamples"])
+        assert all(len(stored[name]) == record["resamples"]["count"] for name in METRICS)
+        mean, sd = np.mean(stored["Recall"]), np.std(stored["Recall"])
+        assert abs(mean - variant["metrics"]["Recall"]) <= 4 * sd + 1e-3
     selections = {name: variant["selection"] for name, variant in record["variants"].items()}
     assert (record["zero_sides"] is not None) == (judged.training.model == "dual")
     if judged.training.model == "dual":

@@ -20,6 +20,8 @@ from date.datasets.files import data_files
 from date.datasets.prepare import prepare
 from date.errors import UserError
 from date.evaluation.coco import METRICS, coco_metrics
+from date.evaluation.ground_truth import read_ground_truth
+from date.evaluation.resamples import resamples_head, stored_resamples
 from date.imports.logs import read_training_log
 from date.reporting.report import write_report
 from date.results import load_results
@@ -77,6 +79,10 @@ def test_detections_are_scored_marked_and_shown(
     assert result.evaluation is not None and list(result.evaluation["variants"]) == ["o2o"], "the training's first"
     assert result.evaluation["variants"]["o2o"]["metrics"] == expected
     assert result.evaluation["variants"]["o2o"]["detections"] == len(rows)
+    stored, truth = result.evaluation["variants"]["o2o"]["resamples"], read_ground_truth(annotations)
+    areas = load_dataset("scenes-smoke").area_thresholds
+    assert stored == stored_resamples("coco", truth, np.array(rows, dtype=np.float64), areas)
+    assert result.evaluation["resamples"] == resamples_head(truth.image_ids)
     imported = result.provenance["imported"]
     assert imported["detections"]["o2o"]["file"] == "theirs.json"
     assert imported["source"] == "a colleague's MMDetection run"

@@ -1,0 +1,197 @@
+"""COCO's matching of detections to objects, of all images and categories at once, in arrays.
+
+The rules are pycocotools' (`COCOeval.evaluateImg`). In each image and category the best 100 detections take objects in
+turn, by descending score. At a threshold of the IoU, a detection takes the free object of the range of areas with the
+highest IoU that reaches the threshold; failing that, the object with the highest IoU among those that are ignored
+(regions marked ``iscrowd``, which can be taken more than once and divide by the detection's own area, and objects
+outside of the range of areas). Of equal IoUs the object that is annotated later wins. A detection that took an ignored
+object, or none while its own area is outside of the range, counts neither as true nor as false.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from date.evaluation.coco import MAX_DETECTIONS
+from date.evaluation.ground_truth import GroundTruth
+
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+CHUNK = 1 << 20
+"""Pairs of boxes that are compared at once, which bounds the memory."""
+
+AreaRange = tuple[float, float]
+"""Smallest and largest area in square pixels, both included."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The D judged detections, by category, descending score, ascending image id and input, and what they may take."""
+
+    image: NDArray[np.int64]
+    """(D,) index into the ground truth's images."""
+    category: NDArray[np.int64]
+    """(D,) index into the sorted ids of the categories."""
+    rank: NDArray[np.int64]
+    """(D,) place among the detections of the same image and category, from 0."""
+    area: NDArray[np.float64]
+    """(D,) in square pixels."""
+    turn: NDArray[np.int64]
+    """(P,) of each pair of detection and object with an IoU of 0.5 or more: lower numbers choose earlier."""
+    detection: NDArray[np.int64]
+    """(P,) place of the pair's detection among the D."""
+    object: NDArray[np.int64]
+    """(P,) index of the pair's object into the ground truth's boxes."""
+    iou: NDArray[np.float64]
+    """(P,)."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """The E detections that took an object at a threshold, by ascending place among the D."""
+
+    detection: NDArray[np.int64]
+    """(E,) place among the D."""
+    ignored: NDArray[np.bool_]
+    """(E,) whether the object is an ignored one."""
+
+
+def candidates(ground_truth: GroundTruth, detections: NDArray[np.float64]) -> Candidates:
+    """Order the detections and find which objects each may take.
+
+    Args:
+        ground_truth: annotations.
+        detections: (D, 7) with `date.evaluation.coco.DETECTION_COLUMNS`, of images of the annotations; those of
+            categories that are not annotated, and those beyond an image's best 100 of a category, are left out.
+    """
+    category_ids = np.array(sorted(ground_truth.categories), dtype=np.float64)
+    by_id = np.argsort(np.argsort(np.array(ground_truth.image_ids, dtype=np.float64), kind="stable"), kind="stable")
+    known = np.isin(detections[:, 6], category_ids)
+    detections = detections if known.all() else detections[known]
+    image = ground_truth.image_of(detections[:, 0])
+    category, place = np.searchsorted(category_ids, detections[:, 6]), by_id[image]
+    order = _stable(place)
+    order = order[np.argsort(-detections[order, 5], kind="stable")]
+    order = order[_stable(category[order])]
+    grouped = order[_stable(place[order])]  # by image, category, descending score and input
+    group = place[grouped] * len(category_ids) + category[grouped]
+    starts = np.nonzero(np.diff(group, prepend=-1))[0]
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[grouped] = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
+    order = order[rank[order] < MAX_DETECTIONS]
+    position = np.full(len(detections), -1)
+    position[order] = np.arange(len(order))
+    grouped = grouped[position[grouped] >= 0]
+    with np.errstate(over="ignore", invalid="ignore"):  # boxes of absurd sizes overlap nothing
+        turn, taken, iou = _pairs(ground_truth, detections, grouped, category_ids, by_id)
+        area = detections[order, 3] * detections[order, 4]
+    detection = position[grouped[turn]]
+    return Candidates(image[order], category[order], rank[order], area, turn, detection, taken, iou)
+
+
+def _stable(keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the stable order of small non-negative integers; NumPy sorts those of 16 bits in linear time."""
+    return np.argsort(keys.astype(np.uint16) if len(keys) and keys.max() < 1 << 16 else keys, kind="stable")
+
+
+def _pairs(
+    ground_truth: GroundTruth,
+    detections: NDArray[np.float64],
+    grouped: NDArray[np.int64],
+    category_ids: NDArray[np.float64],
+    by_id: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Return turn, object and IoU of the pairs of one image and category that reach an IoU of 0.5."""
+    kinds = len(category_ids)
+    keys = by_id[ground_truth.image] * kinds + np.searchsorted(category_ids, ground_truth.category_ids)
+    objects = np.argsort(keys, kind="stable")
+    wanted = by_id[ground_truth.image_of(detections[grouped, 0])] * kinds
+    wanted = wanted + np.searchsorted(category_ids, detections[grouped, 6])
+    first = np.searchsorted(keys[objects], wanted, side="left")
+    counts = np.searchsorted(keys[objects], wanted, side="right") - first
+    choosing = np.nonzero(counts)[0]
+    ends = np.cumsum(counts[choosing])
+    found = []
+    cuts = np.searchsorted(ends, np.arange(CHUNK, ends[-1] if len(ends) else 0, CHUNK))
+    for rows in np.split(choosing, cuts):
+        turn = np.repeat(rows, counts[rows])
+        within = np.arange(len(turn)) - np.repeat(np.cumsum(counts[rows]) - counts[rows], counts[rows])
+        taken = objects[first[turn] + within]
+        iou = box_ious(detections[grouped[turn], 1:5], ground_truth.bboxes[taken], ground_truth.ignored[taken])
+        near = iou >= IOU_THRESHOLDS[0]
+        found.append((turn[near], taken[near], iou[near]))
+    turn, taken, iou = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return turn, taken, iou
+
+
+def box_ious(
+    bboxes: NDArray[np.float64], objects: NDArray[np.float64], crowd: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Return the IoU of each box with its object, (P,); with a crowd region, the share of the box that is in it.
+
+    Args:
+        bboxes: (P, 4) x, y, width, height.
+        objects: (P, 4) likewise.
+        crowd: (P,) whether the object is a crowd region.
+    """
+    sides = []
+    for axis in (0, 1):
+        end = np.minimum(bboxes[:, axis] + bboxes[:, axis + 2], objects[:, axis] + objects[:, axis + 2])
+        sides.append(end - np.maximum(bboxes[:, axis], objects[:, axis]))
+    shared = np.where((sides[0] > 0) & (sides[1] > 0), sides[0] * sides[1], 0.0)
+    own = bboxes[:, 2] * bboxes[:, 3]
+    whole = np.where(crowd, own, own + objects[:, 2] * objects[:, 3] - shared)
+    return np.divide(shared, whole, out=np.zeros_like(shared), where=shared > 0)
+
+
+def outside(areas: NDArray[np.float64], area_range: AreaRange) -> NDArray[np.bool_]:
+    """Return which areas lie outside of a range, (N,)."""
+    return (areas < area_range[0]) | (areas > area_range[1])
+
+
+def match(found: Candidates, ground_truth: GroundTruth, area_range: AreaRange) -> list[Taken]:
+    """Let the detections take objects: one result for each of `IOU_THRESHOLDS`."""
+    ignored = ground_truth.ignored | outside(ground_truth.areas, area_range)
+    order = np.lexsort((-found.object, -found.iou, ignored[found.object], found.turn))
+    turn, detection, wanted = (column[order] for column in (found.turn, found.detection, found.object))
+    iou = found.iou[order]
+    # A crowd region refuses nobody, as if each pair had a region of its own.
+    crowd = ground_truth.ignored[wanted]
+    target = np.where(crowd, len(ignored) + np.arange(len(wanted)), wanted)
+    holder = np.empty(len(ignored) + len(wanted), dtype=np.int64)
+    results = []
+    for threshold in IOU_THRESHOLDS:
+        pairs = np.nonzero(iou >= min(threshold, 1 - 1e-10))[0]
+        taken = pairs[_take_turns(turn[pairs], target[pairs], holder)]
+        taken = taken[np.argsort(detection[taken], kind="stable")]
+        results.append(Taken(detection[taken], ignored[wanted[taken]]))
+    return results
+
+
+def _take_turns(turn: NDArray[np.int64], target: NDArray[np.int64], holder: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return which pairs come about if each detection in turn takes the first free one of its objects, (E,).
+
+    All at once: each detection without an object asks for the first that has not refused it, and an object goes to the
+    foremost that asked. As all objects prefer the foremost, that ends in the same pairs as taking turns (the stable
+    matching under one common order is unique).
+
+    Args:
+        turn: (P,) of each pair, ascending; a detection's pairs in the order of its preference.
+        target: (P,) the object.
+        holder: room for one number an object, overwritten.
+    """
+    first = np.nonzero(np.diff(turn, prepend=-1))[0]
+    asking, end = turn[first], np.append(first[1:], len(turn))
+    wish = first.copy()
+    holder.fill(np.iinfo(np.int64).max)
+    rows = np.arange(len(asking))
+    placed = np.zeros(len(asking), dtype=bool)
+    while len(rows):
+        np.minimum.at(holder, target[wish[rows]], asking[rows])
+        placed = (wish < end) & (holder[target[np.minimum(wish, end - 1)]] == asking)
+        rows = np.nonzero(~placed & (wish < end))[0]
+        wish[rows] += 1
+        rows = rows[wish[rows] < end[rows]]
+    return wish[placed]
