@@ -39,6 +39,7 @@ TRAINING = "date_f-r50-coco-36e"
 APPETITES = (100, 200, 300)
 GROUPS = {
     "LoadImageFromFile": "decode",
+    "LoadRecordedImage": "decode",
     "Resize": "resize",
     "RandomCrop": "crop",
     "RandomFlip": "flip",

@@ -231,6 +231,7 @@ def load_tier(name: str, experiments: Path | None = None) -> Tier:
     for part in [*tier.datasets, *tier.steps_per_epoch]:
         if part not in parts:
             raise unknown_name("part", part, parts, shown(path))
+    tier._given = name
     return tier
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, computed_field, model_validator
+from pydantic import Field, PrivateAttr, computed_field, model_validator
 
 from date.catalogue.claims import Claim
 from date.catalogue.entries import ROOT, Entry
@@ -244,6 +245,12 @@ class Tier(Entry):
     compute: Compute = Compute()
     tuned: dict[str, Annotated[list[Literal["FCOS", "OneNet"]], Field(min_length=1)]] = Field(default={})
     """Keys that were chosen by trial, for all trainings, and the networks that were tried: never the paper's own."""
+    _given: str = PrivateAttr("")
+
+    @property
+    def option(self) -> str:
+        """What ``--tier`` takes to mean this tier, quoted for a shell: the path that it was read from, or its name."""
+        return shlex.quote(self._given or self.name)
 
     @model_validator(mode="after")
     def _tuned_keys_are_keys(self) -> Tier:

@@ -14,7 +14,7 @@ from date.catalogue.loading import load
 from date.catalogue.models import Tier, Training
 from date.errors import UserError
 
-Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Seeds = Annotated[list[Annotated[int, Field(ge=0, le=2**32 - 1)]], Field(min_length=1)]
 
 
 class Settings(Entry):

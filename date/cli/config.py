@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from date.cli.options import TIER_HELP, tier_name
+from date.cli.options import TIER_HELP, seed, tier_name
 
 
 def add(commands: Any) -> None:
@@ -13,7 +13,7 @@ def add(commands: Any) -> None:
     parser = commands.add_parser("config", help="print the resolved MMEngine config of a run")
     parser.add_argument("training")
     parser.add_argument("--tier", help=TIER_HELP)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed, default=0)
     parser.set_defaults(command=run)
 
 

@@ -42,6 +42,6 @@ def run(args: argparse.Namespace) -> None:
     datasets = [load_dataset(name) for name in args.datasets] or datasets_of(tier)
     weights = [] if args.datasets else weights_problems(tier, root)
     records = verify(datasets, root, args.deep)
-    report(records, weights, datasets, args.json)
+    report(records, weights, datasets, args.json, args.deep)
     if args.output is not None:
         replace_text(args.output, json.dumps(records[0]["manifest"], indent=1) + "\n")

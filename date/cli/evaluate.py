@@ -7,13 +7,14 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from date.cli.options import add_run_options, tier_name
+from date.cli.options import add_batch_timeout, add_run_options, tier_name
 
 
 def add(commands: Any) -> None:
     """Add the command to a parser's commands."""
     parser = commands.add_parser("evaluate", help="evaluate a sealed run, every variant in one forward pass")
     add_run_options(parser, "training name, or the folder of a sealed run")
+    add_batch_timeout(parser)
     parser.add_argument("--variant", action="append", metavar="V", help="only this variant (repeatable)")
     parser.add_argument(
         "--job", action="store_true", help="evaluate as a job of the DAG: be started again by Slurm after a preemption"
@@ -30,13 +31,16 @@ def run(args: argparse.Namespace) -> None:
     from date.inference.evaluate import evaluate, write_evaluation
     from date.training.job import preemptible
     from date.training.run import find_run
+    from date.training.waiting import PATIENCE
 
     if (run := Path(args.training)).is_dir():
         run = run.resolve()
     else:
         run = find_run(load().training(args.training), load_tier(tier_name(args)), args.seed, args.runs.resolve())
     with preemptible() if args.job else contextlib.nullcontext():
-        record, detections, pictures = evaluate(run, args.variant, args.threads, args.tier)
+        record, detections, pictures = evaluate(
+            run, args.variant, args.threads, args.tier, args.batch_timeout or PATIENCE
+        )
     if args.results is not None:
         write_evaluation(record, detections, pictures, args.results)
     for name, variant in record["variants"].items():

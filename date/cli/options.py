@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
+LARGEST_SEED = 2**32 - 1
+"""That numpy and PyTorch take."""
+_DURATION = re.compile(r"(?:(?P<days>\d+)-(?=\d+:\d+:))?(?P<clock>(?:\d+:){0,2}\d+(?:\.\d*)?)", re.ASCII)
 TIER_HELP = "size of the work: smoke, mini, paper, another file of experiments/tiers/, or the path of one"
 
 
@@ -17,13 +21,13 @@ def add_run_options(parser: argparse.ArgumentParser, name_help: str = "training 
     parser.add_argument("--tier", help=TIER_HELP)
     parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept [runs]")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads")
+    parser.add_argument("--threads", type=count, metavar="N", help="CPU threads [PyTorch's choice]")
 
 
 def seed(text: str) -> int:
     """Return a seed."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a seed; give an integer from 0 on")
+    if not text.isdecimal() or int(text) > LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a seed; give an integer from 0 to {LARGEST_SEED}")
     return int(text)
 
 
@@ -59,19 +63,21 @@ def images_per_pass(text: str) -> int | None:
 
 def duration(text: str) -> float:
     """Return seconds from a number of them or from Slurm's ``[D-]HH:MM:SS``."""
-    days, _, rest = text.rpartition("-")
-    parts = rest.split(":")
-    try:
-        numbers = [float(part) for part in parts]
-        whole = int(days or "0")
-    except ValueError:
-        numbers, whole = [], 0
-    if not 1 <= len(numbers) <= 3 or any(not 0 <= n < float("inf") for n in numbers) or (days and len(numbers) < 3):
+    match = _DURATION.fullmatch(text)
+    if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a time; give seconds, MM:SS, HH:MM:SS or D-HH:MM:SS")
     seconds = 0.0
-    for number in numbers:
-        seconds = 60 * seconds + number
-    return 86400 * whole + seconds
+    for part in match["clock"].split(":"):
+        seconds = 60 * seconds + float(part)
+    return 86400 * int(match["days"] or 0) + seconds
+
+
+def positive_duration(text: str) -> float:
+    """Return seconds over 0."""
+    seconds = duration(text)
+    if seconds == 0:
+        raise argparse.ArgumentTypeError("0 is too short; give seconds, MM:SS, HH:MM:SS or D-HH:MM:SS")
+    return seconds
 
 
 def share(text: str) -> float:
@@ -102,6 +108,16 @@ def interval(text: str) -> float:
     if seconds == 0:
         raise argparse.ArgumentTypeError("0 is no interval; give the seconds between two looks")
     return seconds
+
+
+def add_batch_timeout(parser: argparse.ArgumentParser) -> None:
+    """Add how long to wait for data."""
+    parser.add_argument(
+        "--batch-timeout",
+        type=positive_duration,
+        metavar="TIME",
+        help="stop when the loading processes load nothing for so long [40]; raise it where a file server pauses",
+    )
 
 
 def tier_name(args: argparse.Namespace) -> str:

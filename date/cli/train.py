@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from date.cli.options import add_run_options, duration, images_per_pass, minutes, tier_name
+from date.cli.options import add_batch_timeout, add_run_options, duration, images_per_pass, minutes, tier_name
 
 
 def add(commands: Any) -> None:
@@ -27,6 +27,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--checkpoint-interval", type=duration, default=600.0, metavar="TIME", help="between two checkpoints [600]"
     )
+    add_batch_timeout(parser)
     parser.add_argument(
         "--images-per-pass",
         type=images_per_pass,
@@ -54,11 +55,12 @@ def run(args: argparse.Namespace) -> int:
     from date.training.job import spread_over_gpus, train_as_job
     from date.training.options import Options
     from date.training.run import train
+    from date.training.waiting import PATIENCE
 
     if args.job is not None:
         spread_over_gpus()
     training, tier = load().training(args.training), load_tier(tier_name(args))
-    options = Options(args.checkpoint_interval, args.images_per_pass)
+    options = Options(args.checkpoint_interval, args.images_per_pass, args.batch_timeout or PATIENCE)
 
     def run_training(budget: float | None) -> Path:
         return train(training, tier, args.seed, args.runs.resolve(), args.threads, options, budget)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
+from date.datasets.decoding import decode
 from date.errors import UserError
 
 ABSENT = -1
@@ -23,6 +24,8 @@ THREADS = 16
 _ROTATED = (5, 6, 7, 8)
 """EXIF orientations that turn an image by a quarter: decoders that heed them swap width and height."""
 _ORIENTATION = 0x0112
+_TURNED_BY_DECODER = ("JPEG", "MPO", "PNG", "WEBP")
+"""Formats whose EXIF orientation the decoder heeds and Pillow's size does not; of a TIFF both do, of AVIF neither."""
 
 Progress = Callable[[int, int], None]
 
@@ -122,6 +125,8 @@ def _header_size(path: Path) -> tuple[int, int] | None:
 
 def _upright(image: object) -> tuple[int, int]:
     width, height = image.size  # type: ignore[attr-defined]
+    if image.format not in _TURNED_BY_DECODER:  # type: ignore[attr-defined]
+        return width, height
     turned = image.getexif().get(_ORIENTATION) in _ROTATED  # type: ignore[attr-defined]
     return (height, width) if turned else (width, height)
 
@@ -161,7 +166,6 @@ def _in_processes(images: Sequence[tuple[Path, int, int]], workers: int) -> Iter
 def _decoding_problem(image: tuple[Path, int, int]) -> str:
     """Return what is wrong with an image, "" for nothing."""
     import cv2
-    import numpy as np
     from PIL import Image
 
     path, width, height = image
@@ -170,12 +174,10 @@ def _decoding_problem(image: tuple[Path, int, int]) -> str:
         content = path.read_bytes()
         with warnings.catch_warnings(), Image.open(io.BytesIO(content)) as opened:
             opened.load()
-        decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+        decoded = decode(content)
     # Pillow's plugins raise what they meet in a damaged file; whatever it is, the file is reported with it.
     except Exception as error:
         return f"{path.name} ({' '.join(str(error).split()) or type(error).__name__})"
-    if decoded is None:
-        return f"{path.name} (OpenCV does not read it)"
     if decoded.shape[:2] != (height, width):
         return f"{path.name} ({decoded.shape[1]}x{decoded.shape[0]} and not {width}x{height})"
     return ""

@@ -36,8 +36,8 @@ def verify(datasets: list[Dataset], root: Path, deep: bool) -> list[dict[str, An
     """Examine datasets, one after the other.
 
     Returns:
-        Per dataset a record with ``dataset``, ``ok``, ``problems`` (sentences), ``seconds`` and ``manifest`` (None
-        where there are problems).
+        Per dataset a record with ``dataset``, ``ok``, ``deep``, ``problems`` (sentences), ``seconds`` and ``manifest``
+        (None where there are problems).
     """
     records = []
     for dataset in datasets:
@@ -47,6 +47,7 @@ def verify(datasets: list[Dataset], root: Path, deep: bool) -> list[dict[str, An
             {
                 "dataset": dataset.name,
                 "ok": not found.problems,
+                "deep": deep,
                 "problems": found.problems,
                 "seconds": round(time.monotonic() - began, 1),
                 "manifest": found.manifest,
@@ -69,8 +70,13 @@ def progress_lines(title: str) -> Any:
     return report
 
 
-def describe(record: dict[str, Any]) -> str:
-    """Return what was found in a dataset, for a reader; only of records that are ``ok``."""
+def describe(record: dict[str, Any], deep: bool) -> str:
+    """Return what was found in a dataset, for a reader; only of records that are ``ok``.
+
+    Args:
+        record: of `verify`.
+        deep: whether every image was decoded.
+    """
     manifest = record["manifest"]
     lines = [f"{record['dataset']}: sound ({record['seconds']:.1f} s), manifest {manifest['digest'][:16]}"]
     for name, part in manifest["splits"].items():
@@ -82,10 +88,14 @@ def describe(record: dict[str, Any]) -> str:
         }
         if odd:
             lines.append(f"    {', '.join(f'{n:,} {what}' for what, n in odd.items())}")
+    if not deep:
+        lines.append("  no image was opened: --deep decodes each, and compares its size and depth with its record")
     return "\n".join(lines)
 
 
-def report(records: list[dict[str, Any]], weights: list[str], datasets: list[Dataset], as_json: bool) -> None:
+def report(
+    records: list[dict[str, Any]], weights: list[str], datasets: list[Dataset], as_json: bool, deep: bool
+) -> None:
     """Print what `verify` found.
 
     Raises:
@@ -97,7 +107,7 @@ def report(records: list[dict[str, Any]], weights: list[str], datasets: list[Dat
     else:
         for record in records:
             if record["ok"]:
-                print(describe(record))
+                print(describe(record, deep))
     bad = [refusal(d, r["problems"]) for d, r in zip(datasets, records, strict=True) if not r["ok"]]
     if bad or weights:
         raise UserError("\n".join([*bad, *weights]))

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ def examine(tier: Tier, trainings: list[Training], runs_of: dict[str, int], prof
     """
     from date.catalogue import ROOT, load_dataset
     from date.catalogue.settings import data_root, dataset_name
-    from date.doctor import data, environment, slurm, storage
+    from date.doctor import data, environment, loading, slurm, storage
     from date.doctor.profile import read_profiles
 
     profile = read_profiles(profiles)
@@ -64,6 +65,8 @@ def examine(tier: Tier, trainings: list[Training], runs_of: dict[str, int], prof
     yield from data.weights(trainings, tier, data_root())
     yield from storage.file_system(ROOT / "runs")
     yield from storage.space(ROOT / "runs", tier, trainings, runs_of, profile)
+    jobs = 1 if on_slurm else min(int(profile.get("jobs") or os.cpu_count() or 1), max(1, sum(runs_of.values())))
+    yield from loading.loading(tier, trainings, jobs, on_slurm)
     if on_slurm:
         yield from slurm.examine(profile, tier, trainings)
     elif profiles:

@@ -24,6 +24,7 @@ TRAINING_CODE = {
     "scenes: painting": "data/painting.py",
     "scenes: shapes": "data/shapes.py",
     "scenes: layout": "data/synthetic.py",
+    "decoding of images": "datasets/decoding.py",
     "assigners": "models/assigners.py",
     "baseline heads": "models/baselines.py",
     "branches": "models/branches.py",

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,6 +28,7 @@ from date.identity.config import resolve
 from date.inference.pictures import PICTURES_SCHEMA, Photographer
 from date.results import DETECTIONS, EVALUATION, PICTURES, seal
 from date.training.run import CONFIG, WEIGHTS, read_provenance
+from date.training.waiting import PATIENCE, LoadingFailed, all_batches
 
 if TYPE_CHECKING:
     from date.models.branches import BranchOutput
@@ -90,7 +91,11 @@ class Evaluated(NamedTuple):
 
 
 def evaluate(
-    run: Path, variants: Sequence[str] | None = None, threads: int | None = None, tier_name: str | None = None
+    run: Path,
+    variants: Sequence[str] | None = None,
+    threads: int | None = None,
+    tier_name: str | None = None,
+    patience: float = PATIENCE,
 ) -> Evaluated:
     """Evaluate a sealed run on the validation images of its dataset.
 
@@ -99,6 +104,7 @@ def evaluate(
         variants: names of the catalogue's variants; by default those of the run's training.
         threads: CPU threads; None lets PyTorch choose.
         tier_name: name or file of the run's tier; by default the name that the run recorded.
+        patience: seconds without any image loaded after which to give up.
 
     Raises:
         UserError: not a sealed run, a variant that the network does not have, or data that differ from the training's.
@@ -116,7 +122,7 @@ def evaluate(
     files = data_files(dataset, root)
     ground_truth = read_ground_truth(files.val_annotations)
     loader = resolve(training, tier, provenance["seed"], root)["test_dataloader"]
-    detections, selections, pictures, zero_sides = _detect(run, loader, chosen, threads, training)
+    detections, selections, pictures, zero_sides = _detect(run, loader, chosen, threads, training, patience)
     record = {
         "schema_version": EVALUATION_SCHEMA,
         "training": training.name,
@@ -154,7 +160,12 @@ def _variant(training: Training, name: str) -> Variant:
 
 
 def _detect(
-    run: Path, loader_config: dict[str, Any], variants: dict[str, Variant], threads: int | None, training: Training
+    run: Path,
+    loader_config: dict[str, Any],
+    variants: dict[str, Variant],
+    threads: int | None,
+    training: Training,
+    patience: float,
 ) -> tuple[dict[str, NDArray[np.float64]], dict[str, Selection], dict[str, Any], dict[str, float] | None]:
     import torch
     from mmengine.config import Config
@@ -171,7 +182,7 @@ def _detect(
 
     from date.training.metric import category_ids
     from date.training.network import set_precision
-    from date.training.sampling import LoadFailure, build_loader
+    from date.training.sampling import build_loader
 
     model_config = Config.fromfile(str(run / CONFIG)).model
     model_config.backbone.pop("init_cfg", None)
@@ -191,9 +202,7 @@ def _detect(
     )
     sides, done = ZeroSides(), 0
     with torch.inference_mode():
-        for batch in loader:
-            if isinstance(batch, LoadFailure):
-                raise UserError(f"{batch.image} can't be loaded ({batch.reason}); restore the file.")
+        for batch in _batches(loader, run.name, patience):
             for name, rows in batch_detections(model, batch, selections, ids, sides).items():
                 parts[name] += rows
             photographer.look(model, batch)
@@ -202,6 +211,25 @@ def _detect(
                 print(f"{run.name}: {done}/{len(loader.dataset)} images", file=sys.stderr, flush=True)
     detections = {name: np.concatenate(rows) for name, rows in parts.items()}
     return detections, selections, photographer.record(), sides.record()
+
+
+def _batches(loader: Any, name: str, patience: float) -> Iterator[Any]:
+    """Yield a loader's batches.
+
+    Raises:
+        UserError: an image can't be loaded, or a batch never comes.
+    """
+    from date.training.sampling import LoadFailure
+
+    try:
+        for batch in all_batches(loader, patience):
+            if isinstance(batch, LoadFailure):
+                raise UserError(f"{batch.image} can't be loaded ({batch.reason}); restore the file.")
+            yield batch
+    except LoadingFailed as failed:
+        raise UserError(
+            f"{name} can't be evaluated: {failed}; {failed.remedy}, then run the same command again."
+        ) from failed
 
 
 def _selection(head: Any, variant: Variant) -> Selection:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from date.catalogue import Choice
+from date.datasets.decoding import ImageError, decode
 from date.errors import UserError
 from date.evaluation.nms_recall import overlapping_pairs
 
@@ -134,12 +135,12 @@ def small_jpeg(path: Path) -> bytes:
     Raises:
         UserError: the file can't be decoded.
     """
-    import cv2
     from PIL import Image
 
-    decoded = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if decoded is None:
-        raise UserError(f"{path} can't be decoded; restore the file.")
+    try:
+        decoded = decode(path.read_bytes())
+    except (OSError, ImageError) as error:
+        raise UserError(f"{path} can't be loaded ({error}); restore the file.") from None
     image = Image.fromarray(np.ascontiguousarray(decoded[..., ::-1]))
     image.thumbnail((LONG_SIDE, LONG_SIDE), Image.Resampling.LANCZOS)  # never enlarges
     buffer = io.BytesIO()

@@ -5,12 +5,13 @@ from date import compat
 compat.activate()
 
 from date.training.metric import CocoDetectionMetric, CrowdHumanDetectionMetric  # noqa: E402
-from date.training.sampling import EpochSampler, GlobalBatchSampler, SeededDataset  # noqa: E402
+from date.training.sampling import EpochSampler, GlobalBatchSampler, LoadRecordedImage, SeededDataset  # noqa: E402
 
 __all__ = [
     "CocoDetectionMetric",
     "CrowdHumanDetectionMetric",
     "EpochSampler",
     "GlobalBatchSampler",
+    "LoadRecordedImage",
     "SeededDataset",
 ]

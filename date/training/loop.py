@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +40,7 @@ from date.training.options import Options
 from date.training.processes import Processes
 from date.training.recorder import NonFiniteLoss, Recorder
 from date.training.sampling import LoadFailure, build_loader
+from date.training.waiting import Leave, LoadingFailed, end_processes, next_batch, open_batches
 from date.training.weights import initialise_feature_extractor, load_checkpoint
 
 LOADER_ATTEMPTS = 3
@@ -92,7 +92,7 @@ class Trainer:
         by_epoch = loop.type == "EpochBasedTrainLoop"
         self.steps = loop.max_epochs * self.epoch_steps if by_epoch else loop.max_iters
         self.val_steps = loop.val_interval * self.epoch_steps if by_epoch else loop.val_interval
-        self.val_loader = build_loader(config.val_dataloader, processes.device)
+        self._open_val_loader()
         self.metric = METRICS.build(config.val_evaluator)
         self.metric.dataset_meta = self.val_loader.dataset.metainfo
 
@@ -115,6 +115,10 @@ class Trainer:
         self.loader = build_loader(self.config.train_dataloader, self.processes.device)
         self.sampler: Any = self.loader.batch_sampler
         self.batches: Iterator[Any] | None = None
+
+    def _open_val_loader(self) -> None:
+        self.val_loader = build_loader(self.config.val_dataloader, self.processes.device)
+        self.val_batches: Iterator[Any] | None = None
 
     def _count_passes(self) -> int:
         share = self.sampler.batch_size // self.processes.count
@@ -159,6 +163,8 @@ class Trainer:
             raise self._stopped(cause, step, [], "make room or mend the file system") from error
         finally:
             self.recorder.close()
+            for batches in (self.batches, self.val_batches):
+                end_processes(batches)
         return {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
 
     # ------------------------------------------------------------------------------------------------- a step
@@ -253,32 +259,62 @@ class Trainer:
             try:
                 if self.batches is None or index == 0:
                     self.sampler.start_at(epoch, index)
-                    self.batches = iter(self.loader)
-                    # PyTorch raises at the death of a worker wherever the trainer then is, be it in the middle of an
-                    # update of the weights. The wait for the next batch notices it as well.
-                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                batch = next(self.batches)
+                    self.batches = open_batches(self.loader)
+                batch = self._waited_for(self.batches, step)
                 break
-            except (RuntimeError, ConnectionError, EOFError) as error:
-                if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-                    raise
-                # Slurm sends SIGTERM to every process of a job: the workers die of what only stops the trainer.
-                self._leave_if_told(step)
-                died = " ".join(str(error).split())
-                if attempt == LOADER_ATTEMPTS:
-                    raise self._stopped(
-                        f"the loading processes die ({died})", step, self._image_ids(epoch, index),
-                        "give the job more memory, or set fewer 'workers' in the tier",
-                    ) from error  # fmt: skip
-                self.journal.say(f"a loading process died ({died}); starting them anew at step {step}")
+            except LoadingFailed as failed:
+                end_processes(self.batches)
+                self._start_anew_or_stop(failed, attempt, step, self._image_ids(epoch, index))
                 self._open_loader()
         if isinstance(batch, LoadFailure):
             raise self._unreadable(batch, step, self._image_ids(epoch, index))
         return batch
 
+    def _waited_for(self, batches: Iterator[Any], step: int) -> Any:
+        """Return the next of some batches; leave when told to meanwhile, which several processes do between steps."""
+        margin = 2 * (self.longest_step + self.saving_seconds)
+        alone = self.processes.count == 1
+        try:
+            return next_batch(
+                batches, self.options.batch_timeout, lambda: alone and self.interruption.reason(margin) is not None
+            )
+        except Leave:
+            self._leave_if_told(step)
+            raise
+
+    def _start_anew_or_stop(self, failed: LoadingFailed, attempt: int, step: int, images: list[int]) -> None:
+        """Return where new loading processes may do better; else raise what ends the training."""
+        if self.processes.count == 1:
+            self._leave_if_told(step)
+        elif reason := self.interruption.reason():  # the others wait for this process and can't be asked
+            raise Interrupted(reason, max(self.saved_step, 0)) from failed
+        if not failed.again or attempt == LOADER_ATTEMPTS:
+            raise self._stopped(str(failed), step, images, failed.remedy) from failed
+        self.journal.say(f"{failed}; starting them anew at step {step}")
+
     def _image_ids(self, epoch: int, index: int) -> list[int]:
         self.sampler.start_at(epoch, index)
         return [self.sampler.sampler.dataset.image_id(number) for number in next(iter(self.sampler))]
+
+    def _validation_batches(self, step: int) -> Iterator[Any]:
+        """Yield the validation images' batches, each once, whatever happens to the loading processes."""
+        done, attempt = 0, 1
+        while True:
+            try:
+                self.val_batches = open_batches(self.val_loader)
+                for number in itertools.count():
+                    try:
+                        batch = self._waited_for(self.val_batches, step)
+                    except StopIteration:
+                        return
+                    if number >= done:
+                        done += 1
+                        yield batch
+            except LoadingFailed as failed:
+                end_processes(self.val_batches)
+                self._start_anew_or_stop(failed, attempt, step - 1, [])
+                attempt += 1
+                self._open_val_loader()
 
     # ------------------------------------------------------------------------------------------------- evaluation
 
@@ -288,7 +324,7 @@ class Trainer:
         self.journal.show(step, "evaluating")
         self.model.eval()
         with torch.no_grad():
-            for batch in self.val_loader:
+            for batch in self._validation_batches(step):
                 self._leave_if_told(step)
                 if isinstance(batch, LoadFailure):
                     raise self._unreadable(batch, step - 1, [])
@@ -376,7 +412,7 @@ class Trainer:
             raise Interrupted(reason, step)
 
     def _unreadable(self, failure: LoadFailure, step: int, images: list[int]) -> TrainingError:
-        remedy = "restore the file (`python -m date data verify --deep` looks for others)"
+        remedy = f"restore the file (`{self.options.verify}` looks for others)"
         return self._stopped(f"{failure.image} can't be loaded ({failure.reason})", step, images, remedy)
 
     def _stopped(self, cause: str, step: int, images: list[int], remedy: str) -> TrainingError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from date.training.waiting import PATIENCE
+
 
 @dataclass(frozen=True)
 class Options:
@@ -13,3 +15,7 @@ class Options:
     """Seconds between two checkpoints; there is one at every epoch's end besides."""
     images_per_pass: int | None = None
     """Images that go through the network at a time in each process; None for its whole part of the batch."""
+    batch_timeout: float = PATIENCE
+    """Seconds without any sample loaded after which the training stops waiting for a batch."""
+    verify: str = "python -m date data verify --deep"
+    """Command that decodes every image of the tier, for messages."""

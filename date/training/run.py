@@ -12,7 +12,6 @@ import contextlib
 import io
 import json
 import os
-import platform
 import shutil
 import socket
 import subprocess
@@ -20,7 +19,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +32,7 @@ from date.identity.code import code_fingerprint
 from date.identity.config import resolve
 from date.identity.digests import config_digest, run_digest, run_name
 from date.results import METRICS, PROVENANCE
+from date.training.hardware import changes, hardware, kept_threads
 from date.training.interruption import Interrupted, Interruption
 from date.training.options import Options
 
@@ -121,13 +121,13 @@ def train(
             print(f"{planned.sealed.name} is trained already", file=sys.stderr)
             return planned.sealed
         # MMDetection's datasets print pycocotools' chatter; standard output is for the run's folder alone.
-        with contextlib.redirect_stdout(io.StringIO()), _processes(threads) as processes:
+        with contextlib.redirect_stdout(io.StringIO()), _processes(planned, threads) as processes:
             _train(planned, interruption, processes, options)
     return planned.sealed
 
 
 @contextlib.contextmanager
-def _processes(threads: int | None) -> Iterator[Processes]:
+def _processes(planned: Plan, threads: int | None) -> Iterator[Processes]:
     warnings.filterwarnings("ignore", category=UserWarning, module="mmengine")
     import torch
     from mmengine.logging import MMLogger
@@ -135,10 +135,14 @@ def _processes(threads: int | None) -> Iterator[Processes]:
 
     import date.models
     import date.training.components  # noqa: F401 - both register what a config names
+    from date.training.journal import tell
     from date.training.processes import joined
 
+    threads, why = kept_threads(planned.work, threads)
     if threads is not None:
         torch.set_num_threads(threads)
+    if why is not None:
+        tell(planned.title)(why)
     MMLogger.get_instance("date", log_level="WARNING")
     init_default_scope("mmdet")
     with joined() as processes:
@@ -180,6 +184,8 @@ def _complete(
 
     segment, earlier = _segment(planned, processes), read_segments(planned.work)
     begin_segment(planned.work, segment)
+    if segment["from_step"] and earlier and (changed := changes(earlier[-1], segment)):
+        journal.say(f"the weights may differ in their last bits from an undisturbed run's: {'; '.join(changed)}")
     try:
         _give_up_if_stuck(planned, segment, earlier)
         weights = _run(planned, interruption, processes, options, lease, journal)
@@ -210,13 +216,14 @@ def _run(
     from date.training.loop import Trainer
 
     initial = None if planned.initial is None else (planned.initial, file_digest(planned.initial))
+    verify = f"python -m date data verify --deep --tier {planned.tier.option}"
     trainer = Trainer(
         Config(planned.config),
         planned.work,
         planned.digest,
         planned.seed,
         initial,
-        options,
+        replace(options, verify=verify),
         processes,
         interruption,
         lease,
@@ -275,7 +282,7 @@ def find_run(training: Training, tier: Tier, seed: int, runs: Path) -> Path:
 def _sealed_run(training: Training, tier: Tier, seed: int, runs: Path, manifest_digest: str) -> Path:
     run = runs / run_name(training, tier, seed, run_digest(training, tier, seed, manifest_digest))
     if not run.exists():
-        command = f"python -m date train {training.name} --tier {tier.name} --seed {seed}"
+        command = f"python -m date train {training.name} --tier {tier.option} --seed {seed}"
         raise UserError(
             f"{training.name} with seed {seed} has not been trained with the present settings; run: {command}"
         )
@@ -320,19 +327,7 @@ def _segment(planned: Plan, processes: Processes) -> dict[str, Any]:
         "pid": os.getpid(),
         "job": os.environ.get("SLURM_JOB_ID"),
         "processes": processes.count,
-        **_hardware(),
-    }
-
-
-def _hardware() -> dict[str, Any]:
-    import torch
-
-    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {
-        "devices": devices or ["cpu"],
-        "processor": platform.processor() or platform.machine(),
-        "cuda": torch.version.cuda if devices else None,
-        "threads": torch.get_num_threads(),
+        **hardware(),
     }
 
 
@@ -355,7 +350,7 @@ def _provenance(planned: Plan, folder: Path, processes: Processes) -> dict[str, 
         "weights_sha256": file_digest(folder / WEIGHTS),
         "metrics_sha256": file_digest(folder / METRICS),
         "versions": stack_versions(),
-        "hardware": _hardware(),
+        "hardware": hardware(),
         "precision": compute["precision"],
         "compute": compute,
         "steps": _last_step(folder / METRICS),

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import atexit
+import copy
 import multiprocessing
 import random
 import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from mmdet.registry import DATA_SAMPLERS, DATASETS
+from mmcv.transforms import BaseTransform
+from mmdet.registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
 from mmengine.dataset import BaseDataset, pseudo_collate
 from mmengine.dist import get_rank, get_world_size
 from mmengine.runner import Runner
 from torch.utils.data import Dataset, Sampler
 
+from date.datasets.decoding import check_size, decode
 from date.errors import UserError
+from date.training import waiting
 from date.training.interruption import SIGNALS
 
 READ_ATTEMPTS = 3
@@ -127,9 +132,40 @@ class GlobalBatchSampler(Sampler[list[int]]):
         return iter([batch[mine] for batch in self.batches()[self.first :]])
 
 
+@TRANSFORMS.register_module()
+class LoadRecordedImage(BaseTransform):
+    """Decodes an image as everything else here does and compares its size with the annotation file's record.
+
+    Boxes are in pixels of the record: where the sizes differ they lie beside their objects.
+    """
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Add ``img`` (H, W, 3; BGR), ``img_shape`` and ``ori_shape`` to a sample.
+
+        Raises:
+            OSError: the file can't be read.
+            ImageError: it can't be decoded, or has another size than its record.
+        """
+        image = decode(Path(results["img_path"]).read_bytes())
+        check_size(image, results["width"], results["height"])
+        results["img"] = image
+        results["img_shape"] = results["ori_shape"] = image.shape[:2]
+        return results
+
+
+def _recorded(source: dict[str, Any]) -> dict[str, Any]:
+    """Return a dataset's config whose pipeline loads images by `LoadRecordedImage`, the project's one decoder."""
+    source = copy.deepcopy(source)
+    source["pipeline"] = [
+        {"type": LoadRecordedImage.__name__} if step["type"] == "LoadImageFromFile" else step
+        for step in source["pipeline"]
+    ]
+    return source
+
+
 @DATASETS.register_module()
 class SeededDataset(Dataset[Any]):
-    """A dataset whose augmentation of a sample is a function of (seed, epoch, index).
+    """A dataset whose augmentation of a sample is a function of (seed, epoch, index), and whose images are checked.
 
     Args:
         dataset: config of an MMDetection dataset, or the dataset.
@@ -137,7 +173,7 @@ class SeededDataset(Dataset[Any]):
     """
 
     def __init__(self, dataset: dict[str, Any] | BaseDataset, seed: int) -> None:
-        self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+        self.dataset = DATASETS.build(_recorded(dataset)) if isinstance(dataset, dict) else dataset
         self.seed = seed
 
     @property
@@ -164,7 +200,11 @@ class SeededDataset(Dataset[Any]):
 
     def __getitem__(self, number: int) -> Any:
         """Return a sample by `EpochSampler`'s number, ``epoch * len + index``, or a `LoadFailure`."""
-        epoch, index = divmod(number, len(self.dataset))
+        sample = self._sample_or_failure(*divmod(number, len(self.dataset)))
+        waiting.beat()
+        return sample
+
+    def _sample_or_failure(self, epoch: int, index: int) -> Any:
         attempt = 1
         while True:
             try:
@@ -175,7 +215,9 @@ class SeededDataset(Dataset[Any]):
                     attempt += 1
                     continue
                 path = self.dataset.get_data_info(index)["img_path"]
-                return LoadFailure(path, f"{type(error).__name__}: {error}")
+                return LoadFailure(
+                    path, str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+                )
 
     def _sample(self, epoch: int, index: int) -> Any:
         # MMDetection's transforms draw from the global generators of `random` and numpy (and some from torch).
@@ -194,6 +236,8 @@ def build_loader(config: Any, device: torch.device) -> Any:
         config: an MMEngine dataloader.
         device: that the batches are for; for a GPU, images are put into memory that it can fetch by itself.
     """
+    if config.num_workers > 0:
+        waiting.raise_file_limit()
     config = config.copy()
     config.update(
         collate_fn=_collate,
@@ -218,4 +262,5 @@ def _end_workers() -> None:
 def _start_worker(worker: int) -> None:
     for number in SIGNALS:  # which come to every process of a job or a terminal, and the trainer alone acts on them
         signal.signal(number, signal.SIG_IGN)
+    waiting.start_worker()
     cv2.setNumThreads(0)  # as many workers as cores, each with threads of its own, get into each other's way

@@ -3,34 +3,47 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
 from date.catalogue import load, load_tier
 from date.errors import UserError
+from date.training.interruption import Interrupted
 from date.training.journal import read_segments
 from date.training.loop import Trainer
+from date.training.options import Options
 from date.training.run import train
 from date.training.sampling import SeededDataset
 
 TRAINING = "date_f-r50-coco-12e"
 
 
-def go(runs: Path, tier: str = "", training: str = TRAINING) -> Path:
+def go(runs: Path, tier: str = "", training: str = TRAINING, options: Options = Options()) -> Path:  # noqa: B008
     path = runs.parent / "tier.yaml"
     path.write_text(f"extends: smoke\n{tier}")
-    return train(load().training(training), load_tier(str(path)), 0, runs, 1)
+    return train(load().training(training), load_tier(str(path)), 0, runs, 1, options)
 
 
-def fails(runs: Path, sentence: str, tier: str = "", training: str = TRAINING) -> None:
+def fails(
+    runs: Path,
+    sentence: str,
+    tier: str = "",
+    training: str = TRAINING,
+    options: Options = Options(),  # noqa: B008
+) -> None:
     """Train and expect a sentence, which status and segments have, too."""
     with pytest.raises(UserError, match=sentence) as error:
-        go(runs, tier, training)
+        go(runs, tier, training, options)
     (work,) = (runs / ".work").iterdir()
     status = json.loads((work / "status.json").read_text())
     assert (status["state"], status["reason"]) == ("failed", str(error.value))
@@ -179,6 +192,69 @@ def test_loading_processes_that_keep_dying(folder: Path, tmp_path: Path, monkeyp
     kill_worker_at(monkeypatch, tmp_path, 99)
     sentence = r"^the loading processes die \(.+\) at step \d+ \(images .*the last checkpoint is of step 6; give the job more memory"
     fails(folder / "workers", sentence, "workers: 2\n")
+
+
+def stop_workers_at(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
+    """Let every loading process stop, as by SIGSTOP from outside, from an epoch on."""
+    original = SeededDataset.__getitem__
+
+    def patched(dataset: SeededDataset, number: int) -> Any:
+        if number // len(dataset) == epoch:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return original(dataset, number)
+
+    monkeypatch.setattr(SeededDataset, "__getitem__", patched)
+
+
+@pytest.mark.slow
+def test_loading_processes_that_are_stopped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_workers_at(monkeypatch, 1)
+    began = time.monotonic()
+    sentence = (
+        r"^no batch came for 2 s \(loading processes \d+, \d+ stopped\) at step \d+ \(images .*the last checkpoint is of "
+        r"step 6; look for what keeps them from loading \(a file server, memory, a signal\), or set fewer 'workers', then"
+    )
+    fails(folder / "stopped", sentence, "workers: 2\n", options=Options(batch_timeout=2))
+    assert time.monotonic() - began < 60
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_loading_processes_that_are_stopped_in_an_evaluation(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Trainer._evaluate
+
+    def patched(trainer: Trainer, step: int) -> None:
+        stop_workers_at(monkeypatch, 0)  # the numbers of validation images are of the epoch 0
+        original(trainer, step)
+
+    monkeypatch.setattr(Trainer, "_evaluate", patched)
+    sentence = (
+        r"^no batch came for 2 s \(loading processes \d+, \d+ stopped\) at step 6; the last checkpoint is of step 6"
+    )
+    fails(folder / "stopped late", sentence, "workers: 2\n", options=Options(batch_timeout=2))
+
+
+@pytest.mark.slow
+def test_one_signal_ends_a_training_that_waits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_workers_at(monkeypatch, 1)
+    threading.Timer(12, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    with pytest.raises(Interrupted, match="interrupted after step 6 .SIGTERM.; the state is saved"):
+        go(folder / "waits", "workers: 2\n", options=Options(batch_timeout=120))
+
+
+@pytest.mark.slow
+def test_an_image_of_another_size_than_its_record(folder: Path) -> None:
+    """Halved after it was annotated: its boxes would lie beside the objects."""
+    go(folder / "before")
+    (image,) = (folder / "data").glob("scenes-smoke-*/train/000005.png")
+    content = image.read_bytes()
+    small = cv2.imencode(".png", cv2.resize(cv2.imdecode(np.frombuffer(content, np.uint8), 1), None, fx=0.5, fy=0.5))[1]
+    image.write_bytes(small.tobytes().ljust(len(content), b"\0"))  # listing the folder does not show it
+    try:
+        sentence = rf"^{image} can't be loaded \(it has 32x32 pixels, and 64x64 in its record, .*restore the file .`python -m date data verify --deep --tier '{folder / 'tier.yaml'}'`"
+        fails(folder / "halved", sentence)
+    finally:
+        image.write_bytes(content)
 
 
 @pytest.mark.slow

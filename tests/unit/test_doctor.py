@@ -9,11 +9,13 @@ from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from date.catalogue import ROOT, load, load_dataset, load_tier
 from date.cli import main
-from date.doctor import Finding, environment, first, slurm, storage
+from date.doctor import Finding, environment, first, loading, slurm, storage
 from date.doctor import data as data_checks
 from date.doctor.profile import read_profiles, requests, settings_of
 from date.errors import UserError
@@ -434,3 +436,64 @@ def test_the_papers_tier_is_examined_with_its_profile(
     assert "set train.runtime: 720 in slurm/config.yaml" in out
     assert "dataset 'coco2017' is not complete" in out
     assert f"{ROOT}" in out
+
+
+# --------------------------------------------------------------------------------------------------------- loading
+
+
+@pytest.fixture
+def found_loading(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def find(free: int, files: int, elsewhere: bool = False, temporary: str = "/tmp", jobs: int = 1) -> list[Finding]:
+        usage = namedtuple("usage", "free")
+        monkeypatch.setattr(loading.shutil, "disk_usage", lambda path: usage(free))
+        monkeypatch.setattr(loading.resource, "getrlimit", lambda which: (256, files))
+        monkeypatch.setattr(loading.tempfile, "gettempdir", lambda: temporary)
+        tier = load_tier("paper")
+        return list(loading.loading(tier, load().select(tier.trainings), jobs, elsewhere))
+
+    return find
+
+
+def test_the_paper_needs_much_for_its_loading_processes(found_loading: Any) -> None:
+    """Two loaders of 8 processes with 2 batches of 16 images each of at most 3 x 1333 x 800 bytes and 5 tensors."""
+    need = loading.needed(load_tier("paper"), load().select(["date_f-r50-coco-12e"]))
+    assert need.memory == 2 * 8 * 2 * 16 * 3 * 1333 * 800
+    assert need.files == 2 * 8 * 2 * 16 * 5 + 256
+    assert [f.status for f in found_loading(10**12, 10**6)] == ["ok", "ok"]
+    assert [f.status for f in found_loading(64 * 2**20, 1024)] == ["error", "error"]
+    assert [f.status for f in found_loading(64 * 2**20, 1024, elsewhere=True)] == ["warning", "warning"]
+    memory, files = found_loading(64 * 2**20, 1024)
+    assert "1.8 GB of shared memory needed by the 8 loading processes, 67 MB free -> enlarge /dev/shm" in memory.line()
+    assert "2,816 open files needed by a training of 8 loading processes, 1,024 allowed -> raise" in files.line()
+    crowd = found_loading(2 * 10**9, 10**6, jobs=2)[0]
+    assert crowd.status == "error" and "of each of 2 trainings at a time" in crowd.text
+
+
+def test_sockets_need_a_short_temporary_folder(found_loading: Any, tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 90)
+    long.mkdir()
+    assert "set TMPDIR to a writable folder" in found_loading(10**12, 10**6, temporary=str(long))[-1].line()
+
+
+def test_an_image_is_as_many_tensors_as_is_counted() -> None:
+    """Packed as training packs them; what is counted has to be what is handed over."""
+    from mmdet.datasets.transforms import PackDetInputs
+
+    flags = np.array([False, True])
+    results = {
+        "img": np.zeros((4, 4, 3), np.uint8),
+        "gt_bboxes": np.zeros((2, 4), np.float32),
+        "gt_ignore_flags": flags,
+    }
+    results |= {"gt_bboxes_labels": np.zeros(2, np.int64)}
+    packed = PackDetInputs(meta_keys=())(results)
+    sample = packed["data_samples"]
+    parts = [packed["inputs"], *sample.gt_instances.values(), *sample.ignored_instances.values()]
+    assert (
+        sum(isinstance(getattr(part, "tensor", part), torch.Tensor) for part in parts) == len(parts) == loading.TENSORS
+    )
+
+
+def test_a_tier_without_loading_processes_needs_nothing() -> None:
+    (finding,) = loading.loading(load_tier("smoke"), load().select(["date_f-r50-coco-12e"]), 1, False)
+    assert finding.status == "ok" and "without processes of its own" in finding.text

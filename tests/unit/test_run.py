@@ -13,8 +13,9 @@ import pytest
 
 from date.errors import UserError
 from date.training import run as module
+from date.training.hardware import cpu_name, hardware, kept_threads
 from date.training.interruption import Interrupted
-from date.training.journal import LOG, SEGMENTS, STATUS, read_segments
+from date.training.journal import LOG, SEGMENTS, STATUS, begin_segment, read_segments
 from date.training.lease import HOLDER, LeaseLostError
 from date.training.run import read_provenance
 from tests.support.runs import STEPS, carry_out, plan
@@ -133,3 +134,71 @@ def test_a_run_that_was_sealed_meanwhile_is_not_trained_again(tmp_path: Path) ->
     carry_out(planned, raising(AssertionError("trains")))
     assert (planned.sealed / "provenance.json").read_bytes() == before
     assert list(tmp_path.joinpath(".work").iterdir()) == []
+
+
+# ------------------------------------------------------------------------------------------------- hardware
+
+
+def left_behind(planned: Any, threads: int, checkpoints: bool = True, **facts: Any) -> None:
+    """Leave a working folder as an interrupted training does."""
+    begin_segment(planned.work, {"job": None, "devices": ["cpu"], "threads": threads, **facts})
+    (planned.work / "checkpoints").mkdir(exist_ok=True)
+    if checkpoints:
+        (planned.work / "checkpoints" / f"step-00000006-{'0' * 16}.ckpt").touch()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kept", "told"),
+    [(None, 3, False), (3, 3, False), (8, 3, True)],
+    ids=["none asked", "the same", "another"],
+)
+def test_a_training_goes_on_with_the_threads_that_it_began_with(
+    wanted: int | None, kept: int, told: bool, tmp_path: Path
+) -> None:
+    planned = plan(tmp_path)
+    planned.work.mkdir(parents=True)
+    assert kept_threads(planned.work, wanted) == (wanted, None), "nothing has begun"
+    left_behind(planned, 3, checkpoints=False)
+    assert kept_threads(planned.work, wanted) == (wanted, None), "nothing of it is kept"
+    left_behind(planned, 3)
+    threads, sentence = kept_threads(planned.work, wanted)
+    assert threads == kept
+    expected = "goes on with --threads 3, as it began, and not 8, which would give other last bits"
+    assert sentence == (expected if told else None)
+
+
+def test_threads_do_not_matter_on_gpus(tmp_path: Path) -> None:
+    planned = plan(tmp_path)
+    planned.work.mkdir(parents=True)
+    left_behind(planned, 3, devices=["NVIDIA H200"])
+    assert kept_threads(planned.work, 8) == (8, None)
+
+
+def test_other_kernels_are_recorded_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    planned = plan(tmp_path)
+    planned.work.mkdir(parents=True)
+    here = hardware()
+    left_behind(planned, here["threads"], processes=1, cpu="another", kernels=here["kernels"])
+    carry_out(planned)
+    expected = (
+        f"may differ in their last bits from an undisturbed run's: processor another before and {here['cpu']} now\n"
+    )
+    assert expected in capsys.readouterr().err
+    assert expected in (planned.sealed / LOG).read_text()
+    segments = read_provenance(planned.sealed)["segments"]
+    assert [segment["cpu"] for segment in segments] == ["another", here["cpu"]]
+    assert segments[1]["kernels"] == here["kernels"] != ""
+
+
+def test_the_same_hardware_is_not_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    planned = plan(tmp_path)
+    planned.work.mkdir(parents=True)
+    left_behind(planned, processes=1, **{k: v for k, v in hardware().items() if k != "devices"})
+    carry_out(planned)
+    assert "last bits" not in capsys.readouterr().err
+
+
+def test_the_processor_is_named_as_the_system_names_it(tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Wonder CPU @ 2 GHz\nprocessor\t: 1\n")
+    assert cpu_name(tmp_path / "cpuinfo") == "Wonder CPU @ 2 GHz"
+    assert cpu_name(tmp_path / "absent")
