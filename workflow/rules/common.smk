@@ -4,13 +4,15 @@ import re
 
 from snakemake.exceptions import WorkflowError
 
+from date.catalogue import load, load_dataset, load_tier
 from date.catalogue.settings import load_settings
-from date.identity.config import resolve
+from date.datasets.files import annotation_file
+from date.errors import UserError
 from date.identity import parts as reasons
+from date.identity.config import resolve
+from date.identity.digests import networks_digest
 from date.planning.dag import ranks
 from date.planning.durations import Durations
-from date.catalogue import load, load_dataset, load_tier
-from date.errors import UserError
 
 try:
     SETTINGS = load_settings(dict(config))

@@ -9,7 +9,7 @@ rule count_complexity:
     localrule: True
     params:
         # The networks are the paper's at every tier, so only their configs and the code decide.
-        identity=configs.networks_digest(),
+        identity=networks_digest(),
     message:
         "counting parameters and operations of the paper's networks"
     shell:
@@ -25,7 +25,7 @@ rule nms_recall:
         f"{LOGS}/{{annotations}}.log",
     localrule: True
     params:
-        gt=lambda wildcards: configs.annotation_file(wildcards.annotations, TIER, SETTINGS),
+        gt=lambda wildcards: annotation_file(wildcards.annotations, TIER, SETTINGS),
         ious=lambda wildcards: [f"--iou={iou:g}" for iou in CATALOGUE.annotations[wildcards.annotations].thresholds],
     message:
         "NMS on the annotations: {wildcards.annotations}"

@@ -41,7 +41,7 @@ def check_targets(requested):
         if target.startswith(("results/", "reports/", "logs/")):
             continue  # a file: Snakemake finds the rule that makes it
         for training in find_target(CATALOGUE, target, []).trainings:
-            configs.resolve(CATALOGUE.training(training), TIER, 0, None)
+            resolve(CATALOGUE.training(training), TIER, 0, None)
 
 
 if workflow.is_main_process and Path(sys.argv[0]).name == "snakemake":
