@@ -6,11 +6,12 @@ import functools
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from date.catalogue.claims import Claim
 from date.catalogue.entries import Entry, parse, read_yaml, shown
 from date.catalogue.folders import PAPER, folders
+from date.catalogue.fragments import fragment_names
 from date.catalogue.models import Catalogue, Dataset, Evaluation, Tier, Training, Variant
 from date.catalogue.paper import METRICS, AnnotationEvaluation, Figure, Statement, Table
 from date.catalogue.pictures import Pictures, View
@@ -44,12 +45,16 @@ def _load(experiments: Path) -> Catalogue:
     trainings = {}
     path = experiments / "trainings.yaml"
     for name, entry in read_yaml(path).items():
-        trainings[name] = parse(
-            Training, {**paper.defaults.model_dump(), "name": name, **entry}, f"{shown(path)}, {name}"
-        )
+        trainings[name] = _training(name, entry, paper, f"{shown(path)}, {name}")
     for training in trainings.values():
-        if training.init and training.init_file is None and training.init not in trainings:
-            raise unknown_name("training", training.init, trainings, f"{shown(path)}, {training.name}, init")
+        if training.init is None:
+            continue
+        where = f"{shown(path)}, {training.name}, init"
+        if training.init_file is None and training.init not in trainings:
+            raise unknown_name("training", training.init, trainings, where)
+        for name in [training.name, *([] if training.init_file else [training.init])]:
+            if not trainings[name].network.towers:
+                raise UserError(f"{where}: the network of {name} has no pair of towers to start from; leave it out.")
 
     path = experiments / "evaluations.yaml"
     data = read_yaml(path)
@@ -90,6 +95,26 @@ def _load(experiments: Path) -> Catalogue:
     _check(catalogue, experiments)
     _check_paper(catalogue, paper, experiments)
     return catalogue
+
+
+def _training(name: str, entry: dict[str, Any], paper: Paper, where: str) -> Training:
+    """Return a training, whose options are checked by the family of its model."""
+    from date.families import models
+
+    families, data = models(), {**paper.defaults.model_dump(), "name": name, **entry}
+    options: Any = data.get("options") or {}
+    if isinstance(model := data.get("model"), str):
+        if model not in families:
+            raise unknown_name("model", model, families, where)
+        options = parse(families[model].Options, options, f"{where}, options")
+    training = parse(Training, data | {"options": options}, where)
+    if training.schedule not in (schedules := fragment_names("schedules")):
+        raise unknown_name("schedule", training.schedule, schedules, where)
+    try:
+        training.network.check()
+    except UserError as error:
+        raise UserError(f"{where}, options: {error}") from None
+    return training
 
 
 def _named(model: type[E], path: Path) -> dict[str, E]:
@@ -198,6 +223,10 @@ def _check_views(catalogue: Catalogue, views: Iterable[View], where: str) -> Non
         if view.branch not in training.branches:
             fit = ", ".join(sorted(training.branches))
             raise UserError(f"{where}: {training.name} has no branch {view.branch!r}; branches that it has: {fit}.")
+        if view.shows == "positives" and not training.network.shows_positives:
+            raise UserError(f"{where}: what {training.name} calls positive can't be asked of its head; show its boxes.")
+        if not training.network.pictured:
+            raise UserError(f"{where}: evaluations of {training.name} record no pictures; name another training.")
         if view.score is not None and view.score < catalogue.pictures.floor:
             floor = f"{catalogue.pictures.floor:g}"
             raise UserError(f"{where}: boxes from the score {view.score:g} on are not recorded; raise it to {floor}.")

@@ -5,9 +5,17 @@ from __future__ import annotations
 import fnmatch
 import shlex
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, computed_field, model_validator
+from pydantic import (
+    Field,
+    PrivateAttr,
+    SerializeAsAny,
+    ValidationInfo,
+    computed_field,
+    field_validator,
+    model_validator,
+)
 
 from date.catalogue.claims import Claim
 from date.catalogue.entries import ROOT, Entry
@@ -15,6 +23,9 @@ from date.catalogue.paper import AnnotationEvaluation, Figure, Row, Statement, T
 from date.catalogue.pictures import Choice, Pictures, Sheet, trainings_in
 from date.data.synthetic import SceneSpec, area_thresholds
 from date.errors import unknown_name
+
+if TYPE_CHECKING:
+    from date.families import Branch, Family
 
 COCO_AREA_THRESHOLDS = (32.0, 96.0)
 """Square roots of the areas in pixels that part COCO's small, medium and large objects."""
@@ -28,25 +39,17 @@ class Training(Entry):
     name: str
     id: str
     """The number of the training among the paper's, by the pattern of ``paper.yaml``."""
-    model: Literal["retinanet", "fcos", "dual", "defcn"]
-    """MMDetection's own RetinaNet or FCOS head, the dual-assignment head with its one-to-one branch, or DeFCN."""
+    model: str
+    """A file of the experiments' ``models``."""
+    options: SerializeAsAny[Entry]
+    """What the model's family leaves to its trainings; see `date.families`."""
     backbone: str
     """Which of a tier's backbones; by default that of ``paper.yaml``."""
     data: str
     """The part of the dataset; by default that of ``paper.yaml``."""
     schedule: str
-    quality: Literal["hungarian", "poto"] | None = None
-    """One-to-one matching of the dual head: OneNet's cost or POTO."""
-    o2m: Literal["fcos", "retinanet"] | None = None
-    """Style of the one-to-many branch of the dual head."""
-    max_filter: bool = False
-    """3D max filtering in the one-to-one branch of the dual head."""
-    share_towers: bool = True
-    """False gives each branch of the dual head towers of its own."""
     init: str | None = None
     """The training, or a file of weights, whose backbone, neck and towers this one starts from."""
-    lambda_o2o: Annotated[float, Field(ge=0)] = 1.0
-    lambda_o2m: Annotated[float, Field(ge=0)] = 1.0
     source: Literal["official", "inferred"]
     """Whether a released configuration states the settings, or the paper's text and numbers imply them."""
     why: str
@@ -54,28 +57,26 @@ class Training(Entry):
     gpu_hours: Annotated[float, Field(gt=0)]
     """Expected V100 hours at the paper tier."""
 
-    @model_validator(mode="after")
-    def _branches(self) -> Training:
-        if self.model == "dual" and self.quality is None:
-            raise ValueError("the dual-assignment head needs 'quality': hungarian or poto")
-        if self.model != "dual" and (self.quality or self.o2m or self.max_filter or not self.share_towers):
-            keys = "'quality', 'o2m', 'max_filter' and 'share_towers'"
-            raise ValueError(f"{keys} belong to the dual-assignment head, not to {self.model}")
-        if not self.share_towers and self.o2m is None:
-            raise ValueError("'share_towers: false' needs a second branch; name it by 'o2m'")
-        return self
+    @field_validator("options", mode="before")
+    @classmethod
+    def _of_the_models_family(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, dict):
+            return value
+        from date.families import models
+
+        return models()[info.data["model"]].Options.model_validate(value)
 
     @property
-    def branches(self) -> set[str]:
-        """The branches that its checkpoints can be judged by."""
-        if self.model in ("retinanet", "fcos"):
-            return {"head"}
-        return {"o2o", "o2m"} if self.o2m else {"o2o"}
+    def network(self) -> Family:
+        """The training's network, as one of its family."""
+        from date.families import network
+
+        return network(self.model, self.options)
 
     @property
-    def default_weights(self) -> bool:
-        """Whether the branches weigh what they do in the paper's main results (DATE sec. 4.1)."""
-        return self.o2m is not None and (self.lambda_o2o, self.lambda_o2m) == (1, {"fcos": 1, "retinanet": 2}[self.o2m])
+    def branches(self) -> dict[str, Branch]:
+        """The branches that its checkpoints can be judged by, by name."""
+        return self.network.branches
 
     @property
     def init_file(self) -> Path | None:
@@ -85,14 +86,14 @@ class Training(Entry):
     @property
     def weights(self) -> str:
         """Which pretrained backbone of a tier the training uses."""
-        return f"{self.backbone}_msra" if self.model == "defcn" else self.backbone
+        return self.network.pretrained(self.backbone)
 
 
 class Variant(Entry):
     """One way of judging a checkpoint."""
 
-    branch: Literal["o2o", "o2m", "head"]
-    """The branch that is kept; ``head`` for the single head of RetinaNet and FCOS."""
+    branch: str
+    """The branch that is kept, as the network's family names it: ``o2o`` or ``o2m``, ``head`` of a single head."""
     nms: Annotated[float, Field(gt=0, lt=1)] | None = None
     """IoU of class-wise NMS; null for none."""
     score_thr: Annotated[float, Field(ge=0, lt=1)] | None = None

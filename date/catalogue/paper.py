@@ -125,6 +125,8 @@ class Row(Entry):
     """The evaluation of annotations that the row shows."""
     setting: dict[str, str | int | float | bool] = Field(default_factory=dict)
     """Columns that describe the row, e.g. epoch and NMS."""
+    default: bool = False
+    """Whether the table marks the row; see ``mark_defaults``."""
     paper: dict[str, float]
     """The paper's numbers by column."""
     bracket: Bracket | None = None
@@ -155,8 +157,8 @@ class Table(Entry):
     """Columns of numbers, in the paper's order."""
     near_best: float | None = None
     """Underlines the APs that are below their group's best by this much or less."""
-    mark_defaults: bool = False
-    """Marks the rows trained with the loss weights of the paper's main results."""
+    mark_defaults: str | None = None
+    """What the rows with ``default: true`` have in common, for a note that names them."""
     groups: list[list[Row]]
     """Rows between the paper's rules; the best number of each column is bold within its group."""
 
@@ -218,6 +220,10 @@ class TradeOff(Entry):
     """The other one's."""
     across_label: str
     up_label: str
+    setting: str
+    """What names a point: a format of the options of its training, e.g. ``{lambda_o2o:g}/{lambda_o2m:g}``."""
+    setting_label: str
+    """What that is called."""
     grids: Annotated[list[WeightGrid], Field(min_length=1)]
 
     @property

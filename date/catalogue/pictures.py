@@ -18,8 +18,8 @@ class View(Entry):
     shows: Literal["objects", "positives", "before_nms", "after_nms"]
     """The annotated objects; the points that a branch's loss calls positive; or a branch's boxes."""
     training: str | None = None
-    branch: Literal["o2o", "o2m", "head"] | None = None
-    """``head``: the single head of RetinaNet and FCOS."""
+    branch: str | None = None
+    """As the network's family names it."""
     score: Score | None = None
     """Boxes from this score on are drawn."""
 

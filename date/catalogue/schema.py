@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,11 @@ from pydantic import BaseModel
 
 from date.catalogue.claims import Claim
 from date.catalogue.entries import Entry
+from date.catalogue.fragments import fragment_names
 from date.catalogue.models import Dataset, Tier, Training, Variant
 from date.catalogue.paper import AnnotationEvaluation, Figure, Statement, Table
 from date.catalogue.pictures import Pictures, Sheet
-from date.catalogue.publication import Paper
+from date.catalogue.publication import Paper, load_paper
 from date.files import replace_text
 
 FOLDER = "schema"
@@ -38,7 +38,7 @@ def schemas() -> dict[str, dict[str, Any]]:
     found = {
         "config": _of(Settings),
         "paper": _of(Paper),
-        "trainings": _by_name(Training, optional=("backbone", "data")),
+        "trainings": _trainings(),
         "evaluations": {"type": "object", "properties": evaluations, "required": list(evaluations)},
         "claims": _by_name(Claim),
         "text": _by_name(Statement),
@@ -69,10 +69,29 @@ def _of(model: type[BaseModel]) -> dict[str, Any]:
     return schema
 
 
-def _by_name(model: type[Entry], optional: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the schema of a mapping from names to entries, of which some keys may be left out."""
-    schema = _of(model)
-    schema["required"] = [key for key in schema["required"] if key not in optional]
+def _by_name(model: type[Entry]) -> dict[str, Any]:
+    """Return the schema of a mapping from names to entries."""
+    return {"type": "object", "additionalProperties": _of(model)}
+
+
+def _trainings() -> dict[str, Any]:
+    """Return the schema of ``trainings.yaml``: what the experiments have is offered, and each model's own options."""
+    from date.families import models
+
+    schema, paper, families = _of(Training), load_paper(), models()
+    keys = schema["properties"]
+    for key, valid in (("model", families), ("data", paper.parts), ("schedule", fragment_names("schedules"))):
+        keys[key]["enum"] = sorted(valid)
+    keys["options"] = {"type": "object", "description": "What the model leaves to its trainings."}
+    schema["required"] = [
+        key for key in schema["required"] if key not in ("options", *type(paper.defaults).model_fields)
+    ]
+    schema["allOf"] = []
+    for family in dict.fromkeys(families.values()):
+        named = {"properties": {"model": {"enum": [name for name, kind in families.items() if kind is family]}}}
+        options = {"properties": {"options": family.Options.model_json_schema()}}
+        needed = {"required": ["options"]} if options["properties"]["options"].get("required") else {}
+        schema["allOf"].append({"if": named | {"required": ["model"]}, "then": options | needed})
     return {"type": "object", "additionalProperties": schema}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from date.catalogue.publication import load_paper
 from date.doctor import Finding
 from date.files import replace_text, sync_folder
 from date.identity.config import resolve
@@ -166,10 +168,11 @@ def largest(tier: Tier, trainings: list[Training]) -> int:
     import date.models  # noqa: F401 - registers the heads
 
     init_default_scope("mmdet")
-    kinds = {(t.backbone, t.model, t.o2m, t.share_towers, t.max_filter): t for t in trainings}
-    deepest = max(kind[0] == "r101" for kind in kinds)
+    kinds = {(t.backbone, t.model, *t.network.cost): t for t in trainings}
+    stated = {backbone: load_paper().parameters.get(backbone, math.inf) for backbone, *_ in kinds}
+    deepest = max(stated.values())  # those of which the paper states no size are built, too
     counts = []
-    for training in [t for kind, t in kinds.items() if (kind[0] == "r101") == deepest]:
+    for training in [t for (backbone, *_), t in kinds.items() if stated[backbone] == deepest]:
         with torch.device("meta"):
             network = MODELS.build(Config(resolve(training, tier, 0, None)).model)
         counts.append(sum(parameter.numel() for parameter in network.parameters()))

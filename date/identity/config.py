@@ -8,31 +8,17 @@ second.
 from __future__ import annotations
 
 import copy
-import functools
-import runpy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from date.catalogue import Tier, Training, load_dataset, shown
-from date.catalogue.folders import folders
+from date.catalogue import Tier, Training, load_dataset
+from date.catalogue.fragments import fragment, merge, schedule_fragment
 from date.catalogue.publication import load_paper
 from date.catalogue.settings import dataset_name
 from date.datasets.files import NAMES_ONLY, data_files, weights_file
 from date.errors import UserError
-
-
-@functools.cache
-def _fragment(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        names = ", ".join(sorted(p.stem for p in path.parent.glob("*.py")))
-        raise UserError(f"there is no {shown(path)}; its folder has {names}.")
-    return {k: v for k, v in runpy.run_path(str(path)).items() if not k.startswith("_")}
-
-
-def fragment(relative: str) -> dict[str, Any]:
-    """Return the variables of a config fragment of the experiments, e.g. ``models/fcos.py``, as a copy."""
-    return copy.deepcopy(_fragment(folders()[0] / relative))
+from date.families import Facts
 
 
 def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dict[str, Any]:
@@ -47,11 +33,12 @@ def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dic
     """
     dataset = load_dataset(dataset_name(training, tier))
     files = NAMES_ONLY if root is None else data_files(dataset, root)
-    schedule = _schedule(training.schedule)
+    schedule = schedule_fragment(training.schedule)
     base = fragment("schedules/base.py")
 
     train_cfg, decay = _duration(schedule, training.data, tier)
-    warmup = base["warmup"] | dict(end=_warmup(schedule_steps(train_cfg, training.data, tier), tier))
+    steps = schedule_steps(train_cfg, training.data, tier)
+    warmup = base["warmup"] | dict(end=_warmup(steps, tier))
 
     def loader(split_annotations: Path, split_images: Path, pipeline: list[dict], train: bool) -> dict[str, Any]:
         source = dict(
@@ -84,7 +71,7 @@ def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dic
     return dict(
         default_scope="mmdet",
         custom_imports=dict(imports=["date.models", "date.training.components"], allow_failed_imports=False),
-        model=_model(training, tier, len(dataset.classes), root),
+        model=_model(training, tier, len(dataset.classes), steps, root),
         train_dataloader=loader(files.train_annotations, files.train_images, schedule["train_pipeline"], train=True),
         val_dataloader=val_loader,
         test_dataloader=copy.deepcopy(val_loader),
@@ -103,20 +90,15 @@ def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dic
 
 def optimisation(training: Training, tier: Tier) -> dict[str, Any]:
     """Return the optimiser, clipping and per-parameter rates of a training as MMEngine's ``optim_wrapper``."""
-    wrapper = _schedule(training.schedule).get("optim_wrapper") or fragment("schedules/base.py")["optim_wrapper"]
+    wrapper = (
+        schedule_fragment(training.schedule).get("optim_wrapper") or fragment("schedules/base.py")["optim_wrapper"]
+    )
     sgd = wrapper["optimizer"]["type"] == "SGD"  # its rate goes with the batch: arXiv 1706.02677, sec. 2.1
     recipe = load_paper().recipe
     wrapper["optimizer"]["lr"] *= tier.batch_size / recipe.batch_size if sgd else tier.lr / recipe.lr
     if custom_keys := wrapper["paramwise_cfg"].get("custom_keys"):
         custom_keys["backbone"]["lr_mult"] = tier.backbone_lr_mult
     return wrapper
-
-
-def _schedule(name: str) -> dict[str, Any]:
-    """Return a schedule's variables over those of the schedule that it names as its ``base``."""
-    schedule = fragment(f"schedules/{name}.py")
-    base = schedule.pop("base", None)
-    return schedule if base is None else _schedule(base) | schedule
 
 
 def _duration(schedule: dict[str, Any], part: str, tier: Tier) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -149,15 +131,10 @@ def _warmup(steps: int, tier: Tier) -> int:
     return min(tier.warmup_iters, max(1, round(tier.warmup_max_share * steps)))
 
 
-def _model(training: Training, tier: Tier, num_classes: int, root: Path | None) -> dict[str, Any]:
-    model = fragment("models/detector.py")["model"]
-    head = fragment(f"models/{training.model}.py")
-    merge(model, head.pop("model"))
-    bbox_head = model["bbox_head"]
-    if training.model == "dual":
-        bbox_head["branches"] = _branches(training, head)
-        bbox_head["share_towers"] = training.share_towers
-
+def _model(training: Training, tier: Tier, classes: int, steps: int, root: Path | None) -> dict[str, Any]:
+    groups = tier.channels // load_paper().recipe.channels_per_group
+    facts = Facts(classes, training.data, tier.channels, tier.levels, tier.object_scale, groups, steps, tier.batch_size)
+    model = training.network.config(facts, fragment("models/detector.py")["model"])
     if training.backbone not in tier.backbones:
         raise UserError(
             f"tier {tier.name!r} has no backbone in the part of {training.backbone!r}, which {training.name} needs; "
@@ -170,71 +147,12 @@ def _model(training: Training, tier: Tier, num_classes: int, root: Path | None) 
         model["backbone"]["init_cfg"] = dict(type="Pretrained", checkpoint=source)
     if "stage_channels" in model["backbone"]:
         model["neck"]["in_channels"] = model["backbone"].pop("stage_channels")
-    model["neck"].update(out_channels=tier.channels, num_outs=tier.levels)
-    bbox_head.update(num_classes=num_classes, in_channels=tier.channels, feat_channels=tier.channels)
-    _set_groups(bbox_head, tier.channels // load_paper().recipe.channels_per_group)
     model["data_preprocessor"]["pad_size_divisor"] = tier.pad_divisor
     if tier.normalise == "unit":
         model["data_preprocessor"].update(mean=[127.5] * 3, std=[127.5] * 3)
     elif tier.normalise == "efficientnet_lite":
         model["data_preprocessor"].update(mean=[127.0] * 3, std=[128.0] * 3, bgr_to_rgb=True)
-    scale_levels(bbox_head, tier.levels, tier.object_scale)
     return model
-
-
-def _branches(training: Training, fragments: dict[str, Any]) -> list[dict[str, Any]]:
-    assert training.quality is not None
-    o2o = fragments["o2o"] | dict(quality=fragments["qualities"][training.quality], loss_weight=training.lambda_o2o)
-    if training.max_filter:
-        o2o["max_filter"] = fragments["max_filter"]
-    beside = fragments["test_cfg_beside"].get(training.o2m, o2o["test_cfg"])
-    o2o["test_cfg"] = fragments["test_cfg_by_part"].get(training.data, beside)
-    if training.o2m is None:
-        return [o2o]
-    return [o2o, fragments["o2m"][training.o2m] | dict(loss_weight=training.lambda_o2m)]
-
-
-def _set_groups(config: Any, groups: int) -> None:
-    """Set the groups of every GroupNorm in a head's config, in place."""
-    if isinstance(config, list):
-        for item in config:
-            _set_groups(item, groups)
-    elif isinstance(config, dict):
-        if config.get("type") == "GN":
-            config["num_groups"] = groups
-        for value in config.values():
-            _set_groups(value, groups)
-
-
-def merge(base: dict[str, Any], override: dict[str, Any]) -> None:
-    """Merge a dict into another in place, key by key; ``_delete_=True`` replaces instead, as in MMEngine."""
-    for key, value in override.items():
-        if isinstance(value, dict) and isinstance(base.get(key), dict) and not value.get("_delete_"):
-            merge(base[key], value)
-        else:
-            base[key] = {k: v for k, v in value.items() if k != "_delete_"} if isinstance(value, dict) else value
-
-
-def scale_levels(head: dict[str, Any], levels: int, object_scale: float) -> None:
-    """Keep the first levels of a head and scale FCOS's regression ranges and RetinaNet's anchors, in place.
-
-    The last range always ends at infinity, so that no object is too large for every level.
-    """
-    for key, value in head.items():
-        if key == "strides":
-            head[key] = list(value[:levels])
-        elif key == "regress_ranges":
-            kept = [[low if low < 0 else low * object_scale, high * object_scale] for low, high in value[:levels]]
-            kept[-1][1] = 1e8
-            head[key] = kept
-        elif key == "octave_base_scale":
-            head[key] = value * object_scale
-        elif isinstance(value, dict):
-            scale_levels(value, levels, object_scale)
-        elif isinstance(value, list):
-            for item in value:
-                if isinstance(item, dict):
-                    scale_levels(item, levels, object_scale)
 
 
 def scale_pixels(pipeline: list[dict[str, Any]], factor: float) -> list[dict[str, Any]]:

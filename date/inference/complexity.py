@@ -25,8 +25,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import date.models  # noqa: F401  registers the head and its branches
 from date.catalogue import METRICS, Catalogue, Statement, Table, Training, load, load_tier
 from date.catalogue import Row as TableRow
+from date.catalogue.fragments import merge
 from date.catalogue.publication import load_paper
-from date.identity.config import merge, resolve
+from date.families import FAMILIES
+from date.identity.config import resolve
 
 INPUT_SHAPE = (3, 800, 1280)
 """Channels, height and width of the image, the default of MMDetection 2's ``get_flops``."""
@@ -75,13 +77,8 @@ def component(name: str) -> str:
     part, *rest = name.split(".")
     if part != "bbox_head":
         return part
-    if rest[0] in ("cls_convs", "reg_convs"):
-        return "towers"
-    if rest[0] in ("branch_cls_convs", "branch_reg_convs"):
-        return "o2m towers"
-    if rest[0] == "predictors":
-        return ("o2o predictors", "o2m predictors")[int(rest[1])]
-    return "scales" if rest[0] == "scales" else "predictors"
+    named = (family.component(*rest) for family in reversed(FAMILIES.values()))
+    return next((found for found in named if found is not None), "predictors")
 
 
 def module_cost(module: nn.Module, module_input: Tensor, output: Tensor) -> tuple[int, int]:
@@ -177,12 +174,13 @@ def networks() -> list[Network]:
             assert row.network is not None
             training = catalogue.training(row.network)
             model = paper_model(training)
-            if phase == "infer" and training.o2m is not None:
-                model = without_o2m(model)
+            network = training.network
+            if phase == "infer":
+                model = network.deployed(model)
             key = json.dumps(model, sort_keys=True)
             known = found.get(key) or Network(
-                label=load_paper().label(row.label) + ("" if training.share_towers else ", own towers"),
-                phase=phase if training.o2m is not None else "both",
+                label=", ".join(filter(None, [load_paper().label(row.label), network.label])),
+                phase=phase if network.only_trained else "both",
                 trainings=(),
                 tables=(),
                 model=model,
@@ -230,13 +228,6 @@ def paper_model(training: Training, **changes: Any) -> dict[str, Any]:
     """Return the config of a training's detector at the paper's size, with keys merged into it."""
     model: dict[str, Any] = resolve(training, load_tier(load_paper().reference_tier), seed=0, root=None)["model"]
     merge(model, changes)
-    return model
-
-
-def without_o2m(model: dict[str, Any]) -> dict[str, Any]:
-    """Return the config of a dual-assignment detector with its first branch only."""
-    model = copy.deepcopy(model)
-    del model["bbox_head"]["branches"][1:]
     return model
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ from date.evaluation.coco import DETECTION_COLUMNS
 from date.evaluation.ground_truth import read_ground_truth
 from date.evaluation.resamples import resamples_head, stored_resamples
 from date.evaluation.score import protocol_metrics
+from date.families import family_of
 from date.files import file_digest, replace_bytes, replace_text
 from date.identity.config import resolve
 from date.inference.pictures import PICTURES_SCHEMA, Photographer
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 EVALUATION_SCHEMA = 3
 """2 had no ``resamples``, neither of the record nor of its variants; such evaluations are still read."""
-BRANCHES = ("o2o", "o2m")
-"""Of the dual-assignment head, in its order."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,8 @@ class Selection:
     """Detections of an image, the best ones."""
 
 
+ONE_TO_ONE = "o2o"
+"""Name of the branch."""
 SIDES = ("left", "top", "right", "bottom")
 
 
@@ -66,8 +66,10 @@ class ZeroSides:
     def __init__(self) -> None:
         self.points, self.zeros = 0, np.zeros(len(SIDES), dtype=np.int64)
 
-    def look(self, output: BranchOutput) -> None:
-        """Count what the branch predicts for some images, at all points of the padded batch."""
+    def look(self, branch: str, output: BranchOutput) -> None:
+        """Count what the one-to-one branch predicts for some images, at all points of the padded batch."""
+        if branch != ONE_TO_ONE:
+            return
         self.points += output.reg.shape[0] * output.reg.shape[2]
         self.zeros += (output.reg == 0).sum(dim=(0, 2)).cpu().numpy()
 
@@ -234,10 +236,7 @@ def _batches(loader: Any, name: str, patience: float) -> Iterator[Any]:
 
 def _selection(head: Any, variant: Variant) -> Selection:
     """Return a variant's settings, the network's own where it has none."""
-    from date.models.head import DualAssignmentHead
-
-    dual = isinstance(head, DualAssignmentHead)
-    own = head.branch(BRANCHES.index(variant.branch)).test_cfg if dual else head.test_cfg
+    own = family_of(head).test_cfg(head, variant.branch)
     return Selection(
         branch=variant.branch,
         score_thr=own["score_thr"] if variant.score_thr is None else variant.score_thr,
@@ -256,7 +255,9 @@ def batch_detections(
 
     data = model.data_preprocessor(batch, training=False)
     samples = data["data_samples"]
-    found = _candidates(model.bbox_head, model.extract_feat(data["inputs"]), samples, selections, sides)
+    wanted = sorted({(chosen.branch, chosen.score_thr) for chosen in selections.values()})
+    look = (lambda branch, output: None) if sides is None else sides.look
+    found = family_of(model.bbox_head).candidates(model, data["inputs"], samples, wanted, look)
     rows: dict[str, list[NDArray[np.float64]]] = {name: [] for name in selections}
     for name, chosen in selections.items():
         for candidates, sample in zip(found[chosen.branch, chosen.score_thr], samples, strict=True):
@@ -266,34 +267,6 @@ def batch_detections(
             boxes, scores, labels = (t[keep].cpu().numpy() for t in (bboxes, candidates.scores, candidates.labels))
             rows[name].append(detection_rows(sample.metainfo["img_id"], boxes, scores, labels, ids))
     return rows
-
-
-def _candidates(
-    head: Any, feats: Sequence[Any], samples: Sequence[Any], selections: dict[str, Selection], sides: ZeroSides | None
-) -> dict[tuple[str, float], Any]:
-    """Return the candidates per image by branch and threshold; the head runs once, the selection for each threshold."""
-    from date.models.head import DualAssignmentHead
-
-    wanted = sorted({(chosen.branch, chosen.score_thr) for chosen in selections.values()})
-    if isinstance(head, DualAssignmentHead):
-        shapes = [tuple(sample.metainfo["img_shape"][:2]) for sample in samples]
-        outputs = head(feats, sorted({BRANCHES.index(branch) for branch, _ in wanted}))
-        indices = {branch: BRANCHES.index(branch) for branch, _ in wanted}
-        if sides is not None and "o2o" in indices:
-            sides.look(outputs[indices["o2o"]])
-        return {
-            (branch, threshold): head.branch(indices[branch]).candidates(outputs[indices[branch]], shapes, threshold)
-            for branch, threshold in wanted
-        }
-    metas = [sample.metainfo for sample in samples]
-    maps = head(feats)
-
-    def select(threshold: float) -> Any:
-        cfg = copy.deepcopy(head.test_cfg)
-        cfg["score_thr"] = threshold
-        return head.predict_by_feat(*maps, batch_img_metas=metas, cfg=cfg, rescale=False, with_nms=False)
-
-    return {(branch, threshold): select(threshold) for branch, threshold in wanted}
 
 
 IDENTITY = ("training", "tier", "seed", "run_digest", "weights_sha256", "data_digest", "annotations_sha256")

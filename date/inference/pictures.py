@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +19,10 @@ from date.catalogue import Choice
 from date.datasets.decoding import ImageError, decode
 from date.errors import UserError
 from date.evaluation.nms_recall import overlapping_pairs
+from date.families import family_of
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from date.models.branches import Branch, BranchOutput
 
 PICTURES_SCHEMA = 1
 LONG_SIDE, JPEG_QUALITY = 640, 88
@@ -175,37 +173,24 @@ def branch_pictures(
         ``boxes``, rows of `BOX_COLUMNS`, best first, and ``points``, rows of `POINT_COLUMNS`; both in pixels of the
         image as annotated. A branch that has no NMS of its own gives the boxes that it detects, at most as many.
     """
-    from date.models.head import DualAssignmentHead, final_selection
+    from date.models.head import final_selection
 
-    if isinstance(head, DualAssignmentHead):
-        outputs = head(feats)
-        shapes = [tuple(sample.img_shape[:2]) for sample in samples]
-        names = [head.branch_name(i) for i in outputs]
-        candidates = {n: head.branch(i).candidates(o, shapes) for n, (i, o) in zip(names, outputs.items(), strict=True)}
-        configs = {name: head.branch(i).test_cfg for name, i in zip(names, outputs, strict=True)}
-    else:
-        maps = head(feats)
-        metas = [sample.metainfo for sample in samples]
-        candidates = {"head": head.predict_by_feat(*maps, batch_img_metas=metas, rescale=False, with_nms=False)}
-        configs = {"head": head.test_cfg}
+    views = family_of(head).views(head, feats, samples)
     result = []
     for image, sample in enumerate(samples):
         scale = feats[0].new_tensor(sample.scale_factor).repeat(2)
         branches = {}
-        for index, (name, per_image) in enumerate(candidates.items()):
-            found, most = per_image[image], configs[name]["max_per_img"]
+        for name, view in views.items():
+            found, most = view.candidates[image], view.test_cfg["max_per_img"]
             bboxes, scores, labels = found.bboxes / scale, found.scores, found.labels
-            limit = most if configs[name].get("nms") is None else len(scores)
+            limit = most if view.test_cfg.get("nms") is None else len(scores)
             order = final_selection(bboxes, scores, labels, None, limit)
             bboxes, scores, labels = bboxes[order], scores[order], labels[order]
             left = scores.new_zeros(len(scores))
             left[final_selection(bboxes, scores, labels, nms, most)] = 1
             points = scores.new_zeros((0, len(POINT_COLUMNS)))
-            if "gt_instances" in sample and len(sample.gt_instances):
-                if name == "head":
-                    centers, strides, objects = single_head_positives(head, maps, sample)
-                else:
-                    centers, strides, objects = positives(head.branch(index), _of_image(outputs[index], image), sample)
+            if view.positives is not None and "gt_instances" in sample and len(sample.gt_instances):
+                centers, strides, objects = view.positives(image, sample)
                 points = _columns(centers / scale[:2], strides, objects)
             branches[name] = {"boxes": _columns(bboxes, scores, labels, left), "points": points}
         result.append({n: {k: v.double().cpu().numpy() for k, v in b.items()} for n, b in branches.items()})
@@ -216,91 +201,3 @@ def _columns(first: Tensor, *others: Tensor) -> Tensor:
     import torch
 
     return torch.cat([first.double(), *(column.double()[:, None] for column in others)], dim=1)
-
-
-def _of_image(output: BranchOutput, image: int) -> BranchOutput:
-    """Return a branch's output for one image of the batch."""
-    extra = None if output.extra is None else output.extra[image : image + 1]
-    return replace(output, cls=output.cls[image : image + 1], reg=output.reg[image : image + 1], extra=extra)
-
-
-def positives(branch: Branch, output: BranchOutput, sample: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Return which points a branch's loss calls positive on an image, by the branch's own assignment.
-
-    Args:
-        branch: of the dual-assignment head.
-        output: of the branch, for this image alone.
-        sample: MMDetection's, with ``gt_instances`` in pixels of the network's input.
-
-    Returns:
-        Centres (K, 2) in pixels of the network's input, strides (K,) and indices of the objects (K,). An anchor is
-        where its centre is.
-    """
-    import torch
-
-    from date.models.assigners import assign_fcos
-    from date.models.branches import FCOSBranch, OneToOneBranch, RetinaBranch
-    from date.models.head import objects_of
-
-    objects = objects_of(sample)
-    if isinstance(branch, RetinaBranch):
-        anchors = branch.anchors(output)
-        labels, index = branch.assign(output, anchors, objects)
-        chosen = ((labels >= 0) & (labels < branch.num_classes)).nonzero(as_tuple=True)[0]
-        strides = torch.cat(
-            [anchors.new_full((n,), s) for n, s in zip(output.level_sizes, branch.strides, strict=True)]
-        )
-        return _anchor_centers(anchors[chosen]), strides[chosen], index[chosen]
-    points = branch.points(output)
-    if isinstance(branch, OneToOneBranch):
-        (matched,) = branch.match(output, [objects])
-        index = (matched >= 0).nonzero(as_tuple=True)[0]
-        return points.centers[matched[index]], points.strides[matched[index]], index
-    assert isinstance(branch, FCOSBranch)
-    pairs = zip(branch.regress_ranges, output.level_sizes, strict=True)
-    ranges = torch.cat([points.centers.new_tensor(pair).expand(size, 2) for pair, size in pairs])
-    labels, ltrb = assign_fcos(points, ranges, objects, branch.num_classes)
-    chosen = (labels < branch.num_classes).nonzero(as_tuple=True)[0]
-    centers = points.centers[chosen]
-    targets = torch.cat([centers - ltrb[chosen, :2], centers + ltrb[chosen, 2:]], dim=-1)
-    return centers, points.strides[chosen], _nearest(targets, objects.bboxes)
-
-
-def single_head_positives(head: Any, maps: Sequence[Sequence[Tensor]], sample: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the same of MMDetection's RetinaNet or FCOS head, by the targets that its own loss computes.
-
-    Args:
-        head: MMDetection's.
-        maps: its outputs, lists of maps by level.
-        sample: see `positives`.
-    """
-    import torch
-    from mmdet.models.dense_heads import AnchorHead
-
-    sizes = [level.shape[-2:] for level in maps[0]]
-    like = maps[1][0]
-    if isinstance(head, AnchorHead):
-        anchors, flags = head.get_anchors(sizes, [sample.metainfo], device=like.device)
-        priors = anchors[0]
-        labels, _, targets, *_ = head.get_targets(anchors, flags, [sample.gt_instances], [sample.metainfo])
-        labels, targets = [level[0] for level in labels], [level[0] for level in targets]
-    else:
-        priors = head.prior_generator.grid_priors(sizes, dtype=like.dtype, device=like.device)
-        labels, targets = head.get_targets(priors, [sample.gt_instances])
-    # RetinaNet's strides are pairs.
-    steps = [stride[0] for stride in head.prior_generator.strides]
-    strides = torch.cat([like.new_full((len(level),), step) for level, step in zip(labels, steps, strict=True)])
-    every, label = torch.cat(list(priors)), torch.cat(list(labels))
-    chosen = ((label >= 0) & (label < head.num_classes)).nonzero(as_tuple=True)[0]
-    boxes = head.bbox_coder.decode(every[chosen], torch.cat(list(targets))[chosen])
-    centers = _anchor_centers(every[chosen]) if isinstance(head, AnchorHead) else every[chosen]
-    return centers, strides[chosen], _nearest(boxes, sample.gt_instances.bboxes)
-
-
-def _anchor_centers(anchors: Tensor) -> Tensor:
-    return (anchors[:, :2] + anchors[:, 2:]) / 2
-
-
-def _nearest(targets: Tensor, bboxes: Tensor) -> Tensor:
-    """Return the object that each regression target is, up to rounding: (K,) indices into the (G, 4) boxes."""
-    return (targets[:, None] - bboxes.to(targets.dtype)).abs().amax(-1).argmin(-1)

@@ -158,7 +158,8 @@ COMPARISONS: dict[type[ast.cmpop], Callable[[Fraction, Fraction], bool]] = {
 
 def _field(entry: Any, name: str) -> float:
     fields: dict[str, Any] = {}
-    for key, value in entry.model_dump().items():
+    content = entry.model_dump()
+    for key, value in (content | content.pop("options", {})).items():
         fields |= {f"{key}.{part}": v for part, v in value.items()} if isinstance(value, dict) else {key: value}
     numeric = {key: value for key, value in fields.items() if isinstance(value, int | float)}
     if name not in numeric:

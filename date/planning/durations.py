@@ -71,7 +71,7 @@ class Length:
 def kind(training: Training) -> tuple[Any, ...]:
     """Return what decides the cost of a training's step."""
     return (
-        training.model, training.o2m, training.max_filter, training.share_towers, training.backbone, training.data
+        training.model, *training.network.cost, training.backbone, training.data
     )  # fmt: skip
 
 

@@ -223,11 +223,12 @@ def _draw_view(axes: Axes, image: dict[str, Any], view: View, catalogue: Catalog
         _draw_boxes(axes, objects, LIGHT, SHADE)
         return total
     assert view.branch is not None and view.training is not None
-    color = ONE_TO_ONE if view.branch == "o2o" else ONE_TO_MANY
+    one_to_one = catalogue.training(view.training).branches[view.branch].one_to_one
+    color = ONE_TO_ONE if one_to_one else ONE_TO_MANY
     branch = image["branches"][view.branch]
     if view.shows == "positives":
         _draw_boxes(axes, objects, LIGHT, SHADE)
-        _draw_points(axes, branch["positives"], objects, color, view.branch == "o2o")
+        _draw_points(axes, branch["positives"], objects, color, one_to_one)
         anchors = _has_anchors(catalogue.training(view.training), view.branch)
         return f"{_counted(branch['positives'], anchors)} for {total}"
     boxes = [box for box in branch["boxes"] if box[4] >= (view.score or 0)]
@@ -265,7 +266,7 @@ def _places(points: Sequence[Sequence[float]]) -> list[tuple[float, float, float
 
 
 def _has_anchors(training: Training, branch: str) -> bool:
-    return training.model == "retinanet" or (branch == "o2m" and training.o2m == "retinanet")
+    return training.network.has_anchors(branch)
 
 
 def _counted(points: Sequence[Sequence[float]], anchors: bool) -> str:

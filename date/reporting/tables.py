@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from date.catalogue import COCO_AREA_THRESHOLDS, METRICS, Catalogue, Metric, Row, Table, Tier, Training
+from date.catalogue import COCO_AREA_THRESHOLDS, METRICS, Catalogue, Metric, Row, Table, Tier
 from date.catalogue.publication import load_paper
 from date.reporting.scores import MISSING, Sample, Scores, number, signed
 from date.reporting.verdicts import DIFFERS, REPRODUCED, UNRESOLVED, WITHIN_NOISE, NumberVerdict, number_verdict
@@ -187,7 +187,7 @@ def _fill_group(
     lines = []
     for row, cell in zip(group, cells, strict=True):
         basis = catalogue.basis(row)
-        default = table.mark_defaults and isinstance(basis, Training) and basis.default_weights
+        default = table.mark_defaults is not None and row.default
         seeds = scores.seeds(row.evaluation) if row.evaluation else ()
         lines.append(Line(row, seeds, cell, basis.source, basis.why, default))
     return lines
@@ -246,11 +246,11 @@ def _notes(filled: FilledTable, scores: Scores, catalogue: Catalogue) -> list[st
         notes.append("Bold is decided at the paper's digits, among the paper's numbers and among ours.")
     if table.near_best is not None:
         notes.append(f"Underlined: APs within {table.near_best:g} of the best of their group.")
-    if table.mark_defaults:
+    if table.mark_defaults is not None:
         defaults = (
             f"{line.row.label} {'/'.join(line.settings(table.settings))}" for line in filled.lines if line.default
         )
-        notes.append(f"With the loss weights of the main results: {', '.join(defaults)}.")
+        notes.append(f"{table.mark_defaults}: {', '.join(defaults)}.")
     notes += _import_notes(table, scores)
     notes += scores.dead_sides({catalogue.evaluation(name).training for name in table.evaluations})
     if {"APs", "APm", "APl"} & set(table.metrics):

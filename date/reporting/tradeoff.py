@@ -121,7 +121,7 @@ def _drawing(figure: Figure, catalogue: Catalogue, scores: Scores) -> TradeOffDr
                     grid.label,
                     look,
                     name,
-                    f"{training.lambda_o2o:g}/{training.lambda_o2m:g}",
+                    trade_off.setting.format_map(training.options.model_dump()),
                     Sample({seed: across.values[seed] for seed in both}),
                     Sample({seed: up.values[seed] for seed in both}),
                     (_printed(catalogue, names[0]), _printed(catalogue, names[1])),
@@ -139,7 +139,7 @@ def _printed(catalogue: Catalogue, evaluation: str) -> float | None:
 def values(drawing: TradeOffDrawing) -> tuple[list[str], list[list[str]]]:
     """Return the header and the lines of the table of all settings; what is missing is an em dash."""
     across, up = drawing.trade_off.across, drawing.trade_off.up
-    header = ["Setting", "\u03bb o2o/o2m", "seeds"]
+    header = ["Setting", drawing.trade_off.setting_label, "seeds"]
     header += [f"{variant}, {whose}" for variant in (up, across) for whose in ("paper", "ours")] + ["front"]
     front = {setting.training for setting in drawing.front}
     lines = [

@@ -1,4 +1,6 @@
 # DeFCN, as its official code has it: one branch with POTO, 3D max filtering and the auxiliary one-to-many loss, no L1.
+family = "one_to_one"
+pretrained = "msra"  # of a tier's weights, those of the backbone with this ending
 model = dict(
     data_preprocessor=dict(mean=[103.53, 116.28, 123.675]),  # of the MSRA ResNet-50 that DeFCN starts from
     bbox_head=dict(

@@ -1,4 +1,5 @@
 # The dual-assignment head. A training takes `o2o` with one of the qualities, and one of the `o2m` branches or none.
+family = "dual"
 model = dict(
     bbox_head=dict(
         type="DualAssignmentHead",

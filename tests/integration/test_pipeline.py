@@ -270,7 +270,7 @@ def test_only_what_matters_makes_trainings_run_again(finished: Path) -> None:
     for before, now in changed:
         assert before.split()[2] == now.split()[2] == "date/models/assigners.py" and before != now
     lambdas = spoiled(
-        "experiments/trainings.yaml", "  o2m: fcos\n  schedule: 12e", "  o2m: fcos\n  lambda_o2m: 2\n  schedule: 12e"
+        "experiments/trainings.yaml", "o2m: fcos}\n  schedule: 12e", "o2m: fcos, lambda_o2m: 2}\n  schedule: 12e"
     )
     assert lambdas["train"] == 1
     assert re.search(r"before: 'model.bbox_head [0-9a-f]{8}' now: 'model.bbox_head [0-9a-f]{8}'", said)

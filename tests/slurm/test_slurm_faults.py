@@ -76,7 +76,7 @@ def story(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     for place in (undisturbed, clone):  # both, since tables tell of loss weights
         catalogue = place.folder / "experiments/trainings.yaml"
         trainings = yaml.safe_load(catalogue.read_text())
-        trainings[FAILING]["lambda_o2m"] = 1e38
+        trainings[FAILING]["options"]["lambda_o2m"] = 1e38
         catalogue.write_text(yaml.safe_dump(trainings, sort_keys=False))
     told = Story(clone, undisturbed)
     try:

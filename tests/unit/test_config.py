@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from date.catalogue import ROOT, load, load_dataset, load_tier
+from date.catalogue.fragments import fragment
 from date.datasets.files import data_files
 from date.errors import UserError
+from date.families.sizes import scale_levels
 from date.identity.code import normalised_code
-from date.identity.config import fragment, resolve, scale_levels, scale_pixels
+from date.identity.config import resolve, scale_pixels
 from date.identity.digests import config_digest, run_digest, run_name
 
 PAPER, MINI = load_tier("paper"), load_tier("mini")
@@ -114,7 +116,7 @@ def test_mini_scales_sizes_and_nothing_else() -> None:
 
 
 def test_seed_and_lambda_enter_the_config() -> None:
-    heavy = DATE_F.model_copy(update={"lambda_o2m": 4.0})
+    heavy = DATE_F.model_copy(update={"options": DATE_F.options.model_copy(update={"lambda_o2m": 4.0})})
     assert resolve(heavy, MINI, 0, None)["model"]["bbox_head"]["branches"][1]["loss_weight"] == 4.0
     assert run_digest(heavy, MINI, 0, "") != run_digest(DATE_F, MINI, 0, "") != run_digest(DATE_F, MINI, 1, "")
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.structures import InstanceData
 
-from date.identity.config import fragment
+from date.catalogue.fragments import fragment
 from date.models import DualAssignmentHead
 from date.models.assigners import ImageObjects, Points, assign_auxiliary
 from date.models.head import objects_of

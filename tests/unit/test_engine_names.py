@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from date.catalogue import ROOT, load
+from date.catalogue import ROOT, load, load_tier
 from date.catalogue.folders import folders
 from date.catalogue.publication import load_paper
 
@@ -23,8 +23,8 @@ ALLOWED = {
     ("crowdhuman", "date/catalogue/models.py"): "protocol and format of annotations, the engine's own words",
     ("coco", "date/cli/score.py"): "protocol",
     ("crowdhuman", "date/cli/score.py"): "protocol",
-    ("coco", "date/evaluation/score.py"): "protocol",
-    ("crowdhuman", "date/evaluation/score.py"): "protocol",
+    ("coco", "date/evaluation/"): "protocol",
+    ("crowdhuman", "date/evaluation/"): "protocol",
     ("coco", "date/identity/config.py"): "protocol",
     ("coco", "date/inference/evaluate.py"): "protocol",
     ("coco", "date/imports/detections.py"): "protocol",
@@ -38,8 +38,9 @@ ALLOWED = {
     ("paper", "date/reporting/tradeoff.py"): "the paper's part of a cell",
     ("paper", "date/reporting/claim_formats.py"): "a column",
     ("paper", "date/catalogue/schema.py"): "the schema of paper.yaml",
+    ("dual", "date/families/dual.py"): "name of the family",
 }
-"""Names that mean something else to the engine, by file, and what."""
+"""Names that mean something else to the engine, by file or folder, and what."""
 
 
 def names() -> dict[str, set[str]]:
@@ -54,6 +55,8 @@ def names() -> dict[str, set[str]]:
         "dataset": {path.stem for path in (folder / "datasets").glob("*.yaml")},
         "schedule": {path.stem for path in (folder / "schedules").glob("*.py")} - {"base"},
         "part": set(load_paper().parts),
+        "model": {path.stem for path in (folder / "models").glob("*.py")} - {"detector"},
+        "backbone": {name for path in (folder / "tiers").glob("*.yaml") for name in load_tier(path.stem).backbones},
     }
 
 
@@ -68,13 +71,17 @@ def strings(path: Path) -> list[tuple[int, str]]:
     return [(node.lineno, node.value) for node in constants if isinstance(node.value, str)]
 
 
+def allowed(text: str, file: str) -> bool:
+    return any(text == name and file.startswith(place) for name, place in ALLOWED)
+
+
 def relapses(paths: list[Path]) -> list[str]:
     found = []
     known = {name: kind for kind, named in names().items() for name in named}
     for path in paths:
         file = str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
         for line, text in strings(path):
-            if text in known and (text, file) not in ALLOWED:
+            if text in known and not allowed(text, file):
                 found.append(f"{file}:{line}: {known[text]} {text!r}")
     return found
 
@@ -85,10 +92,14 @@ def test_the_engine_names_nothing_of_the_paper() -> None:
 
 def test_every_exception_is_needed() -> None:
     used = {(text, str(path.relative_to(ROOT))) for path in ENGINE for _, text in strings(path)}
-    assert set(ALLOWED) <= used
+    assert [
+        (name, place) for name, place in ALLOWED if not any(name == t and f.startswith(place) for t, f in used)
+    ] == []
 
 
-@pytest.mark.parametrize("name", ["table01", "12e", "mini", "crowdhuman", "date_f-r50-coco-12e", "figure3", "bccd"])
+@pytest.mark.parametrize(
+    "name", ["table01", "12e", "mini", "crowdhuman", "date_f-r50-coco-12e", "figure3", "bccd", "retinanet", "r50"]
+)
 def test_a_relapse_is_found(tmp_path: Path, name: str) -> None:
     path = tmp_path / "relapse.py"
     path.write_text(f'"""{name} in a docstring is none."""\n\nX = {{"key": "{name}"}}\n')

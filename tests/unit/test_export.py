@@ -15,8 +15,9 @@ from torch import nn
 
 import date.models  # noqa: F401 - registers the heads
 from date.catalogue import load, load_tier
+from date.catalogue.fragments import merge
 from date.errors import UserError
-from date.identity.config import merge, resolve
+from date.identity.config import resolve
 from date.inference.export import inference_network
 
 SMOKE, PAPER = load_tier("smoke"), load_tier("paper")

@@ -26,8 +26,8 @@ def output(reg: torch.Tensor) -> BranchOutput:
 def test_points_without_a_side_are_counted_over_batches() -> None:
     sides = ZeroSides()
     assert sides.record() is None, "no network with the branch"
-    sides.look(output(torch.tensor([[[0.0, 3.0], [1.0, 1.0], [0.0, 0.0], [2.0, 2.0]]])))
-    sides.look(output(torch.tensor([[[5.0], [1.0], [0.0], [0.0]]])))
+    sides.look("o2o", output(torch.tensor([[[0.0, 3.0], [1.0, 1.0], [0.0, 0.0], [2.0, 2.0]]])))
+    sides.look("o2o", output(torch.tensor([[[5.0], [1.0], [0.0], [0.0]]])))
     assert sides.record() == {"left": 33.333, "top": 0.0, "right": 100.0, "bottom": 33.333}
 
 

@@ -15,7 +15,7 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from date.identity.config import fragment
+from date.catalogue.fragments import fragment
 from date.models import DualAssignmentHead, normalisers
 from date.models.baselines import RetinaNetHead
 from date.models.normalisers import recording, reduce_mean, reduced, replaying, undivided

@@ -14,7 +14,7 @@ import pytest
 import torch
 from mmengine.structures import InstanceData
 
-from date.identity.config import fragment
+from date.catalogue.fragments import fragment
 from date.models import DualAssignmentHead
 from date.models.head import objects_of
 

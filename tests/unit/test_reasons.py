@@ -33,7 +33,7 @@ def test_every_section_of_every_config_is_a_part() -> None:
 @pytest.mark.parametrize(
     ("change", "sections"),
     [
-        ({"lambda_o2m": 2.0}, {"model.bbox_head"}),
+        ({"options": DATE_F.options.model_copy(update={"lambda_o2m": 2.0})}, {"model.bbox_head"}),
         ({"schedule": "36e"}, {"train_dataloader", "train_cfg", "param_scheduler"}),
         ({"backbone": "r101"}, {"model.backbone"}),
     ],

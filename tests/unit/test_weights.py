@@ -25,9 +25,10 @@ from torch import Tensor, nn
 
 import date.models  # noqa: F401 - registers the heads
 from date.catalogue import load, load_tier
+from date.catalogue.fragments import merge
 from date.errors import UserError
 from date.files import file_digest
-from date.identity.config import merge, resolve
+from date.identity.config import resolve
 from date.training.weights import (
     feature_extractor,
     initialise_feature_extractor,

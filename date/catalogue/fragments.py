@@ -1,0 +1,91 @@
+"""Config fragments: Python files of the experiments whose variables are settings in MMEngine's own form."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import runpy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from date.catalogue.entries import shown
+from date.catalogue.folders import folders
+from date.errors import UserError, unknown_name
+
+BASE = "base"
+"""Variable of a fragment that names another one of its kind, whose variables it changes."""
+
+
+def fragment_names(kind: str) -> dict[str, Path]:
+    """Return the fragments of a kind, ``models`` or ``schedules``, of all folders by name.
+
+    Raises:
+        UserError: two folders have one of the same name.
+    """
+    return dict(_fragment_names(kind, folders()))
+
+
+@functools.cache
+def _fragment_names(kind: str, places: tuple[Path, ...]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in [path for place in places for path in sorted((place / kind).glob("*.py"))]:
+        if path.stem in found:
+            raise UserError(f"{shown(path)} has the name of {shown(found[path.stem])}; give it another.")
+        found[path.stem] = path
+    return found
+
+
+def fragment(relative: str) -> dict[str, Any]:
+    """Return the variables of a fragment by itself, e.g. of ``models/fcos.py``, as a copy."""
+    kind, _, file = relative.partition("/")
+    return _content(kind, file.removesuffix(".py"))
+
+
+def _content(kind: str, name: str) -> dict[str, Any]:
+    names = fragment_names(kind)
+    if name not in names:
+        raise unknown_name(kind.removesuffix("s"), name, names)
+    return copy.deepcopy(_read(names[name]))
+
+
+@functools.cache
+def _read(path: Path) -> dict[str, Any]:
+    return {k: v for k, v in runpy.run_path(str(path)).items() if not k.startswith("_")}
+
+
+def schedule_fragment(name: str) -> dict[str, Any]:
+    """Return a schedule's variables over those of the schedule that it names as its ``base``."""
+    schedule = _content("schedules", name)
+    base = schedule.pop(BASE, None)
+    return schedule if base is None else schedule_fragment(base) | schedule
+
+
+def model_fragment(name: str) -> dict[str, Any]:
+    """Return a model's variables, merged key by key into those of the model that it names as its ``base``.
+
+    Raises:
+        UserError: there is no such model; the message has the nearest one.
+    """
+    return copy.deepcopy(_model(name, folders()))
+
+
+@functools.cache
+def _model(name: str, places: tuple[Path, ...]) -> dict[str, Any]:
+    model = _content("models", name)
+    base = model.pop(BASE, None)
+    if base is None:
+        return model
+    found = copy.deepcopy(_model(base, places))
+    modules = [*found.get("modules", ()), *model.get("modules", ())]
+    merge(found, model)
+    return found | ({"modules": modules} if modules else {})
+
+
+def merge(base: dict[str, Any], override: Mapping[str, Any]) -> None:
+    """Merge a dict into another in place, key by key; ``_delete_=True`` replaces instead, as in MMEngine."""
+    for key, value in override.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict) and not value.get("_delete_"):
+            merge(base[key], value)
+        else:
+            base[key] = {k: v for k, v in value.items() if k != "_delete_"} if isinstance(value, dict) else value
