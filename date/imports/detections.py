@@ -27,9 +27,10 @@ from date.evaluation.resamples import resamples_head, stored_resamples
 from date.evaluation.score import metric_names, protocol_metrics
 from date.files import file_digest, replace_text
 from date.imports.checkpoint import imported_provenance
-from date.imports.logs import TrainingLog, read_training_log
+from date.imports.logs import TOLERANCE, TrainingLog, check_length, read_training_log
 from date.inference.evaluate import EVALUATION_SCHEMA, write_evaluation
 from date.inference.pictures import no_pictures
+from date.planning.durations import length
 from date.results import DETECTIONS, EVALUATION, METRICS, PICTURES, PROVENANCE, seal
 from date.training.run import generation_progress
 
@@ -96,23 +97,26 @@ def import_detections(
         raise UserError("nothing to import: name a file of detections, or a training log by --log.")
     name = _variant_name(training, variant)
     dataset = load_dataset(dataset_name(training, tier))
-    ground_truth = _ground_truth(dataset)
-    annotations = file_digest(ground_truth.path)
+    ground_truth = None if file is None and not _annotated(dataset) else _ground_truth(dataset)
+    annotations = None if ground_truth is None else file_digest(ground_truth.path)
     folder = results / tier.name / training.name / f"seed{seed}"
     state = _present(folder, replace)
     before = state.identity()
-    if state.annotations not in (None, annotations):
+    if ground_truth is not None and state.annotations not in (None, annotations):
         if not replace:
             raise UserError(f"{folder} was judged against other annotations than {ground_truth.path}; {ALTERNATIVE}")
         state = _Results()
-    state.annotations, state.source = annotations, source or state.source
+    state.annotations, state.source = annotations or state.annotations, source or state.source
     told = None
     if log is not None:
         entry = _entry(log)
         _refuse_other("a training log", state.log, entry, folder, replace)
-        told = read_training_log(log, tier.steps_per_epoch[training.data])
+        per_epoch = tier.steps_per_epoch[training.data]
+        told = read_training_log(log, per_epoch, dataset.protocol)
+        check_length(log, told, length(training, tier).steps / per_epoch, training.name)
         state.log, state.records = entry | {"notes": told.notes}, told.records
     if file is not None:
+        assert ground_truth is not None
         entry = _entry(file)
         _refuse_other(f"detections of {name!r}", state.files.get(name), entry, folder, replace)
         read = read_detections(file, ground_truth, name if is_archive(file) else None)
@@ -126,7 +130,8 @@ def import_detections(
             "selection": None,
         }
     elif told is not None and name not in state.files:
-        state.variants[name] = _as_reported(told, dataset)
+        assert log is not None
+        state.variants[name] = _as_reported(log, told)
     if state.identity() == before and (folder / PICTURES).exists():
         print(f"all of it is imported already into {folder}", file=sys.stderr)
         return folder
@@ -147,6 +152,11 @@ def _variant_name(training: Training, name: str | None) -> str:
     if variants[name].branch not in training.branches:
         raise no_such_branch(training, name, variants)
     return name
+
+
+def _annotated(dataset: Dataset) -> bool:
+    """Whether a dataset's validation annotations are there, or can be made; a log alone needs none."""
+    return dataset.scenes is not None or data_files(dataset, data_root()).val_annotations.is_file()
 
 
 def _ground_truth(dataset: Dataset) -> GroundTruth:
@@ -211,9 +221,20 @@ def _present(folder: Path, replace: bool) -> _Results:
         raise UserError(f"the results in {folder} are damaged ({error}); replace them by --replace.") from None
 
 
-def _as_reported(log: TrainingLog, dataset: Dataset) -> dict[str, Any]:
-    reported = log.last_metrics
-    metrics = {name: reported.get(name) for name in metric_names(dataset.protocol)}
+def _as_reported(file: Path, log: TrainingLog) -> dict[str, Any]:
+    """Return the numbers of a log's last evaluation, which has to be one of the finished network.
+
+    Raises:
+        UserError: the log has none.
+    """
+    if log.evaluated_until < log.epochs - TOLERANCE:
+        when = f"after {log.evaluated_until:.4g} of {log.epochs:.4g} epochs" if log.evaluated_until else "never"
+        reasons = f" ({' '.join(log.notes)})" if log.notes else ""
+        raise UserError(
+            f"{file} tells of no evaluation of the finished network by the metrics of its dataset, last evaluated "
+            f"{when}{reasons}; give its detections as a file, too."
+        )
+    metrics = {name: log.last_metrics.get(name) for name in metric_names(log.protocol)}
     return {"metrics": metrics, "detections": None, "selection": None, "reported_by_log": True}
 
 
@@ -224,7 +245,7 @@ def _write(
     tier: Tier,
     seed: int,
     dataset: Dataset,
-    ground_truth: GroundTruth,
+    ground_truth: GroundTruth | None,
 ) -> None:
     from date.training.recorder import METRICS_SCHEMA
 
@@ -234,7 +255,8 @@ def _write(
     last = state.records[-1] if state.records else {"step": 0, "epoch": 0}
     start = {"kind": "start", "schema_version": METRICS_SCHEMA, "imported": True}
     start |= {"steps": last["step"], "epochs": last["epoch"]}
-    split = {"annotations_sha256": state.annotations, "images": len(ground_truth.image_ids)}
+    images = None if ground_truth is None else len(ground_truth.image_ids)
+    split = {"annotations_sha256": state.annotations, "images": images}
     # What the network was trained on is not known, hence no digest of a manifest.
     data = {"dataset": dataset.name, "digest": None, "splits": {"val": split}}
     evaluation = {
@@ -245,13 +267,14 @@ def _write(
         "run_digest": digest,
         "weights_sha256": None,
         "data_digest": None,
-        "images": len(ground_truth.image_ids),
+        "images": images,
         "annotations_sha256": state.annotations,
         "protocol": dataset.protocol,
         "area_thresholds": dataset.area_thresholds if dataset.protocol == "coco" else None,
-        "resamples": resamples_head(ground_truth.image_ids),
         "variants": state.variants,
     }
+    if ground_truth is not None:
+        evaluation["resamples"] = resamples_head(ground_truth.image_ids)
     # The provenance last: where it is of another state than the evaluation, reading them says so.
     write_evaluation(evaluation, state.detections, no_pictures(NO_CHECKPOINT), folder)
     replace_text(folder / METRICS, "".join(json.dumps(record) + "\n" for record in [start, *state.records]))

@@ -1,9 +1,8 @@
-"""Training logs of MMDetection 2 (``*.log.json``) and of MMDetection 3 / MMEngine (``vis_data/scalars.json``).
+"""Training logs of other libraries as records like those of our own ``metrics.jsonl``.
 
-Both are a JSON object per line. They become records as our own ``metrics.jsonl`` has them: losses, learning rate and
-the metrics of evaluations in percent, at steps counted over the whole training. MMDetection 2 counts steps within an
-epoch, and both name most evaluations by their epoch, so the steps of an epoch have to be known: they are the recipe's
-where the log agrees with it, else the fewest that the log allows.
+Losses, learning rate and the metrics of evaluations in percent stand at steps counted over the whole training. Logs
+that count within an epoch, or name evaluations by their epoch, need the steps of an epoch: they are the recipe's where
+the log agrees with it, else the fewest that the log allows. `date.imports.log_lines` has the forms that are read.
 """
 
 from __future__ import annotations
@@ -12,22 +11,14 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from date.errors import UserError
-from date.evaluation.reading import is_integer, is_number, parse_json, read_text
+from date.evaluation.score import metric_names
+from date.imports.log_lines import FORMS, Line, Protocol, Reading, read_lines
 
-METRIC_NAMES = {
-    "bbox_mAP": "AP",
-    "bbox_mAP_50": "AP50",
-    "bbox_mAP_75": "AP75",
-    "bbox_mAP_s": "APs",
-    "bbox_mAP_m": "APm",
-    "bbox_mAP_l": "APl",
-    "mAP": "AP",
-    "mMR": "mMR",
-}
-"""Ours by those of MMDetection, for COCO (``bbox_...``) and CrowdHuman; they are fractions, and -1 is undefined."""
+TOLERANCE = 0.5
+"""Epochs by which a log's end may differ from the recipe's: logs tell every 50th step or so."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +29,9 @@ class TrainingLog:
     """Of kind ``train`` and ``eval``, by step, as in ``metrics.jsonl``."""
     steps: int
     epochs: float
+    protocol: Protocol
+    steps_per_epoch: int
+    """By which steps and epochs were placed."""
     notes: list[str] = field(default_factory=list)
     """Sentences on what was left out or assumed, with counts."""
 
@@ -45,120 +39,141 @@ class TrainingLog:
     def last_metrics(self) -> dict[str, float | None]:
         """The metrics of the last evaluation, in percent; empty without any."""
         evaluations = [record for record in self.records if record["kind"] == "eval"]
-        return {k: v for k, v in evaluations[-1].items() if k in METRIC_NAMES.values()} if evaluations else {}
+        return {k: v for k, v in evaluations[-1].items() if k in metric_names(self.protocol)} if evaluations else {}
+
+    @property
+    def evaluated_until(self) -> float:
+        """The epochs after which it was evaluated last; 0 for never."""
+        return max((record["epoch"] for record in self.records if record["kind"] == "eval"), default=0.0)
 
 
-@dataclass(frozen=True)
-class _Line:
-    """A line with losses or with metrics."""
-
-    kind: Literal["train", "eval"]
-    epoch: int | None
-    count: int
-    """The step of the whole training or of the epoch, or the number of the epoch, as the log has it."""
-    values: dict[str, Any]
-
-
-def read_training_log(path: Path, steps_per_epoch: int) -> TrainingLog:
+def read_training_log(path: Path, steps_per_epoch: int, protocol: Protocol = "coco") -> TrainingLog:
     """Read a log.
 
     Args:
         path: of the file.
         steps_per_epoch: of the recipe that the training is said to follow.
+        protocol: of the dataset, whose metrics alone count.
 
     Raises:
-        UserError: a line, other than a last one that was cut off, is not a JSON object; or there is no training in it.
+        UserError: a line, other than a last one that was cut off, is damaged; or there is no training in it.
     """
-    notes: list[str] = []
-    objects = _objects(path, notes)
-    lines = [line for line in map(_line, objects) if line is not None]
-    trained = [line for line in lines if line.kind == "train"]
-    if not trained:
+    reading = read_lines(path, protocol)
+    if not reading.lines:
+        raise UserError(f"{path} has no losses and no metrics that could be read{_why(reading)}; {FORMS}.")
+    notes = [*reading.notes, *(f"{n} lines {why}; they are left out." for why, n in reading.left_out.items())]
+    trained = [line for line in reading.lines if line.kind == "train"]
+    within = _counts_within_epoch(trained, steps_per_epoch)
+    length = _epoch_length(reading.lines, within, steps_per_epoch, notes)
+    records = _placed(reading.lines, within, length, notes)
+    steps = records[-1]["step"]
+    return TrainingLog(records, steps, round(steps / length, 4), protocol, length, notes)
+
+
+def check_length(path: Path, log: TrainingLog, epochs: float, training: str) -> None:
+    """Raise a `UserError` where a log is of another length than the training that it is said to be of.
+
+    Args:
+        path: of the log.
+        log: its content.
+        epochs: of the training's schedule.
+        training: its name.
+    """
+    if log.epochs > epochs + TOLERANCE:
         raise UserError(
-            f"{path} has no line with a step, a learning rate and a loss; give MMDetection 2's *.log.json or "
-            f"MMEngine's vis_data/scalars.json."
+            f"{path} goes on for {log.epochs:.4g} epochs of {log.steps_per_epoch} steps, but {training} has "
+            f"{epochs:.4g}; name the training that it is the log of."
         )
-    if len(lines) < len(objects):
-        notes.append(
-            f"{len(objects) - len(lines)} lines have neither finite losses and a learning rate nor known metrics; they "
-            f"are left out."
+    if log.epochs < epochs - TOLERANCE:
+        raise UserError(
+            f"{path} ends after {log.epochs:.4g} of the {epochs:.4g} epochs of {training}: its last numbers are not "
+            f"those of the finished training; import it when it is complete."
         )
-    within = _counts_within_epoch(trained)
-    length = _epoch_length(trained, within, steps_per_epoch, notes)
+
+
+def _why(reading: Reading) -> str:
+    reasons = [f"{n} lines {why}" for why, n in reading.left_out.items()]
+    return f" ({'; '.join(reasons)})" if reasons else ""
+
+
+def _placed(lines: Sequence[Line], within: bool, length: int, notes: list[str]) -> list[dict[str, Any]]:
+    """Return the lines as records by step.
+
+    A log that goes back tells of a training that was resumed, or of another one: what it told from there on before
+    counts no longer.
+    """
     records: dict[tuple[int, bool], dict[str, Any]] = {}
-    step = repeated = 0
+    step = taken_back = 0
+    interval = _interval(lines, within, length)
     for line in lines:
-        if line.kind == "train":
-            step = (line.epoch - 1) * length + line.count if within and line.epoch else line.count
-            place = step
+        if line.kind == "eval":
+            place = _evaluation_place(line, step, within, length, interval)
         else:
-            place = _place_of_evaluation(line, step, within, length)
+            place = _train_place(line, within, length)
+            if place < step or (place, False) in records:
+                gone = [key for key in records if key[0] >= place]
+                taken_back += len(gone)
+                for key in gone:
+                    del records[key]
+            step = place
         key = (place, line.kind == "eval")
-        repeated += key in records
+        taken_back += key in records
         records[key] = {"kind": line.kind, "step": place, "epoch": round(place / length, 4), **line.values}
-    if repeated:
-        notes.append(f"{repeated} records are told again by later lines, which count.")
-    ordered = [records[key] for key in sorted(records)]
-    steps = ordered[-1]["step"]
-    return TrainingLog(ordered, steps, round(steps / length, 4), notes)
+    if taken_back:
+        notes.append(
+            f"{taken_back} records are of steps that later lines tell again, by a resumed or another training."
+        )
+    return [records[key] for key in sorted(records)]
 
 
-def _objects(path: Path, notes: list[str]) -> list[dict[str, Any]]:
-    lines = [(number, line) for number, line in enumerate(read_text(path).split("\n"), 1) if line.strip()]
-    objects: list[dict[str, Any]] = []
-    for number, line in lines:
-        try:
-            value = parse_json(line, f"line {number} of {path}")
-        except UserError:
-            if number != lines[-1][0] or not objects:
-                raise
-            notes.append("the last line was cut off; it is left out.")
-            continue
-        if not isinstance(value, dict):
-            raise UserError(f"line {number} of {path} is not a JSON object; give a training log of MMDetection.")
-        objects.append(value)
-    return objects
+def _train_place(line: Line, within: bool, length: int) -> int:
+    if line.step is None:
+        return (line.epoch or 0) * length
+    counted_in_epoch = within if line.in_epoch is None else line.in_epoch
+    return (line.epoch - 1) * length + line.step if counted_in_epoch and line.epoch else line.step
 
 
-def _line(record: dict[str, Any]) -> _Line | None:
-    """Return what a line tells of training or evaluation; None where it tells neither."""
-    given: Any = record.get("epoch")
-    epoch = given if is_integer(given) and given > 0 else None
-    count: Any = record.get("step", record.get("iter"))
-    if not is_integer(count) or count < 0:
-        return None
-    metrics = {}
-    for name, value in record.items():
-        ours = METRIC_NAMES.get(name.rpartition("/")[2])
-        if ours is not None and is_number(value):
-            metrics[ours] = None if value < 0 else round(100 * float(value), 6)
-    if "AP" in metrics:
-        return _Line("eval", epoch, count, metrics)
-    losses = {name: value for name, value in record.items() if "loss" in name}
-    numbers = [*losses.values(), record.get("lr")]
-    if "loss" not in losses or not all(map(is_number, numbers)) or count == 0:
-        return None
-    values = {"lr": float(record["lr"])} | {name: float(value) for name, value in losses.items()}
-    if is_number(record.get("time")):
-        values["seconds_per_step"] = round(float(record["time"]), 5)
-    return _Line("train", epoch, count, values)
+def _interval(lines: Sequence[Line], within: bool, length: int) -> int:
+    """Return the most steps between two lines of training."""
+    places = [_train_place(line, within, length) for line in lines if line.kind == "train"]
+    return max((after - before for before, after in itertools.pairwise([0, *places])), default=length)
 
 
-def _counts_within_epoch(trained: Sequence[_Line]) -> bool:
-    """Return whether counts begin again with each epoch; a log that was resumed goes back in its epochs, too."""
-    told = [(line.epoch, line.count) for line in trained if line.epoch is not None]
-    return any(before[0] < after[0] and after[1] <= before[1] for before, after in itertools.pairwise(told))
+def _evaluation_place(line: Line, step: int, within: bool, length: int, interval: int) -> int:
+    """Return the step of an evaluation that comes after a step in the log."""
+    if line.step is not None and not line.or_epoch:
+        return line.step
+    if line.or_epoch and line.step is not None and line.step >= max(step, 1):
+        return line.step  # counted in steps
+    epoch = line.epoch or (line.step if line.or_epoch else None)  # MMEngine calls the number of the epoch "step"
+    if epoch is None:
+        return step
+    end = epoch * length
+    # mmcv's first epoch looks the same whether epochs or iterations are counted.
+    slack = length if line.or_epoch else interval if epoch == 1 else 0
+    return end if within or step == 0 or step <= end < step + slack else step
 
 
-def _epoch_length(trained: Sequence[_Line], within: bool, recipe: int, notes: list[str]) -> int:
+def _counts_within_epoch(trained: Sequence[Line], recipe: int) -> bool:
+    """Return whether counts begin again with each epoch; a log that was resumed goes back in its epochs, too.
+
+    Where there are lines of one epoch alone, its number tells: step 50 of epoch 25 can't be counted over all.
+    """
+    told = [(line.epoch, line.step) for line in trained if line.in_epoch is None and line.epoch and line.step]
+    if any(before[0] < after[0] and after[1] <= before[1] for before, after in itertools.pairwise(told)):
+        return True
+    return len({epoch for epoch, _ in told}) == 1 and told[0][0] > 1 and max(count for _, count in told) <= recipe
+
+
+def _epoch_length(lines: Sequence[Line], within: bool, recipe: int, notes: list[str]) -> int:
     """Return the steps of an epoch: the recipe's, unless the log speaks against it."""
-    told = [(line.epoch, line.count) for line in trained if line.epoch is not None]
+    told = [(line.epoch, line.step) for line in lines if line.epoch and line.step and not line.or_epoch]
     if not told:
         return recipe
     if within:
         fewest = max(count for _, count in told)
         interval = min(count for _, count in told)
-        agrees = fewest <= recipe < fewest + interval
+        agrees = fewest <= recipe < fewest + interval or len({epoch for epoch, _ in told}) == 1
     else:
         fewest = max(-(-count // epoch) for epoch, count in told)
         agrees = all((epoch - 1) * recipe < count <= epoch * recipe for epoch, count in told)
@@ -168,14 +183,3 @@ def _epoch_length(trained: Sequence[_Line], within: bool, recipe: int, notes: li
         f"an epoch of the log has {fewest} steps or some more, not the recipe's {recipe}; {fewest} are assumed."
     )
     return fewest
-
-
-def _place_of_evaluation(line: _Line, step: int, within: bool, length: int) -> int:
-    """Return the step of an evaluation that comes after a step in the log."""
-    if line.epoch is not None and within:
-        return line.epoch * length
-    if line.count >= step:
-        return line.count  # counted in steps
-    epoch = line.count if line.epoch is None else line.epoch  # MMEngine calls the number of the epoch "step"
-    end = epoch * length
-    return end if step <= end < step + length else step
