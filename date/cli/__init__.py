@@ -29,6 +29,7 @@ from date.cli import (
     train,
 )
 from date.errors import NO_SPACE, UserError
+from date.memory import noticed
 
 COMMANDS = (
     train,
@@ -60,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(arguments)
     try:
-        status = args.command(args)
+        with noticed():
+            status = args.command(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

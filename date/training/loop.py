@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from date.errors import NO_SPACE, UserError
+from date.memory import ran_out
 from date.models import normalisers
 from date.models.matching import NonFiniteQualityError
 from date.training import checkpoint
@@ -45,6 +46,7 @@ from date.training.weights import initialise_feature_extractor, load_checkpoint
 
 LOADER_ATTEMPTS = 3
 """How often the loading processes are started anew for the same batch before their death ends the training."""
+FEWER_IMAGES = "let fewer images through at a time with --images-per-pass"
 LOWER_LR = "lower the tier's lr, or check the data"
 REASONS = [*(number.name for number in SIGNALS), "time budget"]
 
@@ -112,12 +114,14 @@ class Trainer:
         self.saving_seconds = self.longest_step = 0.0
 
     def _open_loader(self) -> None:
-        self.loader = build_loader(self.config.train_dataloader, self.processes.device)
+        self.loader = build_loader(self.config.train_dataloader, self.processes.device, self.processes.start_of_workers)
         self.sampler: Any = self.loader.batch_sampler
         self.batches: Iterator[Any] | None = None
 
     def _open_val_loader(self) -> None:
-        self.val_loader = build_loader(self.config.val_dataloader, self.processes.device)
+        self.val_loader = build_loader(
+            self.config.val_dataloader, self.processes.device, self.processes.start_of_workers
+        )
         self.val_batches: Iterator[Any] | None = None
 
     def _count_passes(self) -> int:
@@ -186,12 +190,10 @@ class Trainer:
         except NonFiniteQualityError as error:  # before the loss, which would be found not finite, too
             cause = f"the predictions are not finite ({error})"
             raise self._stopped(cause, step, images, LOWER_LR) from error
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+        except (MemoryError, OSError, RuntimeError) as error:
+            if not ran_out(error):
                 raise
-            raise self._stopped(
-                "memory ran out", step, images, "let fewer images through at a time with --images-per-pass"
-            ) from error
+            raise self._stopped("memory ran out", step, images, FEWER_IMAGES) from error
         self._schedule(step + 1)
         means = self._recorded(step, lr, losses, images)
         note = None if means is None else f"epoch {self.recorder.epoch(step + 1):.1f}  loss {means['loss']:.3f}"
@@ -323,24 +325,48 @@ class Trainer:
         began = time.monotonic()
         self.journal.show(step, "evaluating")
         self.model.eval()
-        with torch.no_grad():
-            for batch in self._validation_batches(step):
-                self._leave_if_told(step)
-                if isinstance(batch, LoadFailure):
-                    raise self._unreadable(batch, step - 1, [])
-                data = self._prepare(batch, training=False)
-                samples = self.model(**data, mode="predict")
-                self.metric.process(batch, [sample.to_dict() for sample in samples])
-        values = self.metric.evaluate(len(self.val_loader.dataset))
+        try:
+            self._detect(step)
+            values = self.processes.share(self._judge())
+        except (MemoryError, OSError, RuntimeError) as error:
+            if not ran_out(error):
+                raise
+            raise self._stopped("memory ran out in the evaluation", step - 1, [], FEWER_IMAGES) from error
         self.model.train()
-        prefix = f"{self.metric.prefix}/"
-        metrics = {k.removeprefix(prefix): v if np.isfinite(v) else None for k, v in (values or {}).items()}
+        metrics = {name: value if np.isfinite(value) else None for name, value in values.items()}
         seconds = time.monotonic() - began
         if self.processes.first:
             self.recorder.evaluated(step, metrics, seconds)
             self.journal.say(f"epoch {self.recorder.epoch(step):g}  AP {metrics['AP'] or 0:.1f}  ({seconds:.1f} s)")
         self.recorder.begin()
         self.journal.show(step, "training", ap=metrics.get("AP"))
+
+    def _detect(self, step: int) -> None:
+        """Hand this process's part of the validation images, with what the network finds in them, to the metric."""
+        most = self.options.images_per_pass
+        with torch.no_grad():
+            for batch in self._validation_batches(step):
+                self._leave_if_told(step)
+                if isinstance(batch, LoadFailure):
+                    raise self._unreadable(batch, step - 1, [])
+                data = self._prepare(batch, training=False)
+                count = len(data["data_samples"])
+                for part in _divided(data, -(-count // (most or count))):
+                    samples = self.model(**part, mode="predict")
+                    self.metric.process(batch, [sample.to_dict() for sample in samples])
+
+    def _judge(self) -> dict[str, float] | None:
+        """Return the metrics of all processes' images in the first one; None in the others.
+
+        The processes took turns at the images, the last ones some of them twice.
+        """
+        found = self.processes.gather(self.metric.results)
+        values = None
+        if found is not None:
+            rows = [row for turn in itertools.zip_longest(*found) for row in turn if row is not None]
+            values = self.metric.compute_metrics(rows[: len(self.val_loader.dataset)])
+        self.metric.results.clear()
+        return values
 
     # ------------------------------------------------------------------------------------------------- state
 
@@ -429,8 +455,3 @@ def _divided(data: dict[str, Any], passes: int) -> Iterator[dict[str, Any]]:
     bounds = [round(i * count / passes) for i in range(passes + 1)]
     for begin, end in itertools.pairwise(bounds):
         yield {"inputs": data["inputs"][begin:end], "data_samples": data["data_samples"][begin:end]}
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    named = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return named or "can't allocate memory" in str(error)

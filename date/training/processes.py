@@ -23,6 +23,14 @@ class Processes:
     """Process group on the CPU by which the processes agree without waiting for their devices."""
 
     @property
+    def start_of_workers(self) -> str | None:
+        """How loading processes start: None as Python starts them, by a fork, after which NCCL on InfiniBand may hang.
+
+        Beside NCCL a server that was started for that forks them: it has neither its threads nor its memory.
+        """
+        return "forkserver" if self.count > 1 and self.device.type == "cuda" else None
+
+    @property
     def first(self) -> bool:
         """Whether this is the process that writes."""
         return self.rank == 0
@@ -47,6 +55,14 @@ class Processes:
         things = [thing]
         distributed.broadcast_object_list(things, src=0, group=self.control)
         return things[0]
+
+    def gather(self, thing: Any) -> list[Any] | None:
+        """Return every process's thing, a simple one, in the first process, in the order of ranks; None elsewhere."""
+        if self.count == 1:
+            return [thing]
+        things: list[Any] | None = [None] * self.count if self.first else None
+        distributed.gather_object(thing, things, dst=0, group=self.control)
+        return things
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
         """Return the mean of a tensor over the processes."""

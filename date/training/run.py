@@ -31,6 +31,7 @@ from date.files import file_digest, sync_folder, sync_path
 from date.identity.code import code_fingerprint
 from date.identity.config import resolve
 from date.identity.digests import config_digest, run_digest, run_name
+from date.memory import noticed
 from date.results import METRICS, PROVENANCE
 from date.training.hardware import changes, hardware, kept_threads
 from date.training.interruption import Interrupted, Interruption
@@ -217,19 +218,20 @@ def _run(
 
     initial = None if planned.initial is None else (planned.initial, file_digest(planned.initial))
     verify = f"python -m date data verify --deep --tier {planned.tier.option}"
-    trainer = Trainer(
-        Config(planned.config),
-        planned.work,
-        planned.digest,
-        planned.seed,
-        initial,
-        replace(options, verify=verify),
-        processes,
-        interruption,
-        lease,
-        journal,
-    )
-    return trainer.run()
+    with noticed():
+        trainer = Trainer(
+            Config(planned.config),
+            planned.work,
+            planned.digest,
+            planned.seed,
+            initial,
+            replace(options, verify=verify),
+            processes,
+            interruption,
+            lease,
+            journal,
+        )
+        return trainer.run()
 
 
 def _seal(planned: Plan, weights: dict[str, Any], processes: Processes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import copy
+import functools
 import multiprocessing
 import random
 import signal
@@ -21,6 +22,7 @@ from mmdet.registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
 from mmengine.dataset import BaseDataset, pseudo_collate
 from mmengine.dist import get_rank, get_world_size
 from mmengine.runner import Runner
+from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
 from date.datasets.decoding import check_size, decode
@@ -229,22 +231,45 @@ class SeededDataset(Dataset[Any]):
             return self.dataset[index]
 
 
-def build_loader(config: Any, device: torch.device) -> Any:
+class SharedBytes:
+    """Bytes in memory that processes share: pickled for another process, they are the same ones there.
+
+    Args:
+        content: (N,) uint8.
+    """
+
+    def __init__(self, content: NDArray[np.uint8]) -> None:
+        self.content = torch.from_numpy(content).share_memory_()
+
+    def __getitem__(self, part: slice) -> NDArray[np.uint8]:
+        """Return a part as an array that shares the memory."""
+        return self.content[part].numpy()
+
+
+def build_loader(config: Any, device: torch.device, start: str | None = None) -> Any:
     """Return PyTorch's loader of a config's dataloader, whose batches are MMEngine's, or a `LoadFailure`.
 
     Args:
         config: an MMEngine dataloader.
         device: that the batches are for; for a GPU, images are put into memory that it can fetch by itself.
+        start: how loading processes start, see `multiprocessing.get_context`; None as Python starts them.
     """
     if config.num_workers > 0:
         waiting.raise_file_limit()
     config = config.copy()
+    if start is not None and config.num_workers:
+        multiprocessing.set_forkserver_preload(["date.training.components"])
+        config.multiprocessing_context = start
     config.update(
         collate_fn=_collate,
         pin_memory=device.type == "cuda",
-        worker_init_fn=dict(type=_start_worker),
     )
-    return Runner.build_dataloader(config)
+    loader = Runner.build_dataloader(config)
+    loader.worker_init_fn = functools.partial(_start_worker, memory=waiting.MEMORY)
+    if loader.multiprocessing_context is not None:  # else loading processes have the annotations from the fork
+        annotations = loader.dataset.dataset
+        annotations.data_bytes = SharedBytes(annotations.data_bytes)
+    return loader
 
 
 def _collate(samples: list[Any]) -> Any:
@@ -259,8 +284,8 @@ def _end_workers() -> None:
         worker.kill()
 
 
-def _start_worker(worker: int) -> None:
+def _start_worker(worker: int, memory: Any) -> None:
     for number in SIGNALS:  # which come to every process of a job or a terminal, and the trainer alone acts on them
         signal.signal(number, signal.SIG_IGN)
-    waiting.start_worker()
+    waiting.start_worker(memory)
     cv2.setNumThreads(0)  # as many workers as cores, each with threads of its own, get into each other's way

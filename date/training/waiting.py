@@ -9,7 +9,6 @@ signal, which also lets a training leave at the first SIGTERM. No result depends
 from __future__ import annotations
 
 import contextlib
-import mmap
 import multiprocessing
 import multiprocessing.queues
 import os
@@ -40,7 +39,9 @@ BETWEEN_PROCESSES = (
 )
 """Words by which PyTorch's errors of the communication between processes are known from all others."""
 
-_shared = mmap.mmap(-1, BEATS + TEXT)  # anonymous and shared: forked processes write into the same memory
+MEMORY = multiprocessing.RawArray("B", BEATS + TEXT)
+"""Memory that loading processes share, the ones that are not forked by having it handed over; see `start_worker`."""
+_shared = memoryview(MEMORY).cast("B")
 
 
 class LoadingFailed(Exception):
@@ -71,11 +72,16 @@ def beat() -> None:
     _shared[place] = (_shared[place] + 1) % 256
 
 
-def start_worker() -> None:
+def start_worker(memory: Any = MEMORY) -> None:
     """Make a loading process end, with its reason left behind, where it can't hand over a batch.
 
     Python's queue prints a traceback in such a case and goes on; whoever waits for the batch is told nothing.
+
+    Args:
+        memory: the `MEMORY` of the process that it loads for.
     """
+    global _shared
+    _shared = memoryview(memory).cast("B")
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_not_handed_over)  # type: ignore[attr-defined]
 
 
@@ -86,7 +92,7 @@ def _not_handed_over(error: Exception, batch: object) -> None:
 
 
 def _reason_left_behind() -> str:
-    text = _shared[BEATS : BEATS + TEXT].rstrip(b"\0").decode(errors="replace")
+    text = bytes(_shared[BEATS : BEATS + TEXT]).rstrip(b"\0").decode(errors="replace")
     _shared[BEATS : BEATS + TEXT] = bytes(TEXT)
     return text
 
@@ -132,7 +138,7 @@ def next_batch(batches: Iterator[Any], patience: float = PATIENCE, leave: Callab
 
     def look(number: int, frame: FrameType | None) -> None:
         nonlocal seen, since
-        if (now := _shared[:BEATS]) != seen:
+        if (now := bytes(_shared[:BEATS])) != seen:
             seen, since = now, time.monotonic()
         given_up = time.monotonic() - since > patience
         if given_up or leave():

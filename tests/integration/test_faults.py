@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -21,6 +22,7 @@ from date.errors import UserError
 from date.training.interruption import Interrupted
 from date.training.journal import read_segments
 from date.training.loop import Trainer
+from date.training.metric import DetectionMetric
 from date.training.options import Options
 from date.training.run import train
 from date.training.sampling import SeededDataset
@@ -105,8 +107,11 @@ def test_predictions_that_are_not_finite_are_noticed_by_the_matching(
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
         MemoryError(),
         RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
     ],
-    ids=["gpu", "python", "cpu"],
+    ids=["gpu", "python", "cpu", "driver", "cudnn", "fork"],
 )
 def test_out_of_memory(error: Exception, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original, calls = Trainer._backward, []
@@ -120,6 +125,51 @@ def test_out_of_memory(error: Exception, folder: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(Trainer, "_backward", patched)
     sentence = r"^memory ran out at step 9 \(images .*\); the last checkpoint is of step 6; .*--images-per-pass"
     fails(folder / f"memory {type(error).__name__} {len(str(error))}", sentence)
+
+
+@pytest.mark.slow
+def test_out_of_memory_in_the_evaluation(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state was saved before; fewer images at a time help there as well, and change no number."""
+    original = DetectionMetric.process
+
+    def patched(metric: DetectionMetric, batch: Any, samples: Any) -> None:
+        if len(samples) > 3:
+            raise RuntimeError("CUDA error: out of memory")
+        original(metric, batch, samples)
+
+    tier = """
+compute: {precision: fp64}
+backbones:              # no batch statistics, which passes can't share
+  r50: {depth: 18, base_channels: 8, stage_channels: [8, 16, 32, 64], frozen_stages: -1, norm_eval: true,
+    norm_cfg: {type: BN, requires_grad: true}, style: pytorch}
+"""
+    before = precisions(go(folder / "memory enough", tier))
+    monkeypatch.setattr(DetectionMetric, "process", patched)
+    path = folder / "memory evaluation"
+    sentence = r"^memory ran out in the evaluation at step 6; the last checkpoint is of step 6; .*--images-per-pass"
+    fails(path, sentence, tier)
+    fewer = Options(images_per_pass=3)
+    after = precisions(train(load().training(TRAINING), load_tier(str(folder / "tier.yaml")), 0, path, 1, fewer))
+    assert len(after) == len(before) > 1
+    assert after == pytest.approx(before, abs=1e-4)
+
+
+def precisions(run: Path) -> list[float]:
+    """Return AP after every epoch."""
+    records = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [record["AP"] for record in records if record["kind"] == "eval"]
+
+
+@pytest.mark.slow
+def test_out_of_memory_before_the_first_step(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where another process has the GPU."""
+    monkeypatch.setattr(
+        "date.training.loop.build_network", lambda *_: (_ for _ in ()).throw(RuntimeError("CUDA error: out of memory"))
+    )
+    fails(
+        folder / "memory at the start",
+        r"^memory ran out \(CUDA error: out of memory\); see that nothing else uses the GPU or",
+    )
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ def launcher(arguments: list[object], processes: int = 2) -> list[str]:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    return {**os.environ, "DATE_DATA_ROOT": str(folder / "data"), "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "PYTHONPATH": str(ROOT), "DATE_DATA_ROOT": str(folder / "data"), "OMP_NUM_THREADS": "1"}
 
 
 def run(folder: Path, command: list[str], check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -103,6 +103,40 @@ def test_two_processes_and_several_passes_give_the_losses_of_one(training: str, 
     assert_same(records(folder, shared), records(folder, whole))
     alone(folder, training, passes, "--images-per-pass", 3)
     assert_same(records(folder, passes), records(folder, whole))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", ["fork", "forkserver"])
+def test_evaluation_is_collected_without_a_common_working_directory(start: str, folder: Path) -> None:
+    """As on two nodes whose clones share runs and data alone; and whichever way the loading processes start."""
+    training = TRAININGS[0]
+    alone(folder, training, "single", "--images-per-pass", 2)
+    places = [folder / f"{start} clone {rank}" for rank in range(2)]
+    code = f"""
+import os, sys
+from date.cli import main
+from date.training.processes import Processes
+if __name__ == "__main__":
+    os.chdir(sys.argv.pop(1) + " " + os.environ["RANK"])
+    Processes.start_of_workers = {start!r}
+    sys.exit(main())
+"""
+    for place in places:
+        place.mkdir(exist_ok=True)
+        (place / "start.py").write_text(code)
+    tier = folder / f"loading-{start}.yaml"
+    tier.write_text(TIER + "workers: 2\n")
+    command = words(folder, training, f"collected {start}", "--tier", tier)
+    start_up = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, places[0] / "start.py"]
+    run(folder, list(map(str, [sys.executable, *start_up, folder / f"{start} clone", *command])))
+    assert precisions(folder, f"collected {start}") == pytest.approx(precisions(folder, "single"), abs=1e-6)
+    assert not [path for place in places for path in place.iterdir() if path.name != "start.py"]
+
+
+def precisions(folder: Path, name: str) -> list[float]:
+    """Return AP after every epoch."""
+    (path,) = (folder / name).glob("*/metrics.jsonl")
+    return [r["AP"] for line in path.read_text().splitlines() if (r := json.loads(line))["kind"] == "eval"]
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import resource
 import signal
@@ -14,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from date.training import waiting
+from date.training.sampling import _start_worker
 from date.training.waiting import (
     Leave,
     LoadingFailed,
@@ -104,6 +106,25 @@ def test_stopped_loading_processes_are_noticed(taken: int, opened: Any) -> None:
 def test_a_slow_loading_process_that_goes_on_is_waited_for() -> None:
     slow = Numbers(lambda index: time.sleep(0.4), length=8)
     assert len(list(all_batches(loader(slow, 1), patience=0.7))) == 4
+
+
+def slowly(index: int) -> None:
+    time.sleep(0.4)
+
+
+def test_so_is_one_that_a_server_started(opened: Any) -> None:
+    """It shares no memory with this process but what it was handed."""
+    slow = DataLoader(
+        Numbers(slowly, length=8),
+        batch_size=2,
+        num_workers=1,
+        collate_fn=list,
+        worker_init_fn=functools.partial(_start_worker, memory=waiting.MEMORY),
+        multiprocessing_context="forkserver",
+    )
+    batches = opened(slow)
+    next_batch(batches, 120.0)  # once it has imported what it needs
+    assert len([next_batch(batches, 0.7) for _ in range(3)]) == 3
 
 
 def test_one_that_sleeps_for_ever_is_not(opened: Any) -> None:
