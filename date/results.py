@@ -24,6 +24,10 @@ COMPLEXITY = "complexity.json"
 ANNOTATIONS = "annotations"
 PROVENANCE, METRICS, EVALUATION, DETECTIONS = "provenance.json", "metrics.jsonl", "evaluation.json", "detections.npz"
 PICTURES = "pictures.json"
+WEIGHTS, CONFIG = "final.safetensors", "config.py"
+"""With the provenance and the metrics they make up a sealed run."""
+TAIL = 1 << 16
+"""Bytes at the end of ``metrics.jsonl`` in which the last evaluation is looked for first."""
 
 SEAL = "content_sha256"
 """Key of ``provenance.json``, ``evaluation.json`` and ``pictures.json``: digest of everything else in the file."""
@@ -60,6 +64,28 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             records.pop()
         records.append(record)
     return records
+
+
+def last_evaluation(path: Path) -> dict[str, Any] | None:
+    """Return the last evaluation in a ``metrics.jsonl``, also of a training under way; None where there is none."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            for start in dict.fromkeys((max(0, size - TAIL), 0)):
+                stream.seek(start)
+                for line in reversed(stream.read().splitlines()):
+                    if b'"eval"' in line and (record := _whole(line)).get("kind") == "eval":
+                        return record
+    except FileNotFoundError:
+        return None
+    return None
+
+
+def _whole(line: bytes) -> dict[str, Any]:
+    try:
+        return json.loads(line)
+    except ValueError:  # torn
+        return {}
 
 
 def _place(record: dict[str, Any]) -> tuple[int, bool]:

@@ -50,7 +50,7 @@ def _load(experiments: Path) -> Catalogue:
         if training.init is None:
             continue
         where = f"{shown(path)}, {training.name}, init"
-        if training.init_file is None and training.init not in trainings:
+        if training.init_training is not None and training.init_training not in trainings:
             raise unknown_name("training", training.init, trainings, where)
         for name in [training.name, *([] if training.init_file else [training.init])]:
             if not trainings[name].network.towers:

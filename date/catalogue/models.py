@@ -84,6 +84,11 @@ class Training(Entry):
         return ROOT / self.init if self.init and self.init.endswith((".safetensors", ".pth", ".pt")) else None
 
     @property
+    def init_training(self) -> str | None:
+        """The name of the training that this one starts from, where ``init`` names one and not a file."""
+        return None if self.init_file is not None else self.init
+
+    @property
     def weights(self) -> str:
         """Which pretrained backbone of a tier the training uses."""
         return self.network.pretrained(self.backbone)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from date.doctor import Finding
-from date.doctor.storage import shown
+from date.formatting import format_size
 from date.identity.config import resolve
 
 if TYPE_CHECKING:
@@ -110,9 +110,8 @@ def _memory(need: Need, jobs: int, elsewhere: bool) -> Iterator[Finding]:
         return
     each = "" if jobs == 1 else f" of each of {jobs} trainings at a time"
     where = " on this machine; the nodes may have less" if elsewhere else ""
-    text = (
-        f"{shown(wanted)} of shared memory needed by the {need.processes} loading processes{each}, {shown(free)} free"
-    )
+    room = f"{format_size(free)} free"
+    text = f"{format_size(wanted)} of shared memory needed by the {need.processes} loading processes{each}, {room}"
     if free < wanted:
         remedy = "enlarge /dev/shm (docker run --shm-size), or set fewer 'workers' in the tier"
         yield Finding("loading", "warning" if elsewhere else "error", text + where, remedy)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import math
 import os
 import shutil
 import subprocess
@@ -13,18 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from date.catalogue.publication import load_paper
 from date.doctor import Finding
 from date.files import replace_text, sync_folder
-from date.identity.config import resolve
+from date.formatting import format_size
 
 if TYPE_CHECKING:
     from date.catalogue import Tier, Training
 
-KEPT_CHECKPOINTS = 2
-"""Of a training that runs, as `date.training.checkpoint.KEPT`, which is not imported for PyTorch's sake."""
-BYTES_PER_DETECTION = 24
-"""Box, score, class and image in ``detections.npz``, not compressed."""
 LOCK_FROM_ANOTHER_PROCESS = """
 import fcntl, sys
 try:
@@ -114,73 +108,39 @@ def type_of(path: Path) -> str:
 
 
 def space(
-    runs: Path, tier: Tier, trainings: list[Training], runs_of: dict[str, int], profile: dict[str, Any]
+    runs: Path, results: Path, tier: Tier, trainings: list[Training], runs_of: dict[str, int], profile: dict[str, Any]
 ) -> Iterator[Finding]:
-    """Compare the room for ``runs/`` with an estimate of what is to be kept there."""
+    """Compare the room for ``runs/`` with what `date.planning.disk` expects to be kept there, as `plan` does.
+
+    Args:
+        runs: folder of all runs.
+        results: folder of all results.
+        tier: of the runs.
+        trainings: that are to be trained.
+        runs_of: how many seeds each has, by name.
+        profile: of Snakemake, whose ``jobs`` is the number of trainings at a time.
+    """
+    from date.planning.disk import checkpoints_at_work, disk
+    from date.planning.durations import Durations
+    from date.runs.state import Runs
+
     jobs = min(int(profile.get("jobs") or os.cpu_count() or 1), sum(runs_of.values()))
+    durations, there = Durations(tier, results), Runs(tier, results, runs)
     try:
-        parameters = largest(tier, trainings)
+        sizes = {training.name: disk(training, durations, there) for training in trainings}
     except ImportError:
         return  # told by the check of the stack
-    sealed, working = sizes(parameters, tier, trainings, runs_of, jobs)
+    sealed = sum(runs_of[name] * (size.sealed + size.detections) for name, size in sizes.items())
+    working = checkpoints_at_work((size for name, size in sizes.items() for _ in range(runs_of[name])), jobs)
     room = shutil.disk_usage(existing(runs)).free
-    basis = f"{sum(runs_of.values())} runs of up to {parameters / 1e6:.1f} million weights, {jobs} at a time"
-    text = f"{shown(room)} free; {shown(sealed + working)} needed for {basis} (less what is there already)"
+    text = (
+        f"{format_size(room)} free; {sum(runs_of.values())} runs need {format_size(sealed)} for weights and detections "
+        f"and {format_size(working)} for checkpoints while {jobs} at a time are trained, less what is there already "
+        f"(basis: {', '.join(sorted({size.basis for size in sizes.values()}))})"
+    )
     if room < working:
         yield Finding("disk", "error", text, "make room, or keep the clone on a larger file system")
     elif room < sealed + working:
         yield Finding("disk", "warning", text, "make room, or keep the clone on a larger file system")
     else:
         yield Finding("disk", "ok", text)
-
-
-def sizes(
-    parameters: int, tier: Tier, trainings: list[Training], runs_of: dict[str, int], jobs: int
-) -> tuple[float, float]:
-    """Return estimates in bytes of what finished runs keep, and of what running ones need beside.
-
-    A finished run keeps its weights, and its detections in ``results/``; a running one `KEPT_CHECKPOINTS` checkpoints
-    and a new one, each with the weights, AdamW's two moments of each, all in 4 bytes.
-    """
-    from date.catalogue import load, load_dataset
-    from date.catalogue.settings import dataset_name
-
-    sealed = 0.0
-    for training in trainings:
-        dataset = load_dataset(dataset_name(training, tier))
-        images = dataset.scenes.val_images if dataset.scenes else (dataset.val and dataset.val.count) or 5000
-        per_image = 500 if dataset.protocol == "crowdhuman" else 100
-        detections = images * per_image * BYTES_PER_DETECTION * len(load().evaluations_of(training.name))
-        sealed += runs_of[training.name] * (4 * parameters + detections)
-    return sealed, jobs * (KEPT_CHECKPOINTS + 1) * 3 * 4.0 * parameters
-
-
-def largest(tier: Tier, trainings: list[Training]) -> int:
-    """Return the number of parameters of the largest network, by building one of each kind without memory."""
-    from date import compat
-
-    compat.activate()
-    import torch
-    from mmdet.registry import MODELS
-    from mmengine.config import Config
-    from mmengine.registry import init_default_scope
-
-    import date.models  # noqa: F401 - registers the heads
-
-    init_default_scope("mmdet")
-    kinds = {(t.backbone, t.model, *t.network.cost): t for t in trainings}
-    stated = {backbone: load_paper().parameters.get(backbone, math.inf) for backbone, *_ in kinds}
-    deepest = max(stated.values())  # those of which the paper states no size are built, too
-    counts = []
-    for training in [t for (backbone, *_), t in kinds.items() if stated[backbone] == deepest]:
-        with torch.device("meta"):
-            network = MODELS.build(Config(resolve(training, tier, 0, None)).model)
-        counts.append(sum(parameter.numel() for parameter in network.parameters()))
-    return max(counts)
-
-
-def shown(size: float) -> str:
-    """Return a number of bytes for a reader."""
-    if size >= 1e12:
-        return f"{size / 1e12:.1f} TB"
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"

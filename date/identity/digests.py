@@ -46,8 +46,8 @@ def run_digest(training: Training, tier: Tier, seed: int, manifest_digest: str) 
         if not training.init_file.is_file():
             raise UserError(f"{training.name} starts from {training.init_file}, which is not a file; correct 'init'.")
         parts.append(file_digest(training.init_file))
-    elif training.init is not None:
-        parts.append(run_digest(load().training(training.init), tier, seed, manifest_digest))
+    elif training.init_training is not None:
+        parts.append(run_digest(load().training(training.init_training), tier, seed, manifest_digest))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

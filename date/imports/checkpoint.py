@@ -16,8 +16,8 @@ from date.errors import UserError
 from date.files import file_digest, sealing
 from date.identity.config import resolve
 from date.identity.digests import config_digest, run_name
-from date.results import METRICS, PROVENANCE
-from date.training.run import CONFIG, PROVENANCE_SCHEMA, WEIGHTS, generation_progress
+from date.results import CONFIG, METRICS, PROVENANCE, WEIGHTS
+from date.training.run import PROVENANCE_SCHEMA, generation_progress
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -26,8 +26,8 @@ from date.families import family_of
 from date.files import file_digest, replace_bytes, replace_text
 from date.identity.config import resolve
 from date.inference.pictures import PICTURES_SCHEMA, Photographer
-from date.results import DETECTIONS, EVALUATION, PICTURES, seal
-from date.training.run import CONFIG, WEIGHTS, read_provenance
+from date.results import CONFIG, DETECTIONS, EVALUATION, PICTURES, WEIGHTS, seal
+from date.training.run import read_provenance
 from date.training.waiting import PATIENCE, LoadingFailed, all_batches
 
 if TYPE_CHECKING:

@@ -12,11 +12,6 @@ Needed = dict[str, bool]
 """Trainings by name, and whether their evaluations are needed, too."""
 
 
-def initial(training: Training) -> str | None:
-    """Return the name of the training that a training starts from, if it starts from one."""
-    return training.init if training.init_file is None else None
-
-
 def dag(
     catalogue: Catalogue, needed: Needed, seeds: Callable[[str], Iterable[int]], durations: Durations, report: str = ""
 ) -> Tasks:
@@ -34,15 +29,15 @@ def dag(
         for seed in seeds(name):
             run = (name, seed)
             runs[run] = runs.get(run, False) or evaluated
-            before = initial(catalogue.training(name))
+            before = catalogue.training(name).init_training
             while before is not None:
                 runs.setdefault((before, seed), False)
-                before = initial(catalogue.training(before))
+                before = catalogue.training(before).init_training
     place = {name: i for i, name in enumerate(catalogue.trainings)}
     tasks = []
     for (name, seed), evaluated in sorted(runs.items(), key=lambda item: (item[0][1], place[item[0][0]])):
         training = catalogue.training(name)
-        before = initial(training)
+        before = training.init_training
         needs = () if before is None else (f"train {before} seed {seed}",)
         tasks.append(Task("train", name, seed, durations.training(training).hours, needs))
         if evaluated:
@@ -70,6 +65,6 @@ def _at_hand(catalogue: Catalogue, training: Training | None, tier: Tier) -> boo
     while training is not None:
         if training.data not in tier.datasets or training.backbone not in tier.backbones:
             return False
-        before = initial(training)
+        before = training.init_training
         training = None if before is None else catalogue.training(before)
     return True

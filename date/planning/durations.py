@@ -21,7 +21,7 @@ from date.catalogue.publication import load_paper
 from date.catalogue.settings import dataset_name
 from date.identity.config import resolve, schedule_steps
 from date.identity.digests import config_digest
-from date.results import METRICS, PROVENANCE
+from date.results import METRICS, PROVENANCE, last_evaluation
 
 Basis = Literal["measured", "calibrated", "catalogue", "relative"]
 CALIBRATION = "calibration.json"
@@ -31,8 +31,6 @@ INFERENCE_SHARE = 1 / 3
 benchmark) against OneNet's 0.28 s x 8 GPUs / 16 images = 140 ms."""
 SIZE = ("channels", "levels", "pixel_scale", "batch_size", "backbones")
 """Fields of a tier that decide what a step costs."""
-TAIL = 1 << 16
-"""Bytes at the end of ``metrics.jsonl`` in which the last evaluation is looked for."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +227,7 @@ def _measured(folder: Path) -> dict[str, Speed]:
             continue
         seconds = sum(segment.get("seconds", 0.0) * segment.get("processes", 1) for segment in segments)
         images = provenance.get("data", {}).get("splits", {}).get("val", {}).get("images")
-        validation = _last_validation(path.parent / METRICS)
+        validation = (last_evaluation(path.parent / METRICS) or {}).get("seconds")
         image = validation / images if validation and images else None
         speeds.setdefault(provenance["training"], []).append(Speed(seconds / steps, image))
     return {
@@ -240,16 +238,3 @@ def _measured(folder: Path) -> dict[str, Speed]:
 def _median(values: Any) -> float | None:
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
-
-
-def _last_validation(metrics: Path) -> float | None:
-    """Return the seconds of the last validation of a training, if they are there."""
-    try:
-        with metrics.open("rb") as stream:
-            stream.seek(max(0, metrics.stat().st_size - TAIL))
-            for line in reversed(stream.read().splitlines()):
-                if b'"eval"' in line:
-                    return json.loads(line).get("seconds")
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-    return None

@@ -11,8 +11,8 @@ from typing import Any
 from date.catalogue import Catalogue, Tier, load
 from date.catalogue.settings import Settings, dataset_name
 from date.catalogue.targets import find_target, named_targets
-from date.planning.dag import dag, initial
-from date.planning.disk import Disk, disk
+from date.planning.dag import dag
+from date.planning.disk import Disk, checkpoints_at_work, disk
 from date.planning.durations import Duration, Durations
 from date.planning.schedule import Task, Tasks, critical_path, longest_first, lower_bound, named, remaining, simulate
 from date.runs.state import Runs, State
@@ -39,8 +39,8 @@ class Bill:
     gpus: int
     makespan: float
     lower_bound: float
-    checkpoints: float | None
-    """Bytes of the checkpoints of as many trainings at a time; None where not known."""
+    checkpoints: float
+    """Bytes of the checkpoints of as many trainings at a time."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Plan:
     gpu_hours: float
     critical_path: list[Task]
     bills: list[Bill]
-    sealed_bytes: float | None
+    sealed_bytes: float
     """Of all runs and detections that are to come."""
     disk_basis: list[str]
 
@@ -115,9 +115,7 @@ def make_plan(
         critical_path(left_tasks),
         [_bill(left_tasks, n, sizes) for n in gpus],
         _sealed(jobs, sizes),
-        sorted(
-            {text for size in sizes.values() if size for text in (size.basis, f"detections: {size.detections_basis}")}
-        ),
+        sorted({text for size in sizes.values() for text in (size.basis, f"detections: {size.detections_basis}")}),
     )
 
 
@@ -157,30 +155,21 @@ def _names(catalogue: Catalogue, asked: dict[str, list[str]]) -> Any:
         if own and all(name in shown for name in own):
             return [name for name in own if task.training in shown[name].evaluated or not evaluated]
         users = [n for n, t in shown.items() if task.training in (t.evaluated if evaluated else t.trainings)]
-        followers = [t.name for t in catalogue.trainings.values() if initial(t) == task.training and not evaluated]
+        followers = [t.name for t in catalogue.trainings.values() if t.init_training == task.training and not evaluated]
         return (users if own else []) or own or followers
 
     return names
 
 
-def _bill(tasks: Tasks, gpus: int, sizes: dict[str, Disk | None]) -> Bill:
+def _bill(tasks: Tasks, gpus: int, sizes: dict[str, Disk]) -> Bill:
     makespan = simulate(tasks, gpus, longest_first(tasks)).makespan if tasks else 0.0
-    largest = sorted(
-        (size.checkpoints if (size := sizes[t.training]) else None for t in tasks.values() if t.kind == "train"),
-        key=lambda size: -(size or 0),
-    )
-    known = None if None in largest else float(sum(largest[:gpus]))  # type: ignore[arg-type]
-    return Bill(gpus, makespan, lower_bound(tasks, gpus), known)
+    checkpoints = checkpoints_at_work((sizes[t.training] for t in tasks.values() if t.kind == "train"), gpus)
+    return Bill(gpus, makespan, lower_bound(tasks, gpus), checkpoints)
 
 
-def _sealed(jobs: list[Job], sizes: dict[str, Disk | None]) -> float | None:
-    total = 0.0
-    for job in jobs:
-        size = sizes[job.task.training]
-        if size is None:
-            return None
-        total += size.sealed if job.task.kind == "train" else size.detections
-    return total
+def _sealed(jobs: list[Job], sizes: dict[str, Disk]) -> float:
+    sizes_of = ((sizes[job.task.training], job.task.kind) for job in jobs)
+    return sum(size.sealed if kind == "train" else size.detections for size, kind in sizes_of)
 
 
 def to_dict(plan: Plan) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from date.formatting import format_duration, format_size
 from date.planning.plan import Job, Plan, counts, path_hours
 
 NAMES_SHOWN = 4
@@ -50,7 +51,7 @@ def _row(job: Job) -> tuple[str, ...]:
         job.task.kind,
         job.task.training,
         f"seed {job.task.seed}",
-        duration(job.task.hours) if job.duration.known else "?",
+        format_duration(3600 * job.task.hours) if job.duration.known else "?",
         job.state.why,
         asked,
     )
@@ -68,52 +69,27 @@ def _hours(plan: Plan) -> list[str]:
     for job in plan.jobs:
         by_source.setdefault(f"{job.duration.basis}: {job.duration.source}", []).append(job)
     lines += [f"  {counts(jobs)}: {source}" for source, jobs in by_source.items()]
-    named = ", then ".join(f"{task.name} ({duration(task.hours)})" for task in plan.critical_path)
-    lines.append(f"critical path: {duration(path_hours(plan))}: {named}")
+    named = ", then ".join(f"{task.name} ({format_duration(3600 * task.hours)})" for task in plan.critical_path)
+    lines.append(f"critical path: {format_duration(3600 * path_hours(plan))}: {named}")
     lines.append("makespan, one GPU a training, in the DAG's order:")
     for bill in plan.bills:
         above = max(0.0, bill.makespan / bill.lower_bound - 1) if bill.lower_bound else 0.0
         gpus = f"{bill.gpus} GPU{'' if bill.gpus == 1 else 's'}"
         lines.append(
-            f"  {gpus:>8}  {duration(bill.makespan):>11}, {100 * above:.1f} % above the lower bound of "
-            f"{duration(bill.lower_bound)}"
+            f"  {gpus:>8}  {format_duration(3600 * bill.makespan):>11}, {100 * above:.1f} % above the lower bound of "
+            f"{format_duration(3600 * bill.lower_bound)}"
         )
     if path := path_hours(plan):
-        lines.append(
-            f"  more than {math.ceil(plan.gpu_hours / path)} gain next to nothing: the critical path takes its time"
-        )
+        lines.append(f"  more than {math.ceil(plan.gpu_hours / path)} GPUs hardly help: the critical path dominates")
     return lines
 
 
 def _disk(plan: Plan) -> list[str]:
-    if plan.sealed_bytes is None:
-        return [f"disk: not known at this tier before a run or `python -m date calibrate --tier {plan.tier}`"]
     checkpoints = ", ".join(
-        f"{size(bill.checkpoints)} on {bill.gpus} GPU{'' if bill.gpus == 1 else 's'}"
-        for bill in plan.bills
-        if bill.checkpoints is not None
+        f"{format_size(bill.checkpoints)} on {bill.gpus} GPU{'' if bill.gpus == 1 else 's'}" for bill in plan.bills
     )
     return [
-        f"disk: {size(plan.sealed_bytes)} of sealed runs and detections; checkpoints of trainings at work: "
-        f"{checkpoints or 'none'}",
+        f"disk: {format_size(plan.sealed_bytes)} of sealed runs and detections; checkpoints of trainings at work: "
+        f"{checkpoints}",
         f"  basis: {'; '.join(plan.disk_basis)}",
     ]
-
-
-def duration(hours: float) -> str:
-    """Return hours in the units that suit them, e.g. ``9 d 3 h``, ``5.2 h`` or ``40 s``."""
-    if hours >= 48:
-        whole = round(hours)
-        return f"{whole // 24} d {whole % 24} h"
-    if hours >= 1:
-        return f"{hours:.1f} h"
-    return f"{60 * hours:.1f} min" if hours >= 1 / 60 else f"{3600 * hours:.2g} s"
-
-
-def size(number: float) -> str:
-    """Return bytes in the unit that suits them, e.g. ``3.1 GB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"

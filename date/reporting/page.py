@@ -13,6 +13,7 @@ import jinja2
 
 from date.catalogue import METRICS, SETTING_LABELS, Catalogue, Tier
 from date.catalogue.publication import load_paper
+from date.formatting import format_duration
 from date.reporting import style
 from date.reporting.claims import VERDICTS, Outcome
 from date.reporting.figures import Drawing
@@ -153,7 +154,7 @@ def _summary(catalogue: Catalogue, tier: Tier, results: Sequence[RunResult]) -> 
         "Data": ", ".join(datasets),
         "Trainings": f"{len(judged & set(wanted))} of {len(wanted)} trained and evaluated",
         "Seeds": ", ".join(map(str, seeds)),
-        "Training time": f"{duration(seconds)} in {trained} run{'s' * (trained != 1)}",
+        "Training time": f"{format_duration(seconds)} in {trained} run{'s' * (trained != 1)}",
     }
 
 
@@ -191,7 +192,7 @@ def _run_lines(results: Sequence[RunResult], results_dir: Path) -> list[RunLine]
             lines.append(RunLine(run, import_mark(run), MISSING, MISSING, place.as_posix()))
             continue
         resumed = len(run.provenance["segments"]) - 1
-        time = duration(_seconds(run.provenance)) + (f", resumed {resumed}x" if resumed else "")
+        time = format_duration(_seconds(run.provenance)) + (f", resumed {resumed}x" if resumed else "")
         letter = environments[_versions(run.provenance)]
         lines.append(RunLine(run, time, _device(run.provenance["hardware"]), letter, place.as_posix()))
     return lines
@@ -218,12 +219,3 @@ def _device(hardware: dict[str, Any]) -> str:
 
 def _seconds(provenance: dict[str, Any]) -> float:
     return sum(segment["seconds"] for segment in provenance["segments"])
-
-
-def duration(seconds: float) -> str:
-    """Return a time in its two largest units, e.g. ``3 h 20 min``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -11,6 +11,7 @@ from date.catalogue import Catalogue
 from date.catalogue.settings import Settings
 from date.errors import UserError
 from date.results import RunResult, started_runs
+from date.runs.state import FINISHED
 
 DIGESTS = {"run_digest": "identity", "weights_sha256": "weights", "metrics_sha256": "records", "imported": "detections"}
 """Of a provenance: what no two runs have in common."""
@@ -130,7 +131,7 @@ def failures(path: Path, tier: str) -> dict[tuple[str, int], Lack]:
         raise UserError(f"{path} is not what `date status --json` prints; {remedy}") from None
     if of != tier:
         raise UserError(f"{path} is of the tier {of!r}; {remedy}")
-    open_runs = [run for run in runs if run[2] not in ("done", "waiting")]
+    open_runs = [run for run in runs if run[2] not in (*FINISHED, "waiting")]
     said = {}
     for training, seed, state, why in open_runs:
         text = f"its training {ENDED.get(state, f'is {state}')}"

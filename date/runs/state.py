@@ -1,9 +1,16 @@
-"""What is there of each run of a tier, and why it would be trained or evaluated again. Needs no PyTorch and no data."""
+"""What there is of each run of a tier: the one answer that plan, status, training and report give.
+
+A run is looked for in three places: the results that the DAG keeps, the sealed folders, and the working folders of
+unfinished runs. Needs no PyTorch and no data, writes nothing.
+"""
 
 from __future__ import annotations
 
 import ast
+import functools
 import json
+import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +19,25 @@ from typing import Any, Literal
 from date.catalogue import Tier, Training, load, load_dataset
 from date.catalogue.settings import data_root, dataset_name
 from date.errors import UserError, listed
+from date.files import read_replaced
+from date.formatting import format_duration
 from date.identity.code import code_fingerprint
 from date.identity.config import resolve
-from date.identity.digests import CARRIED_OUT, config_digest, run_digest, run_name
+from date.identity.digests import CARRIED_OUT, config_digest, run_digest
 from date.planning.durations import length
-from date.results import EVALUATION, PICTURES, PROVENANCE
-from date.training.journal import STATUS, read_segments
+from date.results import CONFIG, EVALUATION, METRICS, PICTURES, PROVENANCE, last_evaluation
+from date.runs.working import RunStatus, Worker, changed_at
+from date.training.journal import LOG
+from date.training.lease import slurm_job_state
 
-CONFIG = "config.py"
+FINISHED = ("cached", "imported", "done")
+"""States of runs that need no more work."""
 CHANGES_SHOWN = 3
 
 
 @dataclass(frozen=True)
 class State:
-    """Of a training or an evaluation."""
+    """What is left to do of a training or an evaluation."""
 
     state: Literal["cached", "new", "changed", "interrupted"]
     why: str = ""
@@ -42,8 +54,26 @@ class State:
         return 1 - min(1.0, self.done / self.steps) if self.steps else 1.0
 
 
+@dataclass
+class Folder:
+    """What lies in the runs folder under one name."""
+
+    name: str
+    digest: str
+    """The first ten digits of the run's identity."""
+    work: Path | None = None
+    sealed: Path | None = None
+
+    def changed(self) -> float:
+        """Return when it last changed."""
+        if self.sealed is not None:
+            return changed_at(self.sealed / PROVENANCE)
+        assert self.work is not None
+        return Worker(self.work).changed()
+
+
 class Runs:
-    """Looks at the results and runs of a tier.
+    """Looks at the results and runs of a tier, as they are when it is made.
 
     Args:
         tier: whose runs.
@@ -53,52 +83,83 @@ class Runs:
 
     def __init__(self, tier: Tier, results: Path, runs: Path) -> None:
         self.tier, self.results, self.runs = tier, results / tier.name, runs
-        self._digests: dict[tuple[str, int], str] = {}
+        self._digests: dict[tuple[str, int, str], str] = {}
+        self.folders = self._folders()
+        self._job_state = functools.cache(slurm_job_state)  # a job is asked for once
 
     def manifest(self, training: Training) -> str | None:
         """Return the digest of the data that a training sees, as the DAG last verified them; None if it never did."""
         dataset = load_dataset(dataset_name(training, self.tier))
-        return (_json(self.results / "data" / f"{dataset.name}.json") or {}).get("digest")
+        return (read_json(self.results / "data" / f"{dataset.name}.json") or {}).get("digest")
 
     def provenance(self, training: str, seed: int) -> dict[str, Any] | None:
         """Return the provenance of a run's sealed result, or None."""
-        return _json(self.results / training / f"seed{seed}" / PROVENANCE)
+        return read_json(self.results / training / f"seed{seed}" / PROVENANCE)
 
     def evaluation(self, training: str, seed: int) -> dict[str, Any] | None:
         """Return a run's evaluation, or None."""
-        return _json(self.results / training / f"seed{seed}" / EVALUATION)
+        return read_json(self.results / training / f"seed{seed}" / EVALUATION)
+
+    def status(self, name: str, seed: int) -> RunStatus:
+        """Return where a run stands.
+
+        ``imported``, ``done`` (its sealed folder is here) and ``cached`` (its results are here) are finished; ``stale``
+        has results of other code, settings or data alone; for the others see `date.runs.working.STATES`.
+
+        Raises:
+            UserError: a result is damaged.
+        """
+        found = self.folders.get((name, seed), [])
+        provenance, chosen = self.provenance(name, seed), self._present(name, seed, found)
+        training = load().trainings.get(name)
+        if provenance is not None and "imported" in provenance:
+            status = self._result(name, seed, "imported", _imported(provenance))
+        elif chosen is not None and chosen.sealed is not None:
+            status = _sealed(name, seed, chosen.sealed)
+        elif provenance is not None and training is not None and self._is_present(training, seed, provenance):
+            known = self.identity(name, seed) is not None
+            reason = "its results are here" if known else "config and code are the present ones; the data are not known"
+            status = self._result(name, seed, "cached", reason)
+        elif chosen is not None and chosen.work is not None:
+            status = self._worker(chosen.work).status(name, seed)
+        elif provenance is not None and training is not None:
+            status = self._result(name, seed, "stale", self._why_stale(training, seed, provenance))
+        else:
+            status = RunStatus(name, seed)
+        others = [folder for folder in found if folder is not chosen]
+        status.older = len(others)
+        status.older_running = sum(
+            folder.sealed is None
+            and folder.work is not None
+            and self._worker(folder.work).status(name, seed).state == "running"
+            for folder in others
+        )
+        return status
 
     def trained(self, training: Training, seed: int) -> State:
-        """Return what is there of a training, compared with the present config, code and data."""
+        """Return what is left to do of a training."""
+        status = self.status(training.name, seed)
         provenance = self.provenance(training.name, seed)
-        if provenance is not None and "imported" in provenance:
+        if status.state == "imported":
             return State("cached", "imported")
-        digest = self._digest(training, seed)
+        if status.state == "cached":
+            return State("cached", "" if self.identity(training.name, seed) else status.reason)
+        if status.state == "done":
+            copied = provenance is not None and provenance.get("run") == status.run
+            return State("cached", "" if copied else f"sealed as {self.runs / str(status.run)}; its results are copied")
+        before = ""
         if provenance is not None:
-            if digest is not None and provenance["run_digest"] == digest:
-                return State("cached")
-            if digest is None and not (changes := self._changes(training, seed, provenance)):
-                return State("cached", "config and code are the present ones; the data are not known")
-        if digest is not None:
-            name = run_name(training, self.tier, seed, digest)
-            if (self.runs / name / PROVENANCE).exists():
-                return State("cached", f"sealed as {self.runs / name}; its results are copied")
-            working = self.runs / ".work" / name
-        else:
-            found = (self.runs / ".work").glob(f"{self.tier.name}-{training.name}-s{seed}-{'[0-9a-f]' * 10}")
-            working = max(found, key=lambda path: path.stat().st_mtime, default=self.runs / ".work" / "none")
-        if provenance is not None:
-            changes = self._changes(training, seed, provenance)
-            state, why = "changed", "; ".join(changes) or f"starts from {training.init}, which is another now"
-        else:
-            state, why = "new", "never trained"
-        progress = self._progress(working, training)
-        if progress is None:
-            return State(state, why)  # type: ignore[arg-type]
-        step, steps, told = progress
-        before = "" if state == "new" else f"{why}; "
-        unsure = "" if digest else ", if config, code and data are the same"
-        return State("interrupted", f"{before}{told} step {step:,} of {steps:,}{unsure}", step, steps)
+            before = (
+                "; ".join(self._changes(training, seed, provenance))
+                or f"starts from {training.init}, which is another now"
+            )
+        work = None if status.run is None else self.runs / ".work" / status.run
+        if work is None or not self._worker(work).segments:
+            return State("changed", before) if before else State("new", "never trained")
+        step, steps = self._worker(work).saved_step(), status.steps or length(training, self.tier).steps
+        told = f"{status.state}: resumes from step {step:,} of {steps:,}"
+        unsure = "" if self.identity(training.name, seed) else ", if config, code and data are the same"
+        return State("interrupted", f"{before and before + '; '}{told}{unsure}", step, steps)
 
     def evaluated(self, training: Training, seed: int, trained: State) -> State:
         """Return what is there of a run's evaluation."""
@@ -117,17 +178,74 @@ class Runs:
             return State("changed", "it has no pictures yet")
         return State("cached")
 
-    def _digest(self, training: Training, seed: int) -> str | None:
-        """Return the present identity of a run, or None where that of the data is not known."""
-        manifest = self.manifest(training)
-        if manifest is None:
+    def identity(self, name: str, seed: int) -> str | None:
+        """Return the present identity of a run, or None where that of the data, or the training, is not known."""
+        training = load().trainings.get(name)
+        if training is None:
             return None
-        key = (training.name, seed)
+        try:
+            manifest = self.manifest(training)
+            return None if manifest is None else self._digest(training, seed, manifest)
+        except UserError:  # no such dataset or file any more: then nothing can be trained under that name either
+            return None
+
+    def _digest(self, training: Training, seed: int, manifest: str) -> str:
+        key = (training.name, seed, manifest)
         if key not in self._digests:
             self._digests[key] = run_digest(training, self.tier, seed, manifest)
         return self._digests[key]
 
-    def _changes(self, training: Training, seed: int, provenance: dict[str, Any]) -> list[str]:
+    def _is_present(self, training: Training, seed: int, provenance: Mapping[str, Any]) -> bool:
+        """Return whether a result is of the present identity, or could be, where the data are not known."""
+        identity = self.identity(training.name, seed)
+        if identity is not None:
+            return provenance["run_digest"] == identity
+        return not self._changes(training, seed, provenance)
+
+    def _present(self, name: str, seed: int, found: list[Folder]) -> Folder | None:
+        """Return the run of the present identity, or an import; the newest one where the identity is not known."""
+        identity = self.identity(name, seed)
+        if identity is None:
+            return max(found, key=Folder.changed, default=None)
+        for folder in found:
+            if folder.digest == identity[:10]:
+                return folder
+        imported = (f for f in found if f.sealed and "imported" in (_borne(f.sealed / PROVENANCE)))
+        return max(imported, key=Folder.changed, default=None)
+
+    def _folders(self) -> dict[tuple[str, int], list[Folder]]:
+        pattern = re.compile(rf"{re.escape(self.tier.name)}-(.+)-s(\d+)-([0-9a-f]{{10}})")
+        runs: dict[str, Folder] = {}
+        places: dict[tuple[str, int], list[Folder]] = defaultdict(list)
+        # The working folders first: a run that is sealed meanwhile is then seen twice, and not never.
+        for folder, part in ((self.runs / ".work", "work"), (self.runs, "sealed")):
+            for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+                match = pattern.fullmatch(path.name)
+                if match is None or not path.is_dir():
+                    continue
+                training, seed = match[1], int(match[2])
+                # `mini-` begins the names of a tier `mini-large`, too.
+                if training not in load().trainings and _borne(path / PROVENANCE).get("tier") != self.tier.name:
+                    continue
+                if path.name not in runs:
+                    runs[path.name] = Folder(path.name, match[3])
+                    places[training, seed].append(runs[path.name])
+                setattr(runs[path.name], part, path)
+        return places
+
+    def _worker(self, folder: Path) -> Worker:
+        return Worker(folder, self._job_state)
+
+    def _result(self, name: str, seed: int, state: str, reason: str) -> RunStatus:
+        status = RunStatus(name, seed, state, reason=reason)
+        status.ap = (last_evaluation(self.results / name / f"seed{seed}" / METRICS) or {}).get("AP")
+        return status
+
+    def _why_stale(self, training: Training, seed: int, provenance: Mapping[str, Any]) -> str:
+        changes = self._changes(training, seed, provenance)
+        return "; ".join(changes) or f"starts from {training.init}, which is another now"
+
+    def _changes(self, training: Training, seed: int, provenance: Mapping[str, Any]) -> list[str]:
         """Return what differs between a sealed result and the present, each a few words."""
         changes = []
         config = resolve(training, self.tier, seed, None)
@@ -140,7 +258,7 @@ class Runs:
             changes.append(f"data of {provenance['data'].get('dataset', 'the training')} changed")
         return changes
 
-    def _config_changes(self, training: Training, seed: int, provenance: dict[str, Any]) -> str:
+    def _config_changes(self, training: Training, seed: int, provenance: Mapping[str, Any]) -> str:
         path = self.runs / str(provenance.get("run")) / CONFIG
         try:
             old = dict(flat(read_config(path.read_text(encoding="utf-8"))))
@@ -152,17 +270,34 @@ class Runs:
         told = [f"{key} {_shown(old.get(key))} -> {_shown(new.get(key))}" for key in keys[:CHANGES_SHOWN]]
         return f"config changed: {listed(told, len(keys))}" if told else "config changed"
 
-    def _progress(self, working: Path, training: Training) -> tuple[int, int, str] | None:
-        """Return the step of the last checkpoint, all steps, and words before them; None where nobody worked on it."""
-        if not working.is_dir() or not read_segments(working):
-            return None
-        names = (path.name.split("-") for path in (working / "checkpoints").glob("step-*-*.ckpt"))
-        step = max((int(parts[1]) for parts in names if parts[1].isdecimal()), default=0)
-        steps = (_json(working / STATUS) or {}).get("steps")
-        if not steps:
-            steps = length(training, self.tier).steps
-        running = "ended" not in read_segments(working)[-1]
-        return step, steps, "under way, or killed: saved at" if running else "interrupted: resumes from"
+
+def _sealed(name: str, seed: int, folder: Path) -> RunStatus:
+    status = RunStatus(name, seed, "done", folder.name)
+    provenance = _borne(folder / PROVENANCE)
+    if not provenance:
+        status.state = "failed"
+        status.reason = f"{folder / PROVENANCE} can't be read; delete the folder and train again"
+        return status
+    if (folder / LOG).exists():
+        status.log = str(folder / LOG)
+    segments = provenance.get("segments", [])
+    if "imported" in provenance:
+        status.state, status.reason = "imported", _imported(provenance)
+    elif segments:
+        status.step = status.steps = provenance["steps"]
+        status.host, status.job = segments[-1].get("host"), segments[-1].get("job")
+        status.reason = format_duration(sum(segment["seconds"] for segment in segments))
+        if len(segments) > 1:
+            status.reason += f", resumed {len(segments) - 1} time{'s' if len(segments) > 2 else ''}"
+    status.ap = (last_evaluation(folder / METRICS) or {}).get("AP")
+    return status
+
+
+def _imported(provenance: Mapping[str, Any]) -> str:
+    imported = provenance["imported"]
+    files = [imported.get("file"), *(entry["file"] for entry in imported.get("detections", {}).values())]
+    files.append((imported.get("log") or {}).get("file"))
+    return f"imported from {', '.join(dict.fromkeys(filter(None, files)))}"
 
 
 def read_config(text: str) -> dict[str, Any]:
@@ -211,7 +346,7 @@ def _shown(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
-def _json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
     """Return a JSON file's content, None where it is absent.
 
     Raises:
@@ -223,3 +358,11 @@ def _json(path: Path) -> dict[str, Any] | None:
         return None
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not valid JSON ({error}); delete it and run the DAG again.") from None
+
+
+def _borne(path: Path) -> dict[str, Any]:
+    """Return a JSON file's content, empty where it is absent or damaged."""
+    try:
+        return json.loads(read_replaced(path))
+    except (FileNotFoundError, ValueError):
+        return {}

@@ -10,22 +10,29 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from date.formatting import format_duration
 from date.results import utc
-from date.runs.survey import STATES, RunStatus, Survey, duration
+from date.runs.state import FINISHED
+from date.runs.survey import Survey
+from date.runs.working import STATES, RunStatus
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-COLOURS = dict(zip(STATES, ("cyan", "red", "red", "red", "yellow", "bright_black", "green"), strict=True))
+COLOURS = {
+    **dict.fromkeys(STATES, "green"),
+    **{"running": "cyan", "stalled": "red", "dead": "red", "failed": "red"},
+    **{"interrupted": "yellow", "stale": "yellow", "waiting": "bright_black"},
+}
 COLUMNS = ("training", "seed", "state", "step", "left", "AP", "where", "")
 
 
 def summary(tier: str, statuses: Sequence[RunStatus]) -> str:
     """Return the numbers of runs by state and the longest time left, in a line."""
     counts = Counter(status.state for status in statuses)
-    parts = [f"{counts[state]} {state}" for state in ("done", *STATES[:-1]) if counts[state]]
+    parts = [f"{counts[state]} {state}" for state in (*reversed(FINISHED), *STATES[: -len(FINISHED)]) if counts[state]]
     etas = [status.eta_seconds for status in statuses if status.eta_seconds is not None]
-    left = f"; the longest running needs {duration(max(etas))} more" if etas else ""
+    left = f"; the longest running needs {format_duration(max(etas))} more" if etas else ""
     return f"{tier}: {', '.join(parts)} of {len(statuses)}{left}"
 
 
@@ -41,7 +48,7 @@ def _cells(status: RunStatus) -> tuple[str, ...]:
         str(status.seed),
         status.state,
         "" if status.step is None else f"{status.step}/{status.steps}" if status.steps else str(status.step),
-        "" if status.eta_seconds is None else duration(status.eta_seconds),
+        "" if status.eta_seconds is None else format_duration(status.eta_seconds),
         "" if status.ap is None else f"{status.ap:.1f}",
         " ".join(filter(None, (status.host, status.job and f"job {status.job}"))),
         "; ".join(notes),
@@ -111,4 +118,4 @@ def watch(survey: Survey, seconds: float) -> None:
 
 
 def _all_done(statuses: Sequence[RunStatus]) -> bool:
-    return all(status.state == "done" for status in statuses)
+    return all(status.state in FINISHED for status in statuses)

@@ -22,10 +22,9 @@ from torch import Tensor  # noqa: E402
 
 from date.errors import UserError  # noqa: E402
 from date.files import replace_bytes, sync_path  # noqa: E402
+from date.training.options import KEPT_CHECKPOINTS  # noqa: E402
 
 SCHEMA = 1
-KEPT = 2
-"""How many checkpoints are kept: the newest, and one to fall back to."""
 _NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{16})\.ckpt")
 
 
@@ -34,7 +33,7 @@ class CheckpointError(UserError):
 
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Write a checkpoint, then remove all but the last `KEPT`, and return its path.
+    """Write a checkpoint, then remove all but the last `date.training.options.KEPT_CHECKPOINTS`, and return its path.
 
     Those of later steps are removed, too: the training went back behind them because they are damaged.
 
@@ -54,7 +53,7 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
     _remove_torn(folder)
     replace_bytes(path, data)
     sync_path(folder)
-    _keep(folder, {path, *_before(folder, step)[: KEPT - 1]})
+    _keep(folder, {path, *_before(folder, step)[: KEPT_CHECKPOINTS - 1]})
     return path
 
 

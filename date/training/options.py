@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from date.training.waiting import PATIENCE
 
+KEPT_CHECKPOINTS = 2
+"""Of a training at work."""
+
 
 @dataclass(frozen=True)
 class Options:

@@ -32,7 +32,7 @@ from date.identity.code import code_fingerprint
 from date.identity.config import resolve
 from date.identity.digests import config_digest, run_digest, run_name
 from date.memory import noticed
-from date.results import METRICS, PROVENANCE
+from date.results import CONFIG, METRICS, PROVENANCE, WEIGHTS
 from date.training.hardware import changes, hardware, kept_threads
 from date.training.interruption import Interrupted, Interruption
 from date.training.options import Options
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from date.training.lease import Lease
     from date.training.processes import Processes
 
-WEIGHTS, CONFIG = "final.safetensors", "config.py"
 PROVENANCE_SCHEMA = 2
 STARTS_WITHOUT_PROGRESS = 5
 """How often one Slurm job may start from the same checkpoint."""
@@ -265,9 +264,9 @@ def _set_aside(work: Path) -> Path:
 
 def _initial_weights(training: Training, tier: Tier, seed: int, runs: Path, manifest_digest: str) -> Path | None:
     """Return the file of weights that a training starts from, if it starts from any."""
-    if training.init is None or training.init_file is not None:
+    if training.init_training is None:
         return training.init_file
-    return _sealed_run(load().training(training.init), tier, seed, runs, manifest_digest) / WEIGHTS
+    return _sealed_run(load().training(training.init_training), tier, seed, runs, manifest_digest) / WEIGHTS
 
 
 def find_run(training: Training, tier: Tier, seed: int, runs: Path) -> Path:

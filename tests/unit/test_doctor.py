@@ -388,26 +388,21 @@ def test_the_file_system_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert finding.status == "error" and "No space left on device" in finding.text
 
 
-def test_room_for_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_room_for_the_runs_is_what_plan_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from date.catalogue.settings import load_settings
+    from date.planning.plan import make_plan
+
     trainings = load().select(["onenet-r50-coco-12e", "date_f-r101-*"])
-    seeds = {t.name: 3 for t in trainings}
-    jobs = {"jobs": 2}
-    parameters = storage.largest(PAPER, trainings)
-    assert 50e6 < parameters < 55e6, "ResNet-101 FCOS has 51 million"
-    sealed, working = storage.sizes(parameters, PAPER, trainings, seeds, 2)
-    assert working == 2 * 3 * 12 * parameters
-    assert sum(seeds.values()) * 4 * parameters < sealed < 2 * sum(seeds.values()) * 4 * parameters
+    settings = load_settings({"tier": "paper", "seeds": [0, 1, 2], "trainings": [t.name for t in trainings]})
+    plan = make_plan(["all"], PAPER, settings, tmp_path, tmp_path, [2])
+    sealed, working = plan.sealed_bytes, plan.bills[0].checkpoints
+    assert working == 2 * 3 * 12 * 51e6, "three checkpoints of weights and two moments of the larger networks"
+    seeds, profile = {t.name: 3 for t in trainings}, {"jobs": 2}
     usage = namedtuple("usage", "total used free")
     for free, expected in ((sealed + working, "ok"), (sealed + working - 1, "warning"), (working - 1, "error")):
         monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: usage(0, 0, free))
-        (finding,) = storage.space(tmp_path, PAPER, trainings, seeds, jobs)
+        (finding,) = storage.space(tmp_path, tmp_path, PAPER, trainings, seeds, profile)
         assert finding.status == expected
-
-
-def test_checkpoints_are_counted_as_they_are_kept() -> None:
-    from date.training.checkpoint import KEPT
-
-    assert storage.KEPT_CHECKPOINTS == KEPT
 
 
 # ---------------------------------------------------------------------------------------------------- the command line
@@ -463,7 +458,9 @@ def test_the_paper_needs_much_for_its_loading_processes(found_loading: Any) -> N
     assert [f.status for f in found_loading(64 * 2**20, 1024)] == ["error", "error"]
     assert [f.status for f in found_loading(64 * 2**20, 1024, elsewhere=True)] == ["warning", "warning"]
     memory, files = found_loading(64 * 2**20, 1024)
-    assert "1.8 GB of shared memory needed by the 8 loading processes, 67 MB free -> enlarge /dev/shm" in memory.line()
+    assert (
+        "1.8 GB of shared memory needed by the 8 loading processes, 67.1 MB free -> enlarge /dev/shm" in memory.line()
+    )
     assert "2,816 open files needed by a training of 8 loading processes, 1,024 allowed -> raise" in files.line()
     crowd = found_loading(2 * 10**9, 10**6, jobs=2)[0]
     assert crowd.status == "error" and "of each of 2 trainings at a time" in crowd.text

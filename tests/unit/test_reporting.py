@@ -25,7 +25,6 @@ from date.catalogue import METRICS, ROOT, load, load_tier
 from date.errors import UserError
 from date.reporting.figures import curves, drawings, learning_rate_drops, steps_per_epoch
 from date.reporting.formats import comma_separated, markdown
-from date.reporting.page import duration
 from date.reporting.report import write_report
 from date.reporting.scores import Sample, Scores, number, signed
 from date.reporting.style import spread
@@ -491,8 +490,3 @@ def test_tier_without_results_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="snakemake --profile workflow/profiles/local all --config tier=smoke"):
         write_report("smoke", tmp_path, tmp_path / "reports")
     assert not (tmp_path / "reports").exists()
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(8.4, "8 s"), (75, "1 min 15 s"), (12000, "3 h 20 min")])
-def test_duration(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

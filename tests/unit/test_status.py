@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,11 +17,14 @@ from typing import Any
 
 import pytest
 
-from date.catalogue import ROOT, load_tier
+from date.catalogue import ROOT, load, load_tier
 from date.errors import UserError
 from date.files import replace_text
+from date.formatting import format_duration
+from date.results import last_evaluation
 from date.runs import status as view
-from date.runs.survey import NO_NEWS, STATES, RunStatus, Survey, duration, last_ap
+from date.runs.survey import Survey
+from date.runs.working import NO_NEWS, STATES, RunStatus
 from date.training.interruption import Interrupted
 from date.training.journal import LOG, STATUS, Journal, begin_segment, read_segments
 from date.training.lease import HOLDER, SILENCE, Lease
@@ -119,7 +123,10 @@ def test_a_run_under_way(survey: Survey, runs: Path) -> None:
         assert (one(survey).state, one(survey).reason) == ("running", "evaluating")
         long_ago = time.time() - NO_NEWS - 60
         os.utime(work / STATUS, (long_ago, long_ago))
-        assert (one(survey).state, one(survey).reason) == ("stalled", "lives, but made no step for 31 min")
+        assert (one(survey).state, one(survey).reason) == (
+            "stalled",
+            "the process is alive but has made no step for 31 min",
+        )
 
 
 def test_a_process_that_has_told_nothing_yet_is_starting(survey: Survey, runs: Path) -> None:
@@ -140,7 +147,9 @@ def test_a_killed_run_is_dead(survey: Survey, runs: Path) -> None:
     assert re.fullmatch(r"killed, last heard \d+ s ago", status.reason)
     assert status.log == str(work / LOG)
     (work / HOLDER).unlink()
-    assert one(survey).state == "dead" and one(survey).reason.startswith("left without a word, last heard")
+    assert one(survey).state == "dead" and one(survey).reason.startswith(
+        "the process ended without saving a reason, last heard"
+    )
 
 
 def test_an_interrupted_run_will_be_resumed(survey: Survey, runs: Path) -> None:
@@ -203,7 +212,7 @@ def test_a_silent_machine_is_stalled(survey: Survey, runs: Path) -> None:
     assert status.state == "stalled"
     assert (
         status.reason
-        == f"no heartbeat, last heard {(SILENCE + 300) // 60:.0f} min ago; whoever resumes it takes it over"
+        == f"no heartbeat, last heard {format_duration(SILENCE + 300)} ago; whoever resumes it takes it over"
     )
 
 
@@ -279,7 +288,7 @@ def test_of_several_the_present_one_is_shown(survey: Survey, runs: Path, tmp_pat
     assert view.plain("smoke", [status]).endswith("3 older (1 running)")
 
 
-def test_an_imported_run_is_done(survey: Survey, runs: Path, tmp_path: Path) -> None:
+def test_an_imported_run_is_told_as_such(survey: Survey, runs: Path, tmp_path: Path) -> None:
     carry_out(plan(runs))
     path = plan(runs).sealed / "provenance.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"imported": {"file": "date_f.pth"}, "segments": []}))
@@ -287,7 +296,32 @@ def test_an_imported_run_is_done(survey: Survey, runs: Path, tmp_path: Path) -> 
     manifests.mkdir(parents=True)
     (manifests / "scenes-smoke.json").write_text(json.dumps({"digest": "f" * 64}))
     status = one(survey)
-    assert (status.state, status.reason, status.older) == ("done", "imported from date_f.pth", 0)
+    assert (status.state, status.reason, status.older) == ("imported", "imported from date_f.pth", 0)
+
+
+def test_results_without_their_run_are_cached_imported_or_stale(survey: Survey, runs: Path, tmp_path: Path) -> None:
+    """As after a record was restored, after `import-detections`, and after a change of the code."""
+    from date.runs.state import Runs
+
+    results = tmp_path / "results" / "smoke"
+    (results / "data").mkdir(parents=True)
+    (results / "data" / "scenes-smoke.json").write_text(json.dumps({"digest": MANIFEST}))
+    carry_out(plan(runs))
+    shutil.copytree(plan(runs).sealed, results / FCOS / "seed0")
+    shutil.rmtree(plan(runs).sealed)
+
+    def told() -> tuple[str, str]:
+        training = load().training(FCOS)
+        return one(survey).state, Runs(survey.tier, survey.results, runs).trained(training, 0).state
+
+    assert told() == ("cached", "cached") and one(survey).ap == 12.0
+    path = results / FCOS / "seed0" / "provenance.json"
+    provenance = json.loads(path.read_text())
+    path.write_text(json.dumps(provenance | {"code_sha256": "old", "run_digest": "old"}))
+    assert told() == ("stale", "changed") and one(survey).reason == "training code changed"
+    imported = {"detections": {"head": {"file": "a.json"}}, "log": {"file": "b.json"}}
+    path.write_text(json.dumps(provenance | {"run_digest": "of no run", "imported": imported}))
+    assert told() == ("imported", "cached") and one(survey).reason == "imported from a.json, b.json"
 
 
 @pytest.mark.parametrize("name", [STATUS, HOLDER, "metrics.jsonl", "segments.jsonl"])
@@ -306,15 +340,15 @@ def test_a_damaged_provenance_is_told(survey: Survey, runs: Path) -> None:
 
 def test_the_last_ap_of_a_long_record(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    assert last_ap(path) is None
+    assert last_evaluation(path) is None
     trains = '{"kind": "train", "step": 1, "loss": 1.0}\n'
     path.write_text(trains)
-    assert last_ap(path) is None
+    assert last_evaluation(path) is None
     path.write_text(
         '{"kind": "eval", "AP": 1.5}\n{"kind": "eval", "AP": 2.5}\n' + trains * 40000 + '{"kind": "eval", "A'
     )
     assert path.stat().st_size > 1 << 20
-    assert last_ap(path) == 2.5
+    assert last_evaluation(path) == {"kind": "eval", "AP": 2.5}
 
 
 # ------------------------------------------------------------------------------------------------- for the eye
@@ -354,14 +388,6 @@ def test_a_terminals_table_has_the_same() -> None:
     for cell in (FCOS, "37.2", "9/90", "2 h 00 min", "node2 job 13", "no [memory] at step 6", "runs/.work/d/train.log"):
         assert cell in shown
     assert set(view.COLOURS) == set(STATES)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.4, "0 s"), (29, "29 s"), (30.1, "1 min"), (3569, "59 min"), (3600, "1 h 00 min"), (100_000, "27 h 47 min"), (172_800, "2 d 0 h"), (190_000, "2 d 4 h")],
-)  # fmt: skip
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 def test_watching_appends_lines_until_all_are_done(survey: Survey, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip

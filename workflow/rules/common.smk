@@ -44,9 +44,9 @@ def dataset_of(wildcards):
 def initial_run(wildcards):
     """Return the exported provenance of the run that a training starts from, if it starts from one."""
     training = CATALOGUE.training(wildcards.training)
-    if training.init is None or training.init_file is not None:
+    if training.init_training is None:
         return []
-    return f"{RESULTS}/{training.init}/seed{wildcards.seed}/provenance.json"
+    return f"{RESULTS}/{training.init_training}/seed{wildcards.seed}/provenance.json"
 
 
 @functools.cache
