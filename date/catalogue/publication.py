@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -75,6 +75,17 @@ class Alternative(Entry):
     """What is merged into its model's config."""
 
 
+class Look(Entry):
+    """How networks look in every figure."""
+
+    trainings: str
+    """A name or pattern; the first look that a training matches counts."""
+    colour: Literal["sky", "blue", "pink", "orange", "vermilion", "green", "brown"]
+    marker: Literal["o", "s", "D", "v", "^", "P", "X"]
+    hollow: bool = False
+    """Hollow markers and a dashed line, for another start of the same network."""
+
+
 class Paper(Entry):
     """``paper.yaml``: the paper that a folder of experiments reproduces."""
 
@@ -97,6 +108,8 @@ class Paper(Entry):
     noise_sources: str = ""
     """Where that is stated, as a sentence."""
     headline: Headline | None = None
+    looks: list[Look] = Field(default_factory=list)
+    """How networks look in figures; those without get what is left, in the catalogue's order."""
     released: Released | None = None
     """Where configurations were released."""
     stack: str = "not stated"

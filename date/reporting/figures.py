@@ -12,7 +12,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from date.catalogue import Catalogue, Panel, Tier
+from date.catalogue import Catalogue, Panel, Tier, load
 from date.catalogue import Curve as CurveEntry
 from date.catalogue.publication import load_paper
 from date.reporting import style
@@ -23,6 +23,8 @@ DROP = 2.0
 """A learning rate that falls at least by this factor between two records is marked."""
 WINDOWS = 60
 """Losses are averaged over so many equal parts of a training; single steps are noise."""
+BEGINNING = 0.1
+"""Share of a training in which losses fall so steeply that a scale with them would hide all that follows."""
 WIDTH, LEFT, TOP, PLOT, SMALL_PLOT, GAP, BOTTOM, MARK = 6.8, 0.50, 0.76, 2.45, 1.35, 0.18, 0.48, 0.22
 """Inches: of a panel's height (where there is one, and where there are several), the space around, and what a watermark
 takes at the bottom."""
@@ -44,8 +46,9 @@ class Curve:
     """A metric over a training, with its spread over seeds."""
 
     label: str
-    look: int
-    """Index of colour and marker: the training's, whichever others have results."""
+    entry: int
+    """Index among the drawing's curves."""
+    look: style.Look
     seeds: tuple[int, ...]
     steps: list[float]
     mean: list[float]
@@ -98,8 +101,8 @@ def drawings(catalogue: Catalogue) -> list[Drawing]:
 
 def curves(drawing: Drawing, panel: Panel, results: Sequence[RunResult]) -> list[Curve]:
     """Return one curve per training of a drawing that has results, in the drawing's order."""
-    found = []
-    for look, entry in enumerate(drawing.curves):
+    found, looks = [], style.looks(list(load().trainings))
+    for index, entry in enumerate(drawing.curves):
         by_step: dict[float, list[float]] = {}
         runs = [run for run in results if run.training == entry.training]
         points = {run.seed: _points(run, panel.metric) for run in runs}
@@ -111,7 +114,7 @@ def curves(drawing: Drawing, panel: Panel, results: Sequence[RunResult]) -> list
             mean, low, high = ([f(v) for v in values] for f in (statistics.fmean, min, max))
             seeds = tuple(seed for seed, pairs in points.items() if pairs)
             digits = 1 if panel.metric == "AP" else 3
-            found.append(Curve(entry.label, look, seeds, steps, mean, low, high, digits))
+            found.append(Curve(entry.label, index, looks[entry.training], seeds, steps, mean, low, high, digits))
     return found
 
 
@@ -226,12 +229,13 @@ def _axis(axes: Axes) -> Axis:
 def _draw_curves(axes: Axes, curves: Sequence[Curve], evaluations: bool) -> None:
     """Draw the curves of a panel: evaluations with markers, losses as lines."""
     for curve in curves:
-        color = style.SERIES[curve.look % len(style.SERIES)]
-        marker = style.MARKERS[curve.look % len(style.MARKERS)]
         if len(curve.seeds) > 1:
-            axes.fill_between(curve.steps, curve.low, curve.high, color=color, alpha=0.16, linewidth=0)
-        axes.plot(curve.steps, curve.mean, color=color, marker=marker if evaluations else "", clip_on=False)
-    bottom, top = min(min(c.low) for c in curves), max(max(c.high) for c in curves)
+            axes.fill_between(curve.steps, curve.low, curve.high, color=curve.look.color, alpha=0.16, linewidth=0)
+        marker = curve.look.marker if evaluations else ""
+        axes.plot(curve.steps, curve.mean, marker=marker, clip_on=not evaluations, **curve.look.line)
+    begin = 0.0 if evaluations else BEGINNING * max(curve.steps[-1] for curve in curves)
+    bottom = min(low for c in curves for step, low in zip(c.steps, c.low, strict=True) if step >= begin)
+    top = max(high for c in curves for step, high in zip(c.steps, c.high, strict=True) if step >= begin)
     margin = 0.06 * (top - bottom) or 0.5
     axes.set_ylim(max(0.0, bottom - margin), top + margin)
 
@@ -277,7 +281,7 @@ def _label_ends(axes: Axes, curves: Sequence[Curve], plot: float) -> None:
     low, high = axes.get_ylim()
     gap = (high - low) * 13 / (72 * plot)
     for curve, place in zip(ordered, style.spread([c.mean[-1] for c in ordered], gap), strict=True):
-        color = style.SERIES[curve.look % len(style.SERIES)]
+        color = curve.look.color
         line = {"arrowstyle": "-", "color": color, "linewidth": 0.9, "shrinkA": 1, "shrinkB": 4, "relpos": (0, 0.5)}
         if curve.steps[-1] < 0.9 * axes.get_xlim()[1]:
             line |= {"linestyle": (0, (1, 3))}

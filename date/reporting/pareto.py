@@ -36,7 +36,7 @@ def _plain(axes: Axes, title: str, x_label: str, y_label: str) -> None:
 def draw_losses(axes: Axes) -> None:
     """Draw the two losses, the interval of Pareto optimal parameters, and where trainings end."""
     x = np.linspace(-1.8, 2.0, 120)
-    one, many = style.SERIES[1], style.SERIES[3]
+    one, many = style.SERIES["blue"], style.SERIES["pink"]
     axes.axvspan(BOTTOM_OF_O2O, BOTTOM_OF_O2M, color=style.GRID, alpha=0.7, linewidth=0)
     for losses, color, end, name in zip(_losses(x), (one, many), (0, -1), ("o2o", "o2m"), strict=True):
         axes.plot(x, losses, color=color)
@@ -59,9 +59,9 @@ def draw_criteria(axes: Axes) -> None:
     x = np.linspace(-1.75, 1.75, 160)
     axes.plot(*_losses(x), color=style.GRID, linewidth=1.2)
     front = np.linspace(BOTTOM_OF_O2O, BOTTOM_OF_O2M, 80)
-    axes.plot(*_losses(front), color=style.SERIES[5], linewidth=2)
+    axes.plot(*_losses(front), color=style.INK, linewidth=2)
     axes.annotate("front", _losses(-0.62), xytext=(6, 0), textcoords="offset points", va="center", size=7,
-                  color=style.SERIES[5])  # fmt: skip
+                  color=style.INK)  # fmt: skip
     offsets = {"a": (6, 4), "b": (6, 6), "c": (6, 5)}
     for name, place in MARKED.items():
         point = _losses(place)

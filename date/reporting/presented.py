@@ -70,7 +70,7 @@ class Presenter:
         several = any(len(curve.seeds) > 1 for curves in drawn.panels for curve in curves)
         seeds: dict[int, set[int]] = {}
         for curve in itertools.chain.from_iterable(drawn.panels):
-            seeds.setdefault(curve.look, set()).update(curve.seeds)
+            seeds.setdefault(curve.entry, set()).update(curve.seeds)
         entries = [(drawing.curves[look], sorted(found)) for look, found in sorted(seeds.items())]
         figure = PageFigure(
             drawing,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fnmatch
 import html
 import io
 import re
@@ -18,9 +19,21 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
+from date.catalogue.publication import load_paper
+
 PAPER_WHITE, INK, MUTED, GRID = "#ffffff", "#22262b", "#6b727b", "#e3e6ea"
-SERIES = ("#56b4e9", "#0072b2", "#cc79a7", "#e69f00", "#d55e00", "#009e73", "#7a6a53")
+SERIES = {
+    "sky": "#56b4e9",
+    "blue": "#0072b2",
+    "pink": "#cc79a7",
+    "orange": "#e69f00",
+    "vermilion": "#d55e00",
+    "green": "#009e73",
+    "brown": "#7a6a53",
+}
 """Okabe and Ito's colours, told apart with the common kinds of colour blindness, without black and yellow."""
+TEXT = {"#56b4e9": "#2a86bb", "#e69f00": "#a86f00", "#cc79a7": "#a84f82"}
+"""What takes the place of a light colour in letters."""
 DARK = {
     PAPER_WHITE: "#1b1f24",
     INK: "#e4e7ea",
@@ -31,6 +44,9 @@ DARK = {
     "#d55e00": "#f0702a",
     "#009e73": "#1fbf92",
     "#7a6a53": "#b3a184",
+    "#2a86bb": "#8fd3ff",
+    "#a86f00": "#f0b030",
+    "#a84f82": "#e09cc4",
 }
 """What takes the place of a colour on a dark page."""
 MARKERS = ("o", "s", "D", "v", "^", "P", "X")
@@ -78,6 +94,54 @@ METADATA: dict[str, dict[str, str | None]] = {
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
 """Neither time nor version of the library enters a file."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colour, marker and line of a network's curve or points."""
+
+    color: str
+    marker: str
+    hollow: bool = False
+
+    @property
+    def text(self) -> str:
+        """The colour of its labels, dark enough to be read on white."""
+        return TEXT.get(self.color, self.color)
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """How Matplotlib draws its curve."""
+        shown: dict[str, Any] = {"color": self.color, "linestyle": (0, (5, 1.5)) if self.hollow else "-"}
+        if self.marker in "XP":  # crosses look smaller than other markers of a size
+            shown["markersize"] = 5.6
+        if self.hollow:
+            shown |= {"markerfacecolor": PAPER_WHITE, "markeredgecolor": self.color, "markeredgewidth": 1.0}
+        return shown
+
+
+def looks(trainings: Sequence[str]) -> dict[str, Look]:
+    """Return how each training of a catalogue looks in every figure.
+
+    Those that ``paper.yaml`` gives no look take the pairs of colour and marker that are left, in order.
+    """
+    given = load_paper().looks
+    taken = {(entry.colour, entry.marker) for entry in given}
+    left = [(c, m) for shift in range(len(MARKERS)) for c, m in _pairs(shift) if (c, m) not in taken]
+    found: dict[str, Look] = {}
+    free = 0
+    for name in trainings:
+        entry = next((entry for entry in given if fnmatch.fnmatchcase(name, entry.trainings)), None)
+        if entry is not None:
+            found[name] = Look(SERIES[entry.colour], entry.marker, entry.hollow)
+        else:
+            colour, marker = left[free % len(left)]
+            found[name], free = Look(SERIES[colour], marker), free + 1
+    return found
+
+
+def _pairs(shift: int) -> list[tuple[str, str]]:
+    return [(colour, MARKERS[(i + shift) % len(MARKERS)]) for i, colour in enumerate(SERIES)]
 
 
 def new_figure(
@@ -181,7 +245,7 @@ def _with_photos(svg: str, figure: Figure, photos: Sequence[Photo]) -> str:
 
 def color_variables() -> list[tuple[str, str, str]]:
     """Return the CSS variable of each colour of the figures, with its value on light and on dark pages."""
-    colors = (PAPER_WHITE, INK, MUTED, GRID, *SERIES)
+    colors = (PAPER_WHITE, INK, MUTED, GRID, *SERIES.values(), *TEXT.values())
     return [(f"--figure-{color[1:]}", color, DARK.get(color, color)) for color in colors]
 
 

@@ -26,8 +26,6 @@ from date.reporting.scores import MISSING, Sample, Scores, number
 METRIC = "AP"
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM, MARK = 6.8, 4.5, 0.36, 0.22, 0.58, 0.48, 0.22
 """Inches; `MARK` is what a watermark takes at the bottom."""
-LOOKS = ((1, "o"), (4, "s"))
-"""Colour (of `style.SERIES`) and marker of each grid."""
 LABEL_SIZE = 7.0
 FEW = 4
 """Up to so many settings without results are named in the figure; the page's table has all."""
@@ -38,7 +36,7 @@ class Setting:
     """A pair of loss weights: what the two branches of its checkpoints score."""
 
     grid: str
-    look: int
+    look: style.Look
     training: str
     weights: str
     """One-to-one over one-to-many, e.g. ``1/0.5``."""
@@ -110,7 +108,9 @@ def _drawing(figure: Figure, catalogue: Catalogue, scores: Scores) -> TradeOffDr
     trade_off = figure.trade_off
     assert trade_off is not None
     settings = []
-    for look, grid in enumerate(trade_off.grids):
+    looks = style.looks(list(catalogue.trainings))
+    for grid in trade_off.grids:
+        look = looks[grid.trainings[0]]
         for name in grid.trainings:
             training = catalogue.training(name)
             names = (f"{name}/{trade_off.across}", f"{name}/{trade_off.up}")
@@ -200,28 +200,23 @@ def _draw_measured(figure: Canvas, axes: Axes, drawing: TradeOffDrawing, with_pa
     labels: list[tuple[float, float, str, str]] = []
     for setting in drawing.shown:
         assert setting.place is not None
-        color, marker = _look(setting.look)
+        color, marker = setting.look.color, setting.look.marker
         spread = (setting.across.sd, setting.up.sd)
         axes.errorbar(*setting.place, xerr=spread[0], yerr=spread[1], fmt=marker, color=color, markersize=5,
                       elinewidth=0.8, ecolor=(color, 0.4), zorder=3)  # fmt: skip
-        labels.append((*setting.place, setting.weights, color))
+        labels.append((*setting.place, setting.weights, setting.look.text))
     printed = [s for s in drawing.settings if None not in s.paper] if with_paper else []
     for setting in printed:
         across, up = setting.paper
         assert across is not None and up is not None
-        color, _ = _look(setting.look)
-        axes.plot(across, up, "D", color=color, markerfacecolor="none", markeredgecolor=color, markersize=6,
-                  markeredgewidth=1.1, zorder=3)  # fmt: skip
-        labels.append((across, up, f"paper {setting.weights}", color))
+        color = setting.look.color
+        axes.plot(across, up, setting.look.marker, color=color, markerfacecolor="none", markeredgecolor=color,
+                  markersize=6, markeredgewidth=1.1, zorder=3)  # fmt: skip
+        labels.append((across, up, f"paper {setting.weights}", setting.look.text))
     _set_limits(axes, drawing, [(x, y) for x, y, _, _ in labels])
     _draw_front(axes, drawing)
     _add_legend(axes, drawing, bool(printed))
     _place_labels(figure, axes, labels, drawing.shown)
-
-
-def _look(index: int) -> tuple[str, str]:
-    color, marker = LOOKS[index % len(LOOKS)]
-    return style.SERIES[color], marker
 
 
 def _set_limits(axes: Axes, drawing: TradeOffDrawing, places: Sequence[tuple[float, float]]) -> None:
@@ -246,14 +241,14 @@ def _draw_front(axes: Axes, drawing: TradeOffDrawing) -> None:
     for before, after in itertools.pairwise(front):
         corners += [(before[0], after[1]), after]
     corners.append((front[-1][0], bottom))
-    axes.plot(*zip(*corners, strict=True), color=style.SERIES[5], linewidth=1.2, linestyle=(0, (4, 2)), zorder=2)
+    axes.plot(*zip(*corners, strict=True), color=style.INK, linewidth=1.2, linestyle=(0, (4, 2)), zorder=2)
 
 
 def _add_legend(axes: Axes, drawing: TradeOffDrawing, with_paper: bool) -> None:
     handles = []
-    for look, grid in enumerate(drawing.trade_off.grids):
-        color, marker = _look(look)
-        handles.append(Line2D([], [], color=color, marker=marker, markersize=5, linestyle="", label=grid.label))
+    looks = {setting.grid: setting.look for setting in drawing.settings}
+    for grid, look in looks.items():
+        handles.append(Line2D([], [], color=look.color, marker=look.marker, markersize=5, linestyle="", label=grid))
     if with_paper:
         hollow: dict[str, Any] = {
             "marker": "D",
@@ -262,7 +257,7 @@ def _add_legend(axes: Axes, drawing: TradeOffDrawing, with_paper: bool) -> None:
             "markeredgewidth": 1.1,
         }
         handles.append(Line2D([], [], linestyle="", markersize=5.5, label="the paper", **hollow))
-    handles.append(Line2D([], [], color=style.SERIES[5], linewidth=1.2, linestyle=(0, (4, 2)), label="front"))
+    handles.append(Line2D([], [], color=style.INK, linewidth=1.2, linestyle=(0, (4, 2)), label="front"))
     axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), fontsize=7.5, frameon=False, borderpad=0,
                 handletextpad=0.3, borderaxespad=0.3, ncols=len(handles), columnspacing=1.1)  # fmt: skip
     missing = drawing.missing
