@@ -250,8 +250,14 @@ def load_tier(name: str, experiments: Path | None = None) -> Tier:
         raise unknown_name("tier", name, _names(experiments / "tiers"))
     data = dict(read_yaml(path))
     base = data.pop("extends", None)
+    if path.parent != experiments / "tiers" and path.stem in (taken := _names(experiments / "tiers")):
+        raise UserError(
+            f"{path} has the name of a tier of {shown(experiments / 'tiers')}, whose runs and results it would share; "
+            f"rename it to something else than {', '.join(taken)}."
+        )
     if base is not None:
         inherited = load_tier(base, experiments).model_dump()
+        _follow_the_data(data, inherited, path.stem, base, experiments)
         inherited["tuned"] = {key: on for key, on in inherited["tuned"].items() if key not in data}
         inherited["reference"] &= not data.get("watermark")
         data = inherited | data
@@ -262,6 +268,25 @@ def load_tier(name: str, experiments: Path | None = None) -> Tier:
             raise unknown_name("part", part, parts, shown(path))
     tier._given = name
     return tier
+
+
+def _follow_the_data(data: dict[str, Any], inherited: dict[str, Any], name: str, base: str, experiments: Path) -> None:
+    """Let a tier with datasets of its own inherit nothing that was said of the other tier's; both dicts are changed."""
+    datasets = data.get("datasets")
+    if not isinstance(datasets, dict):
+        return
+    changed = {part: str(used) for part, used in datasets.items() if used != inherited["datasets"].get(part)}
+    if not changed:
+        return
+    steps = inherited["steps_per_epoch"]
+    inherited["steps_per_epoch"] = {p: n for p, n in steps.items() if p in datasets and p not in changed}
+    used = ", ".join(dict.fromkeys(load_dataset(dataset, experiments).name for dataset in changed.values()))
+    size = Path(base).stem
+    data.setdefault("summary", f"{used}, by the settings of the tier {size}.")
+    data.setdefault(
+        "watermark",
+        f"{name} tier: {used}, by the settings of {size}; not comparable with the paper's absolute numbers",
+    )
 
 
 def load_dataset(name: str, experiments: Path | None = None) -> Dataset:

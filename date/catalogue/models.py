@@ -22,7 +22,7 @@ from date.catalogue.entries import ROOT, Entry
 from date.catalogue.paper import AnnotationEvaluation, Figure, Row, Statement, Table
 from date.catalogue.pictures import Choice, Pictures, Sheet, trainings_in
 from date.data.synthetic import SceneSpec, area_thresholds
-from date.errors import unknown_name
+from date.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
     from date.families import Branch, Family
@@ -240,8 +240,9 @@ class Tier(Entry):
     """Steps over which the learning rate rises, linearly."""
     warmup_max_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Of a schedule's steps, for which the warm-up may last at most."""
-    steps_per_epoch: dict[str, int]
-    """Of each part's dataset (paper: 7330 and 938); schedules that the paper gives in iterations are scaled by it."""
+    steps_per_epoch: dict[str, Annotated[int, Field(ge=1)]] = Field(default={})
+    """Of each part's dataset (paper: 7330 and 938), where it is not to be counted in the data; another number than that
+    is refused. Schedules that the paper gives in iterations are scaled by it."""
     epoch_scale: float
     """Multiplies epochs and learning-rate steps of the schedules."""
     workers: int
@@ -268,12 +269,6 @@ class Tier(Entry):
     def _reference_or_marked(self) -> Tier:
         if self.reference == (self.watermark is not None):
             raise ValueError("a tier has a 'watermark', or it is the paper's own size and says 'reference: true'")
-        return self
-
-    @model_validator(mode="after")
-    def _every_part_has_a_length(self) -> Tier:
-        if missing := self.datasets.keys() - self.steps_per_epoch.keys():
-            raise ValueError(f"'steps_per_epoch' lacks {', '.join(sorted(missing))}, which 'datasets' names")
         return self
 
 
@@ -334,6 +329,33 @@ class Catalogue(Entry):
             return self.training(self.evaluation(row.evaluation).training)
         assert row.network is not None
         return self.training(row.network)
+
+    def chosen(self, tier: Tier, asked: list[str] | None = None) -> list[Training]:
+        """Return what ``all`` trains at a tier: those that are asked for by name or pattern, or the tier's own.
+
+        Those that patterns alone choose, and that the tier has no data for, are not among them; see `left_out`.
+
+        Raises:
+            UserError: a pattern that matches nothing, or only trainings without data.
+        """
+        patterns = asked or tier.trainings
+        found = self.select(patterns)
+        kept = [training for training in found if training.name in patterns or training.data in tier.datasets]
+        if found and not kept:
+            parts = ", ".join(sorted({training.data for training in found}))
+            raise UserError(
+                f"tier {tier.name!r} has data for none of the chosen trainings, which need {parts}; add a dataset to "
+                f"its 'datasets'."
+            )
+        return kept
+
+    def left_out(self, tier: Tier, asked: list[str] | None = None) -> str | None:
+        """Return the sentence on the trainings that `chosen` leaves out; None where there are none."""
+        names = [t.name for t in self.select(asked or tier.trainings) if t not in self.chosen(tier, asked)]
+        if not names:
+            return None
+        parts = ", ".join(sorted({repr(self.trainings[name].data) for name in names}))
+        return f"left out, since the tier {tier.name!r} has no data in the part of {parts}: {', '.join(names)}"
 
     def select(self, patterns: list[str]) -> list[Training]:
         """Return the trainings that match any of the names or patterns, in the catalogue's order.

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from date.cli.options import TIER_HELP, count
+from date.cli.options import TIER_HELP, count, print_left_out
 
 
 def add(commands: Any) -> None:
@@ -33,8 +33,9 @@ def run(args: argparse.Namespace) -> None:
 
     settings = load_settings({"tier": args.tier} if args.tier else {})
     tier = load_tier(settings.tier)
+    print_left_out(tier, settings.trainings)
     from date.planning.calibration import calibrate, representatives, to_text
 
-    chosen = representatives(load().select(settings.trainings or tier.trainings))
+    chosen = representatives(load().chosen(tier, settings.trainings))
     found = calibrate(chosen, tier, args.steps, args.threads, args.results)
     print(json.dumps(found, indent=1) if args.json else to_text(found))

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from date.cli.options import TIER_HELP, tier_name
+from date.cli.options import TIER_HELP, print_left_out, tier_name
 from date.errors import UserError
 
 
@@ -32,16 +32,22 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Carry out the command."""
     from date.catalogue import load_dataset, load_tier
-    from date.catalogue.settings import data_root
-    from date.datasets.verify import datasets_of, report, verify, weights_problems
+    from date.catalogue.settings import data_root, load_settings
+    from date.datasets.verify import datasets_of, report, scaled_sizes, verify, weights_problems
     from date.files import replace_text
 
     if args.output is not None and len(args.datasets) != 1:
         raise UserError("--output takes the manifest of one dataset; name one.")
     tier, root = load_tier(tier_name(args)), data_root()
+    if not args.datasets:
+        print_left_out(tier, load_settings().trainings)
     datasets = [load_dataset(name) for name in args.datasets] or datasets_of(tier)
     weights = [] if args.datasets else weights_problems(tier, root)
     records = verify(datasets, root, args.deep)
     report(records, weights, datasets, args.json, args.deep)
+    if not (args.json or args.datasets or tier.reference):
+        for dataset in datasets:
+            if dataset.scenes is None:
+                print(scaled_sizes(dataset, tier, root))
     if args.output is not None:
         replace_text(args.output, json.dumps(records[0]["manifest"], indent=1) + "\n")

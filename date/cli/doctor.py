@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from date.cli.options import TIER_HELP, tier_name
+from date.cli.options import TIER_HELP, print_left_out, tier_name
 
 
 def add(commands: Any) -> None:
@@ -43,7 +43,9 @@ def run(args: argparse.Namespace) -> int:
     changes = settings_of(read_profiles(args.profile)) | ({"tier": args.tier} if args.tier else {})
     settings = load_settings(changes)
     tier = load_tier(settings.tier)
-    trainings = load().select(settings.trainings or tier.trainings)
+    trainings = load().chosen(tier, settings.trainings)
+    if not args.json:
+        print_left_out(tier, settings.trainings)
     findings = []
     for finding in examine(tier, trainings, {t.name: len(settings.seeds_for(t.name)) for t in trainings}, args.profile):
         findings.append(finding)

@@ -7,7 +7,10 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from date.catalogue import Tier
 
 LARGEST_SEED = 2**32 - 1
 """That numpy and PyTorch take."""
@@ -125,6 +128,13 @@ def tier_name(args: argparse.Namespace) -> str:
     from date.catalogue.settings import load_settings
 
     return args.tier or load_settings().tier
+
+
+def print_left_out(tier: Tier, asked: list[str] | None) -> None:
+    """Print on standard error which of the chosen trainings a tier has no data for, if any."""
+    from date.catalogue import load
+
+    print_notes(list(filter(None, [load().left_out(tier, asked)])))
 
 
 def print_notes(notes: list[str]) -> None:

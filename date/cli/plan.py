@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from date.cli.options import TIER_HELP, count, seed
+from date.cli.options import TIER_HELP, count, print_left_out, seed
 
 
 def add(commands: Any) -> None:
@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> None:
     seeds = {} if args.seeds is None else {"seeds": args.seeds, "seeds_of": {}}
     settings = load_settings(({"tier": args.tier} if args.tier else {}) | seeds)
     tier = load_tier(settings.tier)
+    print_left_out(tier, settings.trainings)
     plan = make_plan(args.targets or ["all"], tier, settings, args.results, args.runs, sorted(set(args.gpus)))
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as in `_list`
     print(json.dumps(to_dict(plan), indent=1) if args.json else to_text(plan, args.cached))

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from date.cli.options import TIER_HELP, interval, seed, tier_name
+from date.cli.options import TIER_HELP, interval, print_left_out, seed, tier_name
 
 
 def add(commands: Any) -> None:
@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> None:
 
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that stops early, such as `head`, ends it quietly
     settings, tier = load_settings(), load_tier(tier_name(args))
+    print_left_out(tier, settings.trainings)
     trainings = settings.trainings or tier.trainings
     survey = Survey(tier, trainings, lambda name: args.seeds or settings.seeds_for(name), args.runs, args.results)
     if args.json:

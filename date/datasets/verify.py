@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import json
+import math
+import statistics
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from date.catalogue import Dataset, Tier, load, load_dataset
+from date.catalogue.fragments import fragment
 from date.catalogue.settings import dataset_name, load_settings
+from date.datasets.content import annotation_bytes
+from date.datasets.files import data_files
 from date.datasets.prepare import examine, refusal, verify_weights
 from date.errors import UserError
+
+FINEST_STRIDE = 8
+"""Pixels between the points of the finest level."""
 
 
 def datasets_of(tier: Tier) -> list[Dataset]:
     """Return the datasets of the trainings that ``all`` trains at a tier, and raise a `UserError` as the DAG would."""
-    trainings = load().select(load_settings().trainings or tier.trainings)
+    trainings = load().chosen(tier, load_settings().trainings)
     return [load_dataset(name) for name in dict.fromkeys(dataset_name(t, tier) for t in trainings)]
 
 
 def weights_problems(tier: Tier, root: Path) -> list[str]:
     """Return what is wrong with the pretrained weights of the trainings that ``all`` trains at a tier."""
     problems = []
-    trainings = load().select(load_settings().trainings or tier.trainings)
+    trainings = load().chosen(tier, load_settings().trainings)
     for name in dict.fromkeys(training.weights for training in trainings):
         try:
             verify_weights(tier, name, root)
@@ -68,6 +76,31 @@ def progress_lines(title: str) -> Any:
             print(f"{title}: {done:,}/{total:,} images", file=sys.stderr, flush=True)
 
     return report
+
+
+def scaled_sizes(dataset: Dataset, tier: Tier, root: Path) -> str:
+    """Return what becomes of images and boxes at a tier's resolution, which is the tier's choice.
+
+    Args:
+        dataset: a sound one.
+        tier: at which it is trained on.
+        root: the data root.
+    """
+    data = json.loads(annotation_bytes(data_files(dataset, root).train_annotations))
+    scale = next(step["scale"] for step in fragment("schedules/base.py")["test_pipeline"] if step["type"] == "Resize")
+    long, short = (side * tier.pixel_scale for side in scale)
+    factors, sides = {}, []
+    for image in data["images"]:
+        smaller, larger = sorted((image["width"], image["height"]))
+        factors[image["id"]] = min(short / smaller, long / larger)
+        sides.append(smaller)
+    boxes = [factors[a["image_id"]] * math.sqrt(max(0, a["bbox"][2] * a["bbox"][3])) for a in data["annotations"]]
+    small = 100 * sum(side < FINEST_STRIDE for side in boxes) / max(1, len(boxes))
+    before, after = statistics.median(sides), statistics.median(factors.values()) * statistics.median(sides)
+    return (
+        f"  short sides of {before:.0f} px become {after:.0f} px at this tier; of the boxes of train, {small:.0f} % "
+        f"are then smaller than {FINEST_STRIDE} px, the finest stride (pixel_scale {tier.pixel_scale:g})"
+    )
 
 
 def describe(record: dict[str, Any], deep: bool) -> str:

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from date.errors import UserError
+
 if TYPE_CHECKING:
     from date.catalogue import Dataset, Tier, Training
 
@@ -62,15 +64,24 @@ def examine(tier: Tier, trainings: list[Training], runs_of: dict[str, int], prof
     yield from environment.gpus(tier, on_slurm)
     datasets = [load_dataset(name) for name in dict.fromkeys(dataset_name(t, tier) for t in trainings)]
     yield from data.datasets(datasets, data_root())
+    yield from data.steps(trainings, tier, data_root())
     yield from data.weights(trainings, tier, data_root())
     yield from storage.file_system(ROOT / "runs")
-    yield from storage.space(ROOT / "runs", ROOT / "results", tier, trainings, runs_of, profile)
+    yield from _told("disk", storage.space(ROOT / "runs", ROOT / "results", tier, trainings, runs_of, profile))
     jobs = 1 if on_slurm else min(int(profile.get("jobs") or os.cpu_count() or 1), max(1, sum(runs_of.values())))
-    yield from loading.loading(tier, trainings, jobs, on_slurm)
+    yield from _told("loading", loading.loading(tier, trainings, jobs, on_slurm))
     if on_slurm:
         yield from slurm.examine(profile, tier, trainings)
     elif profiles:
         yield Finding("slurm", "ok", f"not used: {', '.join(map(str, profiles))} works on this machine")
+
+
+def _told(check: str, findings: Iterator[Finding]) -> Iterator[Finding]:
+    """Yield findings; a mistake that keeps a check from its end is one more, and the checks after it go on."""
+    try:
+        yield from findings
+    except UserError as error:
+        yield Finding(check, "error", str(error))
 
 
 def first(datasets: list[Dataset], trainings: list[Training], tier: Tier) -> list[str]:

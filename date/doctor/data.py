@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from date.catalogue import Dataset, Tier, Training
+from date.datasets.lengths import check_steps, steps_per_epoch
 from date.datasets.prepare import incomplete, prepare, verify_weights
 from date.datasets.verify import progress_lines
 from date.doctor import Finding
@@ -31,6 +32,18 @@ def datasets(datasets: list[Dataset], root: Path) -> Iterator[Finding]:
         else:
             images = ", ".join(f"{name} {part['images']:,} images" for name, part in manifest["splits"].items())
             yield Finding("data", "ok", f"{dataset.name}: {images}")
+
+
+def steps(trainings: list[Training], tier: Tier, root: Path) -> Iterator[Finding]:
+    """Say how long an epoch is, which a tier may leave to the data and must not misstate."""
+    for part in dict.fromkeys(training.data for training in trainings):
+        try:
+            number = steps_per_epoch(tier, part)
+            check_steps(tier, part, root)
+        except UserError as error:
+            yield Finding("epoch", "error", str(error))
+        else:
+            yield Finding("epoch", "ok", f"{number:,} steps in the part of {part!r}")
 
 
 def weights(trainings: list[Training], tier: Tier, root: Path) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ from date.catalogue.fragments import fragment, merge, schedule_fragment
 from date.catalogue.publication import load_paper
 from date.catalogue.settings import dataset_name
 from date.datasets.files import NAMES_ONLY, data_files, weights_file
+from date.datasets.lengths import least_side, steps_per_epoch
 from date.errors import UserError
 from date.families import Facts
 
@@ -50,7 +51,7 @@ def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dic
             test_mode=not train,
         )
         if train:
-            source["filter_cfg"] = dict(filter_empty_gt=True, min_size=32 if tier.pixel_scale == 1 else 1)
+            source["filter_cfg"] = dict(filter_empty_gt=True, min_size=least_side(tier))
         sampler = dict(type="EpochSampler", seed=seed) if train else dict(type="DefaultSampler", shuffle=False)
         return dict(
             batch_size=tier.batch_size,
@@ -106,7 +107,7 @@ def _duration(schedule: dict[str, Any], part: str, tier: Tier) -> tuple[dict[str
     by_epoch = "iterations" not in schedule
     scale = tier.epoch_scale
     if not by_epoch:  # as many epochs of the tier's dataset as the iterations are of the paper's
-        scale *= tier.steps_per_epoch[part] / load_paper().parts[part].steps_per_epoch
+        scale *= steps_per_epoch(tier, part) / load_paper().parts[part].steps_per_epoch
     milestones = [max(1, round(m * scale)) for m in schedule["milestones"]]
     if by_epoch:
         length = max(1, round(schedule["epochs"] * scale))
@@ -122,7 +123,7 @@ def _duration(schedule: dict[str, Any], part: str, tier: Tier) -> tuple[dict[str
 def schedule_steps(train_cfg: Mapping[str, Any], part: str, tier: Tier) -> int:
     """Return the steps of a training loop, as `resolve` writes it, on the tier's dataset of a part."""
     if train_cfg["type"] == "EpochBasedTrainLoop":
-        return int(train_cfg["max_epochs"]) * tier.steps_per_epoch[part]
+        return int(train_cfg["max_epochs"]) * steps_per_epoch(tier, part)
     return int(train_cfg["max_iters"])
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from date.catalogue import Dataset, Tier, Training, Variant, load, load_dataset, no_such_branch
 from date.catalogue.settings import data_root, dataset_name
 from date.datasets.files import data_files
+from date.datasets.lengths import steps_per_epoch
 from date.datasets.prepare import prepare
 from date.errors import UserError, unknown_name
 from date.evaluation.detections import is_archive, read_detections
@@ -111,7 +112,7 @@ def import_detections(
     if log is not None:
         entry = _entry(log)
         _refuse_other("a training log", state.log, entry, folder, replace)
-        per_epoch = tier.steps_per_epoch[training.data]
+        per_epoch = steps_per_epoch(tier, training.data)
         told = read_training_log(log, per_epoch, dataset.protocol)
         check_length(log, told, length(training, tier).steps / per_epoch, training.name)
         state.log, state.records = entry | {"notes": told.notes}, told.records

@@ -62,6 +62,8 @@ class Plan:
     sealed_bytes: float
     """Of all runs and detections that are to come."""
     disk_basis: list[str]
+    option: str = ""
+    """What ``--tier`` takes to mean the tier."""
 
 
 def make_plan(
@@ -81,7 +83,7 @@ def make_plan(
         UserError: an unknown target, or one that the tier has no data for.
     """
     catalogue = load()
-    chosen = [training.name for training in catalogue.select(settings.trainings or tier.trainings)]
+    chosen = [training.name for training in catalogue.chosen(tier, settings.trainings)]
     durations, runs = Durations(tier, results), Runs(tier, results, runs_folder)
     asked: dict[str, list[str]] = {}
     needed: dict[str, bool] = {}
@@ -116,6 +118,7 @@ def make_plan(
         [_bill(left_tasks, n, sizes) for n in gpus],
         _sealed(jobs, sizes),
         sorted({text for size in sizes.values() for text in (size.basis, f"detections: {size.detections_basis}")}),
+        tier.option,
     )
 
 

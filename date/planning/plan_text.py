@@ -60,7 +60,7 @@ def _row(job: Job) -> tuple[str, ...]:
 def _hours(plan: Plan) -> list[str]:
     if not plan.known:
         return [
-            f"GPU hours: not known at this tier; `python -m date calibrate --tier {plan.tier}` times a few steps on "
+            f"GPU hours: not known at this tier; `python -m date calibrate --tier {plan.option}` times a few steps on "
             "this machine.",
             f"critical path: {', then '.join(task.name for task in plan.critical_path)}",
         ]

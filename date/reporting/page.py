@@ -139,12 +139,12 @@ def _template() -> jinja2.Template:
 def _missing(catalogue: Catalogue, tier: Tier, results: Sequence[RunResult], chosen: Sequence[str]) -> list[str]:
     """Return the trainings of a tier, and those that the settings choose, that have no evaluated run."""
     judged = {run.training for run in results if run.evaluation is not None}
-    wanted = {training.name for training in catalogue.select(tier.trainings)} | set(chosen)
+    wanted = {training.name for training in catalogue.chosen(tier)} | set(chosen)
     return [name for name in catalogue.trainings if name in wanted - judged]
 
 
 def _summary(catalogue: Catalogue, tier: Tier, results: Sequence[RunResult]) -> dict[str, str]:
-    wanted = [training.name for training in catalogue.select(tier.trainings)]
+    wanted = [training.name for training in catalogue.chosen(tier)]
     judged = {run.training for run in results if run.evaluation is not None}
     datasets = sorted({run.provenance["data"]["dataset"] for run in results})
     seeds = sorted({run.seed for run in results})

@@ -113,8 +113,8 @@ def write_report(
             f"`snakemake --profile workflow/profiles/local all --config tier={tier_name}`."
         )
     settings = settings or load_settings()
-    chosen = [training.name for training in catalogue.select(settings.trainings or tier.trainings)]
-    failed = None if status is None else failures(status, tier.name)
+    chosen = [training.name for training in catalogue.chosen(tier, settings.trainings)]
+    failed = None if status is None else failures(status, tier.name, tier.option)
     audit = audit_seeds(results, results_dir, tier.name, configured_seeds(catalogue, settings, chosen), failed)
     ious = {name: entry.iou for name, entry in catalogue.annotations.items()}
     recalls = load_annotation_recalls(results_dir, tier.name)

@@ -114,13 +114,18 @@ def configured_seeds(catalogue: Catalogue, settings: Settings, chosen: Sequence[
     return seeds
 
 
-def failures(path: Path, tier: str) -> dict[tuple[str, int], Lack]:
+def failures(path: Path, tier: str, option: str | None = None) -> dict[tuple[str, int], Lack]:
     """Return why runs have no result, by training and seed, from what ``python -m date status --json`` printed.
+
+    Args:
+        path: of the file.
+        tier: the name of the tier that it has to be of.
+        option: what ``--tier`` takes to mean it, for messages.
 
     Raises:
         UserError: the file is something else, or of another tier.
     """
-    remedy = f"make it by: python -m date status --tier {tier} --json > {path}"
+    remedy = f"make it by: python -m date status --tier {option or tier} --json > {path}"
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
         runs = [(run["training"], int(run["seed"]), run["state"], run["reason"]) for run in told["runs"]]

@@ -38,9 +38,8 @@ class Survey:
     def _planned(self) -> list[tuple[str, int]]:
         """Return the trainings and seeds that ``all`` makes, with those that they start from."""
         catalogue = load()
-        chosen = [
-            (training.name, seed) for training in catalogue.select(self.trainings) for seed in self.seeds(training.name)
-        ]
+        trainings = [training.name for training in catalogue.chosen(self.tier, self.trainings)]
+        chosen = [(name, seed) for name in trainings for seed in self.seeds(name)]
         for name, seed in chosen:
             first = catalogue.trainings[name].init_training
             if first is not None and (first, seed) not in chosen:

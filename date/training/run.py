@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from date.catalogue import ROOT, Tier, Training, load, load_dataset
 from date.catalogue.settings import data_root, dataset_name
+from date.datasets.lengths import check_steps
 from date.datasets.prepare import prepare, verify_weights
 from date.errors import UserError, told
 from date.files import file_digest, sync_folder, sync_path
@@ -82,6 +83,7 @@ def plan(training: Training, tier: Tier, seed: int, runs: Path) -> Plan:
     root = data_root()
     dataset = load_dataset(dataset_name(training, tier))
     manifest = prepare(dataset, root, generation_progress(dataset.name))
+    check_steps(tier, training.data, root)
     verify_weights(tier, training.weights, root)
     initial = _initial_weights(training, tier, seed, runs, manifest["digest"])
     digest = run_digest(training, tier, seed, manifest["digest"])

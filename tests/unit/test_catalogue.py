@@ -30,13 +30,6 @@ def test_mini_and_paper_train_all_and_smoke_the_first_of_table_1() -> None:
     assert ids == {"smoke": {"T1", "T2", "T3", "T8"}, "mini": ids["paper"], "paper": {f"T{i}" for i in range(1, 41)}}
 
 
-def test_a_tier_without_the_length_of_a_part_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "mine.yaml"
-    path.write_text("extends: mini\nsteps_per_epoch: {coco: 10}\n")
-    with pytest.raises(UserError, match="'steps_per_epoch' lacks crowdhuman"):
-        load_tier(str(path))
-
-
 def test_the_papers_forty_trainings() -> None:
     assert {t.id for t in load().trainings.values()} == {f"T{i}" for i in range(1, 41)}
 

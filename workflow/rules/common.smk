@@ -1,6 +1,7 @@
 # What the rules share: the settings, the chosen trainings, and where their results lie.
 import functools
 import re
+import sys
 
 from snakemake.exceptions import WorkflowError
 
@@ -18,8 +19,10 @@ try:
     SETTINGS = load_settings(dict(config))
     TIER = load_tier(SETTINGS.tier)
     CATALOGUE = load()
-    TRAININGS = [training.name for training in CATALOGUE.select(SETTINGS.trainings or TIER.trainings)]
+    TRAININGS = [training.name for training in CATALOGUE.chosen(TIER, SETTINGS.trainings)]
     DATASET_FILES = {load_dataset(reference).name: reference for reference in TIER.datasets.values()}
+    if workflow.is_main_process and (left_out := CATALOGUE.left_out(TIER, SETTINGS.trainings)):
+        print(f"note: {left_out}", file=sys.stderr)
     for name in TRAININGS:
         resolve(CATALOGUE.training(name), TIER, 0, None)
 except UserError as error:

@@ -1,0 +1,101 @@
+"""How many steps an epoch has: a fact of the data and the batch, which a tier need not state and can't misstate."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from date.catalogue import Dataset, Tier, load_dataset
+from date.catalogue.settings import data_root
+from date.datasets.cache import cache_folder
+from date.datasets.content import annotation_bytes
+from date.datasets.files import data_files
+from date.errors import UserError
+from date.files import file_digest, replace_text
+
+LEAST_SIDE = 32
+"""Images with a shorter side (px) are not trained on at the paper's resolution, as in MMDetection's configurations."""
+
+
+def least_side(tier: Tier) -> int:
+    """Return the shorter side (px) that an image must have to be trained on."""
+    return LEAST_SIDE if tier.pixel_scale == 1 else 1
+
+
+def steps_per_epoch(tier: Tier, part: str) -> int:
+    """Return the steps of an epoch of the dataset in a part: the tier's number, or else what the data give.
+
+    Raises:
+        UserError: the tier has no number, and the annotations can't be read.
+    """
+    given = tier.steps_per_epoch.get(part)
+    if given is not None:
+        return given
+    if part not in tier.datasets:
+        raise UserError(f"tier {tier.name!r} has no dataset in the part of {part!r}; add it to 'datasets' of the tier.")
+    dataset = load_dataset(tier.datasets[part])
+    images = _images(dataset, tier, data_root())
+    if images is None:
+        raise UserError(
+            f"how many steps an epoch of {dataset.name!r} has follows from its annotations, which are not there yet; "
+            f"make or look for them by `python -m date data verify --tier {tier.option}`."
+        )
+    return _steps(images, tier)
+
+
+def check_steps(tier: Tier, part: str, root: Path) -> None:
+    """Raise a `UserError` where a tier states a number of steps that its data do not have."""
+    dataset = load_dataset(tier.datasets[part])
+    given, images = tier.steps_per_epoch.get(part), _images(dataset, tier, root)
+    if given is None or images is None or given == (steps := _steps(images, tier)):
+        return
+    raise UserError(
+        f"tier {tier.name!r} says {given} in 'steps_per_epoch' for {part!r}, but the {images:,} images with objects of "
+        f"{dataset.name!r} make {steps} steps in batches of {tier.batch_size}; say {steps}, or leave it out."
+    )
+
+
+def _steps(images: int, tier: Tier) -> int:
+    return max(1, math.ceil(images / tier.batch_size))
+
+
+def _images(dataset: Dataset, tier: Tier, root: Path) -> int | None:
+    """Return the number of training images that an epoch has; None where there are no annotations yet."""
+    path = data_files(dataset, root).train_annotations
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return _trained_images(path, status.st_size, status.st_mtime_ns, least_side(tier), root)
+
+
+@functools.cache
+def _trained_images(path: Path, size: int, changed: int, side: int, root: Path) -> int | None:
+    """Return the number of images that training keeps, from the cache beside verified manifests where it is there."""
+    known = cache_folder(root) / f"images-{side}px-{file_digest(path)}.json"
+    try:
+        return int(json.loads(known.read_text())["images"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    try:
+        images = count_trained_images(json.loads(annotation_bytes(path)), side)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None  # verifying the data tells what is wrong
+    with contextlib.suppress(OSError):  # it only costs time
+        replace_text(known, json.dumps({"images": images}), durable=False)
+    return images
+
+
+def count_trained_images(data: dict[str, Any], side: int) -> int:
+    """Return how many images have an annotation and no shorter side, as MMDetection's CocoDataset counts them.
+
+    Args:
+        data: content of a COCO file.
+        side: least shorter side in px.
+    """
+    annotated = {annotation["image_id"] for annotation in data["annotations"]}
+    return sum(image["id"] in annotated and min(image["width"], image["height"]) >= side for image in data["images"])
