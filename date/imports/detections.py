@@ -27,11 +27,11 @@ from date.evaluation.ground_truth import GroundTruth, read_ground_truth
 from date.evaluation.resamples import resamples_head, stored_resamples
 from date.evaluation.score import metric_names, protocol_metrics
 from date.files import file_digest, replace_text
+from date.identity.length import length
 from date.imports.checkpoint import imported_provenance
 from date.imports.logs import TOLERANCE, TrainingLog, check_length, read_training_log
 from date.inference.evaluate import EVALUATION_SCHEMA, write_evaluation
 from date.inference.pictures import no_pictures
-from date.planning.durations import length
 from date.results import DETECTIONS, EVALUATION, METRICS, PICTURES, PROVENANCE, seal
 from date.training.run import generation_progress
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from date.catalogue import Dataset, Tier, Training, load, load_dataset, load_tier
+from date.catalogue import Tier, Training, load, load_tier
 from date.catalogue.publication import load_paper
-from date.catalogue.settings import dataset_name
-from date.identity.config import resolve, schedule_steps
+from date.identity.config import resolve
 from date.identity.digests import config_digest
+from date.identity.length import Length, length
 from date.results import METRICS, PROVENANCE, last_evaluation
 
 Basis = Literal["measured", "calibrated", "catalogue", "relative"]
@@ -56,42 +56,11 @@ class Speed:
     image: float | None
 
 
-@dataclass(frozen=True)
-class Length:
-    """How much work a training is at a tier."""
-
-    steps: int
-    validations: int
-    images: int
-    """Of the validation set."""
-
-
 def kind(training: Training) -> tuple[Any, ...]:
     """Return what decides the cost of a training's step."""
     return (
         training.model, *training.network.cost, training.backbone, training.data
     )  # fmt: skip
-
-
-def length(training: Training, tier: Tier) -> Length:
-    """Return the work of a training, from the catalogue alone.
-
-    Raises:
-        UserError: the tier has no dataset for it.
-    """
-    dataset = load_dataset(dataset_name(training, tier))
-    loop = resolve(training, tier, 0, None)["train_cfg"]
-    by_epoch = loop["type"] == "EpochBasedTrainLoop"
-    validations = loop["max_epochs"] if by_epoch else loop["max_iters"] // loop["val_interval"]
-    return Length(schedule_steps(loop, training.data, tier), validations, validation_images(dataset))
-
-
-def validation_images(dataset: Dataset) -> int:
-    """Return the number of a dataset's validation images, 0 where its entry does not tell."""
-    if dataset.scenes is not None:
-        return dataset.scenes.val_images
-    assert dataset.val is not None
-    return dataset.val.count or 0
 
 
 def speed_digest(config: Mapping[str, Any]) -> str:

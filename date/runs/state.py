@@ -24,7 +24,7 @@ from date.formatting import format_duration
 from date.identity.code import code_fingerprint
 from date.identity.config import resolve
 from date.identity.digests import CARRIED_OUT, config_digest, run_digest
-from date.planning.durations import length
+from date.identity.length import length
 from date.results import CONFIG, EVALUATION, METRICS, PICTURES, PROVENANCE, last_evaluation
 from date.runs.working import RunStatus, Worker, changed_at
 from date.training.journal import LOG

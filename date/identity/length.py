@@ -1,0 +1,40 @@
+"""How much work a training is at a tier, from the catalogue alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from date.catalogue import Dataset, Tier, Training, load_dataset
+from date.catalogue.settings import dataset_name
+from date.identity.config import resolve, schedule_steps
+
+
+@dataclass(frozen=True)
+class Length:
+    """How much work a training is at a tier."""
+
+    steps: int
+    validations: int
+    images: int
+    """Of the validation set."""
+
+
+def length(training: Training, tier: Tier) -> Length:
+    """Return the work of a training, from the catalogue alone.
+
+    Raises:
+        UserError: the tier has no dataset for it.
+    """
+    dataset = load_dataset(dataset_name(training, tier))
+    loop = resolve(training, tier, 0, None)["train_cfg"]
+    by_epoch = loop["type"] == "EpochBasedTrainLoop"
+    validations = loop["max_epochs"] if by_epoch else loop["max_iters"] // loop["val_interval"]
+    return Length(schedule_steps(loop, training.data, tier), validations, validation_images(dataset))
+
+
+def validation_images(dataset: Dataset) -> int:
+    """Return the number of a dataset's validation images, 0 where its entry does not tell."""
+    if dataset.scenes is not None:
+        return dataset.scenes.val_images
+    assert dataset.val is not None
+    return dataset.val.count or 0
