@@ -18,9 +18,11 @@ Qualities:
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import math
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -135,23 +137,38 @@ def scipy_match(quality: Tensor) -> Tensor:
 
 
 def median_ms(function: Callable[[Tensor], Tensor], quality: Tensor, repeats: int) -> float:
-    """Return the median wall time of a matcher in milliseconds, after one warm-up call."""
+    """Return the median time of a matcher in milliseconds, after one warm-up call.
+
+    On the CPU it is processor time, which other programs disturb least; on a GPU wall time.
+    """
     function(quality)
     times = []
+    clock = time.perf_counter if quality.is_cuda else time.process_time
     for _ in range(repeats):
         if quality.is_cuda:
             torch.cuda.synchronize()
-        start = time.perf_counter()
+        start = clock()
         function(quality)
         if quality.is_cuda:
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return 1e3 * statistics.median(times)
+
+
+def load_matcher(path: Path) -> Callable[[Tensor], Tensor]:
+    """Return ``match`` of another version of `date/models/matching.py`."""
+    spec = importlib.util.spec_from_file_location("matching_before", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module.match
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Return one row per kind, scene and number of objects; times are medians over seeds of medians over repeats."""
     rows = []
+    before = load_matcher(args.against) if args.against else None
     cases = [(k, s, g) for k in ("POTO", "Hungarian") for s in ("spread", "clustered") for g in args.objects]
     for kind, scene, num_objects in cases:
         times: dict[str, list[float]] = {}
@@ -163,6 +180,9 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
                 ours, theirs = (quality.double().gather(0, f(quality)[None]).sum() for f in (match, scipy_match))
                 torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
                 times.setdefault(f"match_{layout}", []).append(median_ms(match, quality, args.repeats))
+                if before is not None:
+                    torch.testing.assert_close(quality.double().gather(0, before(quality)[None]).sum(), theirs)
+                    times.setdefault(f"before_{layout}", []).append(median_ms(before, quality, args.repeats))
                 slow_repeats = max(3, args.repeats // 5)
                 times.setdefault(f"scipy_{layout}", []).append(median_ms(scipy_match, quality, slow_repeats))
         ms = {name: statistics.median(values) for name, values in times.items()}
@@ -189,6 +209,11 @@ def _format(row: dict[str, Any]) -> str:
         f"| {row['scipy_NG_ms']:.2f} | {row['match_NG_ms']:.3f} | {row['ratio_NG']:.1f} "
         f"| {row['scipy_GN_ms']:.2f} | {row['match_GN_ms']:.3f} | {row['ratio_GN']:.1f} "
         f"| {row['ratio_GN_to_best_scipy']:.1f} |"
+        + (
+            f" {row['before_GN_ms']:.3f} | {row['scipy_GN_ms'] / row['before_GN_ms']:.1f} |"
+            if "before_GN_ms" in row
+            else ""
+        )
     )
 
 
@@ -202,6 +227,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, help="random images per case")
     parser.add_argument("--threads", type=int, default=1, help="torch's threads; NumPy and SciPy use one here")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--against", type=Path, metavar="FILE", help="another version of matching.py, timed in turn")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows and the setting as JSON")
     return parser.parse_args()
 
@@ -209,10 +235,12 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     torch.set_num_threads(args.threads)
-    print(HEADER, flush=True)
+    first, second = HEADER.split("\n")
+    more = (" match GN ms before | ratio before |", "--:|--:|") if args.against else ("", "")
+    print(first + more[0], second + more[1], sep="\n", flush=True)
     rows = measure(args)
     if args.json:
-        setting = {key: value for key, value in vars(args).items() if key != "json"}
+        setting = {key: value for key, value in vars(args).items() if key not in {"json", "against"}}
         setting |= {"torch": torch.__version__, "scipy": scipy.__version__, "numpy": np.__version__}
         args.json.write_text(json.dumps({"setting": setting, "rows": rows}, indent=2) + "\n")
 

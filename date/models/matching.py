@@ -16,20 +16,23 @@ Fastest layout: storage ``(objects, points)`` passed as the transposed view ``qu
 ``(points, objects)`` finding the best points takes about twice as long. Neither is copied.
 
 Ties: points rank by quality, then by lower index, and an object without competitors takes its first point. Among equal
-optima of a problem that goes to ``scipy.optimize.linear_sum_assignment``, that function decides; it gets objects and
-points in ascending order. The result therefore depends on the values alone, not on memory layout, threads or device.
+optima of a problem that goes to SciPy's solver, that function decides; it gets objects and points in ascending order.
+It is ``scipy.optimize.linear_sum_assignment``, for large problems ``scipy.sparse.csgraph``'s
+``min_weight_full_bipartite_matching``, which does the same on the listed entries alone. The result therefore depends on
+the values alone, not on memory layout, threads or device.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 from torch import Tensor
 
 FloatArray = npt.NDArray[np.floating]
@@ -37,7 +40,14 @@ IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 # First length of a contested object's list, and the growth of one that was too short.
-FIRST_LENGTH, GROWTH = 1, 4
+FIRST_LENGTH, GROWTH = 8, 4
+# If at least this share of the objects compete for their best points, all get lists at once.
+CROWDED = 0.5
+# Consecutive points that are ranked together first.
+BLOCK_SIZE = 64
+# Up to so many entries, objects times columns, SciPy's dense solver is faster than its sparse one.
+SMALL_ASSIGNMENT = 2**16
+SMALLEST_FLOAT = 5e-324
 # Up to so many entries, or so many points per object, the solver is faster on the whole matrix.
 SMALL_ENTRIES, SMALL_POINTS_PER_OBJECT = 2**15, 8
 
@@ -130,17 +140,10 @@ class _SmallProblem:
         return matched
 
 
-class _ShortList(NamedTuple):
-    """An object's best points with their qualities, and the next best as its reserve unless the list has G points."""
-
-    values: FloatArray
-    points: IntArray
-    reserve: tuple[float, int] | None
-
-
 class _RankedProblem:
     """A matching of N >= G points that works on lists of the objects' best points; a subclass ranks the points."""
 
+    num_points: int
     num_objects: int
     finite: bool
 
@@ -156,72 +159,95 @@ class _RankedProblem:
         """Return the matched point of each object: lengthen the lists until the relaxed optimum uses no point twice."""
         matched = self._first()
         on_reserve = np.ones(self.num_objects, dtype=bool)
-        lists: dict[int, _ShortList] = {}
-        while True:
-            claims = matched.tolist()
-            users = Counter(claims)
-            if len(users) == self.num_objects:
-                return matched
-            short = [obj for obj, point in enumerate(claims) if users[point] > 1 and on_reserve[obj]]
-            lists |= self._lengthen(lists, short)
-            contested = sorted(lists)
-            matched[contested], on_reserve[contested] = _solve_relaxed([lists[obj] for obj in contested])
+        lists: _Lists | None = None
+        while len(set(matched.tolist())) < self.num_objects:
+            short = ((np.bincount(matched)[matched] > 1) & on_reserve).nonzero()[0]
+            if lists is None:
+                lists = _Lists(self.num_points, self.num_objects)
+                if len(short) >= CROWDED * self.num_objects:
+                    short = np.arange(self.num_objects)
+            self._lengthen(lists, short)
+            objects, points, reserve = lists.solve_relaxed()
+            matched[objects], on_reserve[objects] = points, reserve
+        return matched
 
-    def _lengthen(self, lists: dict[int, _ShortList], short: list[int]) -> dict[int, _ShortList]:
-        """Return longer lists for some objects."""
-        wanted: dict[int, list[int]] = {}
-        for obj in short:
-            length = GROWTH * len(lists[obj].points) if obj in lists else FIRST_LENGTH
-            wanted.setdefault(min(length, self.num_objects), []).append(obj)
-        longer = {}
-        for length, objects in wanted.items():
-            values, points = self._top(np.array(objects), min(length + 1, self.num_objects))
-            for obj, row, indices in zip(objects, values, points, strict=True):
-                reserve = (row[length], indices[length]) if length < self.num_objects else None
-                longer[obj] = _ShortList(row[:length], indices[:length], reserve)
-        return longer
+    def _lengthen(self, lists: _Lists, objects: IntArray) -> None:
+        """Give some objects longer lists."""
+        lengths = lists.lengths[objects]
+        for length in sorted(set(lengths.tolist())):
+            longer = min(GROWTH * length or FIRST_LENGTH, self.num_objects)
+            chosen = objects[lengths == length]
+            lists.put(chosen, longer, *self._top(chosen, min(longer + 1, self.num_objects)))
 
 
-def _solve_relaxed(lists: list[_ShortList]) -> tuple[IntArray, BoolArray]:
-    """Solve the relaxed problem; return each object's point and whether that is its reserve."""
-    if all(len(short.points) == 1 for short in lists):
-        return _solve_single(lists)
-    objects = np.arange(len(lists))
-    lengths = np.array([len(short.points) for short in lists])
-    rows = objects.repeat(lengths)
-    points, columns, users = np.unique(
-        np.concatenate([short.points for short in lists]), return_inverse=True, return_counts=True
-    )
-    # A point that is on one list only is always free for its object, which then needs nothing further down.
-    private = users[columns] == 1
-    passed = np.cumsum(private) - private
-    kept = np.flatnonzero(passed == passed[np.cumsum(lengths) - lengths].repeat(lengths))
-    secured = np.bincount(rows, weights=private, minlength=len(lists)) > 0
-    points, columns = np.unique(points[columns[kept]], return_inverse=True)
-    reserves = [(row, *short.reserve) for row, short in enumerate(lists) if short.reserve and not secured[row]]
-    quality = np.full((len(lists), len(points) + len(reserves)), -np.inf)
-    quality[rows[kept], columns] = np.concatenate([short.values for short in lists])[kept]
-    for column, (row, value, _) in enumerate(reserves, start=len(points)):
-        quality[row, column] = value
-    _, chosen = linear_sum_assignment(quality, maximize=True)
-    column_points = np.concatenate([points, np.array([point for *_, point in reserves], dtype=np.int64)])
-    return column_points[chosen], chosen >= len(points)
+class _Lists:
+    """The contested objects' best points in order, in lists, each list followed by the object's reserve.
+
+    Row g of ``values`` and ``points``, ``(G, width)``, is object g's; ``lengths`` is 0 for an object without a list. A
+    list of G points has no reserve.
+    """
+
+    def __init__(self, num_points: int, num_objects: int) -> None:
+        self.num_points = num_points
+        self.lengths = np.zeros(num_objects, dtype=np.int64)
+        self.values = np.empty((num_objects, 0))
+        self.points = np.empty((num_objects, 0), dtype=np.int64)
+
+    def put(self, objects: IntArray, length: int, values: FloatArray, points: IntArray) -> None:
+        """Give some objects lists of ``length`` points; ``values`` and ``points`` hold the reserve too."""
+        (num_objects, width), wanted = self.values.shape, values.shape[1]
+        if wanted > width:
+            old_values, old_points = self.values, self.points
+            self.values = np.empty((num_objects, wanted))
+            self.points = np.zeros((num_objects, wanted), dtype=np.int64)
+            self.values[:, :width], self.points[:, :width] = old_values, old_points
+        self.lengths[objects] = length
+        self.values[objects, :wanted] = values
+        self.points[objects, :wanted] = points
+
+    def solve_relaxed(self) -> tuple[IntArray, IntArray, BoolArray]:
+        """Solve the relaxed problem.
+
+        Returns:
+            the objects that have lists, in ascending order; their points; and whether these are their reserves.
+        """
+        objects = self.lengths.nonzero()[0]
+        points, lengths, places = self.points[objects], self.lengths[objects], np.arange(self.points.shape[1])
+        listed = places < lengths[:, None]
+        # A point that is on one list only is always free for its object, which then needs nothing further down.
+        private = listed & (np.bincount(points[listed], minlength=self.num_points)[points] == 1)
+        secured = private.any(axis=1)
+        rows, ranks = (places < np.where(secured, private.argmax(axis=1) + 1, lengths)[:, None]).nonzero()
+        kept, columns = self._number(points[rows, ranks])
+        reserved = (~secured & (lengths < len(self.lengths))).nonzero()[0]
+        reserves = lengths[reserved]
+        chosen = _assign(
+            np.concatenate([rows, reserved]),
+            np.concatenate([columns, np.arange(len(kept), len(kept) + len(reserved))]),
+            np.concatenate([self.values[objects[rows], ranks], self.values[objects[reserved], reserves]]),
+            (len(objects), len(kept) + len(reserved)),
+        )
+        return objects, np.concatenate([kept, points[reserved, reserves]])[chosen], chosen >= len(kept)
+
+    def _number(self, points: IntArray) -> tuple[IntArray, IntArray]:
+        """Return the different points in ascending order, and where each given point stands among them."""
+        present = np.zeros(self.num_points, dtype=bool)
+        present[points] = True
+        different = present.nonzero()[0]
+        place = np.empty(self.num_points, dtype=np.int64)
+        place[different] = np.arange(len(different))
+        return different, place[points]
 
 
-def _solve_single(lists: list[_ShortList]) -> tuple[IntArray, BoolArray]:
-    """Solve the relaxed problem for lists of one point: that object gets it which would lose most by its reserve."""
-    reserves = [short.reserve for short in lists if short.reserve]
-    losses = [float(short.values[0]) - float(value) for short, (value, _) in zip(lists, reserves, strict=True)]
-    winners: dict[int, int] = {}
-    for row, short in enumerate(lists):
-        point = int(short.points[0])
-        if point not in winners or losses[row] > losses[winners[point]]:
-            winners[point] = row
-    matched = np.array([point for _, point in reserves], dtype=np.int64)
-    on_reserve = np.ones(len(lists), dtype=bool)
-    for point, row in winners.items():
-        matched[row], on_reserve[row] = point, False
-    return matched, on_reserve
+def _assign(rows: IntArray, columns: IntArray, values: FloatArray, shape: tuple[int, int]) -> IntArray:
+    """Return a column of its own for each row such that the summed value is maximal, from the entries given."""
+    if shape[0] * shape[1] <= SMALL_ASSIGNMENT:
+        dense = np.full(shape, -np.inf)
+        dense[rows, columns] = values
+        return linear_sum_assignment(dense, maximize=True)[1]
+    # SciPy takes a stored 0 for an entry that may not be used: the smallest float is one that may.
+    entries = csr_array((np.where(values == 0, SMALLEST_FLOAT, values), (rows, columns)), shape=shape)
+    return min_weight_full_bipartite_matching(entries, maximize=True)[1].astype(np.int64)
 
 
 def _read(quality: FloatArray) -> _Problem:
@@ -232,96 +258,123 @@ def _read(quality: FloatArray) -> _Problem:
 
 
 class _HostProblem(_RankedProblem):
-    """Ranks the points on the CPU, and only what is asked for, by the maxima of blocks of points.
+    """Ranks the points on the CPU, and only what is asked for, by the maxima of blocks of consecutive points.
 
-    Block b holds the points b, b + num_blocks, b + 2 * num_blocks, ...: in either memory layout the maxima are then
-    element-wise maxima of long contiguous runs, and neighbouring points, which tend to be good together, fall into
-    different blocks.
+    Points behind the last whole block belong to no block; they are looked at one by one.
     """
 
     def __init__(self, quality: FloatArray) -> None:
-        self.quality = quality
-        self.num_points, self.num_objects = quality.shape
-        # At least 2 G blocks: a list of the G best points needs as many.
-        self.block_size = max(1, min(32, self.num_points // (2 * self.num_objects)))
-        self.num_blocks = -(-self.num_points // self.block_size)
-        self.offsets = self.num_blocks * np.arange(self.block_size)
-        # By object, where an object's qualities are not contiguous; else only contested objects need them, later.
-        self.peaks = None if quality.T.flags.c_contiguous else self._block_maxima(quality)
-        self.best = quality.argmax(axis=0) if self.peaks is None else self._find_best(self.peaks)
+        self.quality = quality.T
+        self.num_objects, self.num_points = self.quality.shape
+        self.in_blocks = self.num_points // BLOCK_SIZE * BLOCK_SIZE
+        self.blocks = self.quality[:, : self.in_blocks].reshape(self.num_objects, -1, BLOCK_SIZE)
+        self.peaks: FloatArray | None = None
+        self.contiguous = self.quality.flags.c_contiguous
+        # By the blocks, where an object's qualities are not contiguous: else only contested objects need them, later.
+        by_blocks = self.in_blocks and not self.contiguous
+        self.best = self._find_best() if by_blocks else self.quality.argmax(axis=1)
         # The best points show NaN and inf, the minimum shows -inf.
-        best = quality[self.best, np.arange(self.num_objects)]
-        self.finite = bool(np.isfinite(best).all() and np.isfinite(quality.min()))
+        best = self.quality[np.arange(self.num_objects), self.best]
+        self.finite = bool(np.isfinite(best).all() and np.isfinite(self.quality.min()))
 
-    def _block_maxima(self, quality: FloatArray) -> FloatArray:
-        """Return the maxima of the blocks by object, ``(G, num_blocks)``."""
-        complete = self.num_points // self.num_blocks
-        rest = quality[complete * self.num_blocks :]
-        peaks = quality[: complete * self.num_blocks].reshape(complete, self.num_blocks, -1).max(axis=0)
-        np.maximum(peaks[: len(rest)], rest, out=peaks[: len(rest)])
-        return np.ascontiguousarray(peaks.T)
-
-    def _find_best(self, peaks: FloatArray) -> IntArray:
+    def _find_best(self) -> IntArray:
         """Return each object's best point, ``(G,)``."""
         objects = np.arange(self.num_objects)
-        block = peaks.argmax(axis=1)
-        value = peaks[objects, block]
-        points = np.minimum(block + self.offsets[:, None], self.num_points - 1)
-        best = points[(self.quality[points, objects] == value).argmax(axis=0), objects]
-        equal = peaks == value[:, None]
-        if np.count_nonzero(equal) > self.num_objects:
-            for obj in np.flatnonzero(equal.sum(axis=1) > 1).tolist():
-                best[obj] = self._find_equal(obj, value[obj], 1)[0]
+        blocks = self._peaks(objects).argmax(axis=1)
+        best = blocks * BLOCK_SIZE + self.blocks[objects, blocks].argmax(axis=1)
+        if self.in_blocks < self.num_points:
+            behind = self.in_blocks + self.quality[:, self.in_blocks :].argmax(axis=1)
+            best = np.where(self.quality[objects, behind] > self.quality[objects, best], behind, best)
         return best
 
-    def _find_equal(self, obj: int, value: float, count: int) -> IntArray:
-        """Return the lowest ``count`` points, or all there are, at which an object's quality has this value."""
-        equal = np.flatnonzero(self.quality[: 16 * count, obj] == value)
-        if len(equal) < count:
-            equal = np.flatnonzero(self.quality[:, obj] == value)
-        return equal[:count]
+    def _peaks(self, objects: IntArray) -> FloatArray:
+        """Return the maxima of some objects' blocks, ``(len(objects), number of blocks)``."""
+        if self.peaks is None:
+            if self.contiguous and len(objects) < CROWDED * self.num_objects:
+                return torch.from_numpy(self.blocks[objects]).amax(dim=2).numpy()
+            if self.contiguous:
+                self.peaks = torch.from_numpy(self.blocks).amax(dim=2).numpy()
+            else:  # in two steps, both over long runs
+                num_blocks, step = self.blocks.shape[1], 8
+                by_point = torch.from_numpy(self.quality.T[: self.in_blocks])
+                runs = by_point.reshape(num_blocks, step, BLOCK_SIZE // step * self.num_objects).amax(1)
+                maxima = runs.reshape(num_blocks, BLOCK_SIZE // step, self.num_objects).amax(1)
+                self.peaks = maxima.T.contiguous().numpy()
+        return self.peaks if len(objects) == self.num_objects else self.peaks[objects]
 
     def _first(self) -> IntArray:
         return self.best.copy()
 
     def _top(self, objects: IntArray, count: int) -> tuple[FloatArray, IntArray]:
-        if self.peaks is None and count == 2:
-            return self._top_two(objects)
-        peaks = self._block_maxima(self.quality.T[objects].T) if self.peaks is None else self.peaks[objects]
-        # ``count`` blocks reach this quality, hence at least ``count`` points do: the rest cannot be among the best.
-        bound = np.partition(peaks, -count, axis=1)[:, -count]
+        if 4 * count > self.blocks.shape[1]:
+            best = _rank(torch.from_numpy(self.quality[objects]), count).numpy()
+            return self.quality[objects[:, None], best], best
+        peaks = self._peaks(objects)
+        # ``count`` maxima, each of several blocks, reach this quality, hence at least ``count`` points do.
+        bound = np.partition(_group_maxima(peaks, 2 * count), -count, axis=1)[:, -count]
         reached = peaks >= bound[:, None]
-        tied = np.count_nonzero(reached, axis=1) > count
+        tied = np.count_nonzero(reached, axis=1) > 2 * count
         found = []
         if tied.any():
-            # E.g. the zeros outside POTO's mask: any block may reach the bound, but its lowest points are enough.
+            # E.g. the zeros outside POTO's mask: many blocks reach the bound, but its lowest points are enough.
+            found.append(self._equal_to(objects, bound, tied.nonzero()[0], count))
             reached[tied] = peaks[tied] > bound[tied, None]
-            for row in np.flatnonzero(tied).tolist():
-                points = self._find_equal(objects[row], bound[row], count)
-                found.append((np.full(len(points), row), points, bound[row].repeat(len(points))))
-        rows, blocks = np.nonzero(reached)
-        rows, points = rows.repeat(self.block_size), (blocks[:, None] + self.offsets).ravel()
-        values = self.quality[np.minimum(points, self.num_points - 1), objects[rows]]
-        kept = (values > bound[rows]) | ((values == bound[rows]) & ~tied[rows])
-        kept &= points < self.num_points
-        found.append((rows[kept], points[kept], values[kept]))
-        rows, points, values = (np.concatenate(part) for part in zip(*found, strict=True))
-        order = np.lexsort((points, -values, rows))
-        starts = np.searchsorted(rows[order], np.arange(len(objects)))
-        best = order[starts[:, None] + np.arange(count)]
-        return values[best], points[best]
+        rows, blocks = reached.nonzero()
+        values = self.blocks[objects[rows], blocks]
+        above = values >= bound[rows, None]
+        if tied.any():
+            above &= ~tied[rows, None] | (values > bound[rows, None])
+        entries, places = above.nonzero()
+        found.append((rows[entries], blocks[entries] * BLOCK_SIZE + places, values[entries, places]))
+        if self.in_blocks < self.num_points:
+            rest = self.quality[objects, self.in_blocks :]
+            rows, places = ((rest > bound[:, None]) | ((rest == bound[:, None]) & ~tied[:, None])).nonzero()
+            found.append((rows, self.in_blocks + places, rest[rows, places]))
+        rows, points, values = found[0]
+        if len(found) > 1:
+            rows, points, values = (np.concatenate(part) for part in zip(*found, strict=True))
+            order = np.lexsort((points, rows))
+            rows, points, values = rows[order], points[order], values[order]
+        return _sort_rows(rows, points, values, len(objects), count)
 
-    def _top_two(self, objects: IntArray) -> tuple[FloatArray, IntArray]:
-        """Do as :meth:`_top` for ``count`` 2, given contiguous columns."""
-        points = np.stack([self.best[objects], self.best[objects]], axis=1)
-        for row, (obj, best) in enumerate(zip(objects.tolist(), points[:, 0].tolist(), strict=True)):
-            column = self.quality[:, obj]
-            sides = [column[:best], column[best + 1 :]]
-            seconds = [
-                start + int(side.argmax()) for start, side in zip((0, best + 1), sides, strict=True) if len(side)
-            ]
-            points[row, 1] = max(seconds, key=column.__getitem__)  # the first of equals
-        return self.quality[points, objects[:, None]], points
+    def _equal_to(
+        self, objects: IntArray, bound: FloatArray, rows: IntArray, count: int
+    ) -> tuple[IntArray, IntArray, FloatArray]:
+        """Return, for some rows of objects, the lowest ``count`` points, or all there are, of the bound's quality."""
+        equal = self.quality[objects[rows], : 16 * count] == bound[rows, None]
+        number = equal.cumsum(axis=1)
+        entries, points = (equal & (number <= count)).nonzero()
+        lacking = (number[:, -1] < count).nonzero()[0]
+        if len(lacking):
+            kept = ~np.isin(entries, lacking)
+            entries, points = entries[kept], points[kept]
+            for entry in lacking.tolist():
+                more = (self.quality[objects[rows[entry]]] == bound[rows[entry]]).nonzero()[0][:count]
+                entries = np.concatenate([entries, np.full(len(more), entry)])
+                points = np.concatenate([points, more])
+        return rows[entries], points, bound[rows[entries]]
+
+
+def _group_maxima(peaks: FloatArray, count: int) -> FloatArray:
+    """Return maxima of groups of columns, ``count`` of them or more if there are so many columns."""
+    size = max(1, peaks.shape[1] // count)
+    width = peaks.shape[1] // size
+    return peaks[:, : size * width].reshape(len(peaks), size, width).max(axis=1)
+
+
+def _sort_rows(
+    rows: IntArray, points: IntArray, values: FloatArray, num_rows: int, count: int
+) -> tuple[FloatArray, IntArray]:
+    """Return each row's ``count`` best values in order, the first of equals first, and their points.
+
+    ``rows`` ascends, each row at least ``count`` times; so do the points of each row.
+    """
+    lengths = np.bincount(rows, minlength=num_rows)
+    starts = np.cumsum(lengths) - lengths
+    padded = np.full((num_rows, lengths.max()), np.inf, dtype=values.dtype)
+    padded[rows, np.arange(len(rows)) - starts[rows]] = -values
+    best = starts[:, None] + padded.argsort(axis=1, kind="stable")[:, :count]
+    return values[best], points[best]
 
 
 def _fetch(qualities: Sequence[Tensor]) -> list[_Problem]:
@@ -341,23 +394,22 @@ def _pack(quality: Tensor) -> Tensor:
     by_object = quality.T.contiguous()
     if _is_small(*quality.shape):
         return torch.cat([finite, by_object.flatten().view(torch.int32)])
-    points = _rank(by_object)[:, : len(by_object)]
+    points = _rank(by_object, len(by_object))
     values = by_object.gather(1, points)
     return torch.cat([finite, values.flatten().view(torch.int32), points.int().flatten()])
 
 
-def _rank(by_object: Tensor) -> Tensor:
-    """Return each object's best points in order, ``(G, G)`` or more, from ``(G, N)`` qualities."""
-    num_objects, num_points = by_object.shape
-    comparable = by_object + 0.0  # turns -0.0 into 0.0, which it ties with
+def _rank(rows: Tensor, count: int) -> Tensor:
+    """Return the indices of each row's ``count`` largest entries in order, the first of equals first."""
+    comparable = rows + 0.0  # turns -0.0 into 0.0, which it ties with
     if comparable.dtype == torch.float64:
-        return comparable.sort(dim=1, descending=True, stable=True).indices
+        return comparable.sort(dim=1, descending=True, stable=True).indices[:, :count]
     # ``topk`` is faster but leaves the order of ties open. Keys made of the quality, as an integer that sorts alike,
     # and the reversed index have no ties.
     bits = comparable.view(torch.int32)
     sortable = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    reversed_index = torch.arange(num_points - 1, -1, -1, device=by_object.device)
-    return ((sortable.long() << 32) + reversed_index).topk(num_objects, dim=1).indices
+    reversed_index = torch.arange(rows.shape[1] - 1, -1, -1, device=rows.device)
+    return ((sortable.long() << 32) + reversed_index).topk(count, dim=1).indices
 
 
 def _unpack(quality: Tensor, packed: npt.NDArray[np.int32]) -> _Problem:
@@ -369,16 +421,19 @@ def _unpack(quality: Tensor, packed: npt.NDArray[np.int32]) -> _Problem:
     values = packed[1 : 1 + words].copy().view(f"f{quality.dtype.itemsize}").reshape(num_objects, columns)
     if small:
         return _SmallProblem(values, finite)
-    return _FetchedProblem(values, packed[1 + words :].astype(np.int64).reshape(num_objects, columns), finite)
+    return _FetchedProblem(
+        values, packed[1 + words :].astype(np.int64).reshape(num_objects, columns), num_points, finite
+    )
 
 
 class _FetchedProblem(_RankedProblem):
     """Has each object's G best points, in order, from an accelerator: ``(G, G)`` qualities and indices."""
 
-    def __init__(self, values: FloatArray, points: IntArray, finite: bool) -> None:
+    def __init__(self, values: FloatArray, points: IntArray, num_points: int, finite: bool) -> None:
         self.values = values
         self.points = points
         self.finite = finite
+        self.num_points = num_points
         self.num_objects = len(points)
 
     def _first(self) -> IntArray:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -99,7 +100,7 @@ def test_equals_scipy_at_the_sizes_of_training(kind: str, shape: tuple[int, int]
 @pytest.mark.usefixtures("no_small_problems")
 def test_ranks_points_by_quality_then_index(kind: str, layout: str) -> None:
     rng = np.random.default_rng(0)
-    for num_points, num_objects in [(700, 6), (701, 6), (2000, 20), (90, 40)]:
+    for num_points, num_objects in [(700, 6), (701, 6), (2000, 20), (90, 40), (5000, 12), (5003, 12)]:
         quality = KINDS[kind](rng, num_points, num_objects).astype(np.float32)
         problem = matching._HostProblem(np.ascontiguousarray(quality.T).T if layout == "GN" else quality)
         objects = rng.permutation(num_objects)[:5]
@@ -128,6 +129,62 @@ def test_equals_scipy_on_what_hypothesis_finds(values: np.ndarray) -> None:
     assert_optimal(quality, ranked)
     assert_optimal(quality, match(quality))
     assert fetched.tolist() == ranked.tolist()
+
+
+def clustered(rng: Rng, num_points: int, num_objects: int, crowds: int = 1) -> np.ndarray:
+    """Return minus the distances of points to objects that stand in crowds: the objects of one share their best points.
+
+    Every point is admissible, as for OneNet's cost, and the best matching is unique.
+    """
+    middles = rng.random((crowds, 2))
+    objects = middles[rng.integers(0, crowds, num_objects)] + 0.02 * rng.standard_normal((num_objects, 2))
+    points = rng.random((num_points, 2))
+    distance = np.abs(points[:, None] - objects).sum(axis=2)
+    return -(distance + 0.05 * rng.random((num_points, 1)) + 0.001 * rng.random((num_points, num_objects)))
+
+
+@pytest.mark.parametrize("sparse", [False, True], ids=["dense solver", "sparse solver"])
+@pytest.mark.usefixtures("no_small_problems")
+def test_crowds_equal_brute_force(sparse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching, "SMALL_ASSIGNMENT", 0 if sparse else 2**16)
+    for case in range(60):
+        rng = np.random.default_rng(case)
+        num_objects = 2 + case % 4
+        values = clustered(rng, 9, num_objects)
+        values = np.vstack([values, np.full((700, num_objects), -9.0)])[rng.permutation(709)]
+        points = np.argsort(values.max(axis=1))[-9:]
+        best = max(permutations(points, num_objects), key=lambda p: values[list(p), range(num_objects)].sum())
+        for layout in (values, np.ascontiguousarray(values.T).T):
+            assert match(torch.from_numpy(layout)).tolist() == list(best)
+
+
+@pytest.mark.parametrize("first_length", [1, 8])
+@pytest.mark.parametrize("shape", [(3000, 20, 1), (5000, 100, 4), (8400, 300, 12), (2500, 300, 1)])
+@pytest.mark.usefixtures("one_thread")
+def test_crowds_get_the_pairs_of_scipy(
+    shape: tuple[int, int, int], first_length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matching, "FIRST_LENGTH", first_length)
+    for seed in range(3):
+        quality = torch.from_numpy(clustered(np.random.default_rng(seed), *shape)).float()
+        points, objects = linear_sum_assignment(quality.numpy(), maximize=True)
+        expected = points[np.argsort(objects)].tolist()
+        assert match(quality).tolist() == expected
+        assert match(quality.T.contiguous().T).tolist() == expected
+        assert matching._fetch([quality])[0].solve().tolist() == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_sparse_solver_equals_the_dense_one(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Every kind with entries of 0 would fail if SciPy's sparse solver took them for missing ones.
+    monkeypatch.setattr(matching, "SMALL_ENTRIES", 0)
+    monkeypatch.setattr(matching, "SMALL_POINTS_PER_OBJECT", 1)
+    monkeypatch.setattr(matching, "SMALL_ASSIGNMENT", 0)
+    rng = np.random.default_rng(7)
+    for _ in range(30):
+        num_objects = int(rng.integers(1, 15))
+        quality = torch.from_numpy(KINDS[kind](rng, int(rng.integers(num_objects, 200)), num_objects))
+        assert_optimal(quality, match(quality))
 
 
 @pytest.mark.usefixtures("no_small_problems")
