@@ -3,6 +3,7 @@
     python -m benchmarks.matching
     python -m benchmarks.matching --objects 20 100 --repeats 31 --json matching.json
     python -m benchmarks.matching --device cuda
+    git show REVISION:date/models/matching.py > before.py; python -m benchmarks.matching --against before.py
 
 Both matchers get the same tensor and give the same sum (checked). SciPy's time is that of ``linear_sum_assignment``
 with the move to NumPy included (no copy on the CPU). Two storage layouts of the ``(N points, G objects)`` matrix are
@@ -136,10 +137,10 @@ def scipy_match(quality: Tensor) -> Tensor:
     return matched.to(quality.device)
 
 
-def median_ms(function: Callable[[Tensor], Tensor], quality: Tensor, repeats: int) -> float:
-    """Return the median time of a matcher in milliseconds, after one warm-up call.
+def least_ms(function: Callable[[Tensor], Tensor], quality: Tensor, repeats: int) -> float:
+    """Return the shortest time of a matcher in milliseconds, after one warm-up call.
 
-    On the CPU it is processor time, which other programs disturb least; on a GPU wall time.
+    On the CPU it is processor time; of that, other programs disturb the shortest least. On a GPU it is wall time.
     """
     function(quality)
     times = []
@@ -152,7 +153,7 @@ def median_ms(function: Callable[[Tensor], Tensor], quality: Tensor, repeats: in
         if quality.is_cuda:
             torch.cuda.synchronize()
         times.append(clock() - start)
-    return 1e3 * statistics.median(times)
+    return 1e3 * min(times)
 
 
 def load_matcher(path: Path) -> Callable[[Tensor], Tensor]:
@@ -166,7 +167,7 @@ def load_matcher(path: Path) -> Callable[[Tensor], Tensor]:
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return one row per kind, scene and number of objects; times are medians over seeds of medians over repeats."""
+    """Return one row per kind, scene and number of objects; times are means over seeds."""
     rows = []
     before = load_matcher(args.against) if args.against else None
     cases = [(k, s, g) for k in ("POTO", "Hungarian") for s in ("spread", "clustered") for g in args.objects]
@@ -179,13 +180,13 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
             for layout, quality in {"NG": row_major, "GN": row_major.T.contiguous().T}.items():
                 ours, theirs = (quality.double().gather(0, f(quality)[None]).sum() for f in (match, scipy_match))
                 torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
-                times.setdefault(f"match_{layout}", []).append(median_ms(match, quality, args.repeats))
+                times.setdefault(f"match_{layout}", []).append(least_ms(match, quality, args.repeats))
                 if before is not None:
                     torch.testing.assert_close(quality.double().gather(0, before(quality)[None]).sum(), theirs)
-                    times.setdefault(f"before_{layout}", []).append(median_ms(before, quality, args.repeats))
+                    times.setdefault(f"before_{layout}", []).append(least_ms(before, quality, args.repeats))
                 slow_repeats = max(3, args.repeats // 5)
-                times.setdefault(f"scipy_{layout}", []).append(median_ms(scipy_match, quality, slow_repeats))
-        ms = {name: statistics.median(values) for name, values in times.items()}
+                times.setdefault(f"scipy_{layout}", []).append(least_ms(scipy_match, quality, slow_repeats))
+        ms = {name: statistics.mean(values) for name, values in times.items()}
         best_scipy = min(ms["scipy_NG"], ms["scipy_GN"])
         rows.append(
             {"kind": kind, "scene": scene, "objects": num_objects, "collisions": statistics.mean(contested)}

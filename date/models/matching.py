@@ -39,10 +39,10 @@ FloatArray = npt.NDArray[np.floating]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-# First length of a contested object's list, and the growth of one that was too short.
-FIRST_LENGTH, GROWTH = 8, 4
 # If at least this share of the objects compete for their best points, all get lists at once.
 CROWDED = 0.5
+# First length of a contested object's list, that in crowds, and the growth of one that was too short.
+FIRST_LENGTH, FIRST_LENGTH_IN_CROWDS, GROWTH = 1, 8, 4
 # Consecutive points that are ranked together first.
 BLOCK_SIZE = 64
 # Up to so many entries, objects times columns, SciPy's dense solver is faster than its sparse one.
@@ -159,23 +159,24 @@ class _RankedProblem:
         """Return the matched point of each object: lengthen the lists until the relaxed optimum uses no point twice."""
         matched = self._first()
         on_reserve = np.ones(self.num_objects, dtype=bool)
-        lists: _Lists | None = None
+        lists, first_length = None, FIRST_LENGTH
         while len(set(matched.tolist())) < self.num_objects:
             short = ((np.bincount(matched)[matched] > 1) & on_reserve).nonzero()[0]
             if lists is None:
                 lists = _Lists(self.num_points, self.num_objects)
-                if len(short) >= CROWDED * self.num_objects:
-                    short = np.arange(self.num_objects)
-            self._lengthen(lists, short)
+                crowded = len(short) >= CROWDED * self.num_objects > 2
+                short = np.arange(self.num_objects) if crowded else short
+                first_length = FIRST_LENGTH_IN_CROWDS if crowded else FIRST_LENGTH
+            self._lengthen(lists, short, first_length)
             objects, points, reserve = lists.solve_relaxed()
             matched[objects], on_reserve[objects] = points, reserve
         return matched
 
-    def _lengthen(self, lists: _Lists, objects: IntArray) -> None:
-        """Give some objects longer lists."""
+    def _lengthen(self, lists: _Lists, objects: IntArray, first_length: int) -> None:
+        """Give some objects longer lists, or their first."""
         lengths = lists.lengths[objects]
         for length in sorted(set(lengths.tolist())):
-            longer = min(GROWTH * length or FIRST_LENGTH, self.num_objects)
+            longer = min(GROWTH * length or first_length, self.num_objects)
             chosen = objects[lengths == length]
             lists.put(chosen, longer, *self._top(chosen, min(longer + 1, self.num_objects)))
 
@@ -212,6 +213,8 @@ class _Lists:
             the objects that have lists, in ascending order; their points; and whether these are their reserves.
         """
         objects = self.lengths.nonzero()[0]
+        if self.points.shape[1] == 2:
+            return self._solve_single(objects)
         points, lengths, places = self.points[objects], self.lengths[objects], np.arange(self.points.shape[1])
         listed = places < lengths[:, None]
         # A point that is on one list only is always free for its object, which then needs nothing further down.
@@ -228,6 +231,19 @@ class _Lists:
             (len(objects), len(kept) + len(reserved)),
         )
         return objects, np.concatenate([kept, points[reserved, reserves]])[chosen], chosen >= len(kept)
+
+    def _solve_single(self, objects: IntArray) -> tuple[IntArray, IntArray, BoolArray]:
+        """Solve the relaxed problem for lists of one point: the object that would lose most by its reserve gets it."""
+        values, matched = self.values[objects], self.points[objects, 1]
+        losses = (values[:, 0] - values[:, 1]).tolist()
+        on_reserve = np.ones(len(objects), dtype=bool)
+        winners: dict[int, int] = {}
+        for row, point in enumerate(self.points[objects, 0].tolist()):
+            if point not in winners or losses[row] > losses[winners[point]]:
+                winners[point] = row
+        for point, row in winners.items():
+            matched[row], on_reserve[row] = point, False
+        return objects, matched, on_reserve
 
     def _number(self, points: IntArray) -> tuple[IntArray, IntArray]:
         """Return the different points in ascending order, and where each given point stands among them."""
@@ -306,6 +322,8 @@ class _HostProblem(_RankedProblem):
         return self.best.copy()
 
     def _top(self, objects: IntArray, count: int) -> tuple[FloatArray, IntArray]:
+        if count == 2 and self.peaks is None:
+            return self._top_two(objects)
         if 4 * count > self.blocks.shape[1]:
             best = _rank(torch.from_numpy(self.quality[objects]), count).numpy()
             return self.quality[objects[:, None], best], best
@@ -336,6 +354,18 @@ class _HostProblem(_RankedProblem):
             order = np.lexsort((points, rows))
             rows, points, values = rows[order], points[order], values[order]
         return _sort_rows(rows, points, values, len(objects), count)
+
+    def _top_two(self, objects: IntArray) -> tuple[FloatArray, IntArray]:
+        """Do as :meth:`_top` for ``count`` 2, given contiguous qualities."""
+        points = np.stack([self.best[objects], self.best[objects]], axis=1)
+        for row, (obj, best) in enumerate(zip(objects.tolist(), points[:, 0].tolist(), strict=True)):
+            qualities = self.quality[obj]
+            sides = [qualities[:best], qualities[best + 1 :]]
+            seconds = [
+                start + int(side.argmax()) for start, side in zip((0, best + 1), sides, strict=True) if len(side)
+            ]
+            points[row, 1] = max(seconds, key=qualities.__getitem__)  # the first of equals
+        return self.quality[objects[:, None], points], points
 
     def _equal_to(
         self, objects: IntArray, bound: FloatArray, rows: IntArray, count: int

@@ -164,7 +164,7 @@ def test_crowds_equal_brute_force(sparse: bool, monkeypatch: pytest.MonkeyPatch)
 def test_crowds_get_the_pairs_of_scipy(
     shape: tuple[int, int, int], first_length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(matching, "FIRST_LENGTH", first_length)
+    monkeypatch.setattr(matching, "FIRST_LENGTH_IN_CROWDS", first_length)
     for seed in range(3):
         quality = torch.from_numpy(clustered(np.random.default_rng(seed), *shape)).float()
         points, objects = linear_sum_assignment(quality.numpy(), maximize=True)
