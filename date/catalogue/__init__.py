@@ -42,7 +42,6 @@ from date.catalogue.models import (
 )
 from date.catalogue.paper import (
     METRICS,
-    SETTING_LABELS,
     AnnotationEvaluation,
     Bracket,
     Curve,
@@ -91,7 +90,6 @@ __all__ = [
     "Variant",
     "Weights",
     "METRICS",
-    "SETTING_LABELS",
     "Bracket",
     "Curve",
     "Figure",

@@ -141,9 +141,12 @@ class Claim(Entry):
     """A comparative sentence of the paper."""
 
     name: str
+    folder: str | None = None
+    """The folder of own experiments that it is from."""
     sentence: str
     """In the paper's words; an ellipsis where it is shortened."""
-    place: str
+    place: str = ""
+    """Where the paper says it; a claim of one's own has none."""
     predicate: Predicate
     reading: str = ""
     """How the sentence is read, where the predicate does not follow from it plainly."""

@@ -14,13 +14,14 @@ VARIABLE = "DATE_EXPERIMENTS"
 """Environment variable with the folders, parted as those of ``PATH``; the command line's ``--experiments`` sets it."""
 PAPER = "paper.yaml"
 """The file that makes a folder a paper's."""
+SETTINGS = "config.yaml"
 
 
 def folders() -> tuple[Path, ...]:
     """Return the folders of all experiments, the paper's first: those chosen for this process, or the setting's.
 
     Raises:
-        UserError: one of them is no folder, the first has no ``paper.yaml``, or a further one has.
+        UserError: one of them is no folder, or two are papers'.
     """
     chosen = os.environ.get(VARIABLE)
     return _checked(tuple(chosen.split(os.pathsep)) if chosen else _setting())
@@ -29,16 +30,43 @@ def folders() -> tuple[Path, ...]:
 def choose_folders(chosen: Sequence[str | Path]) -> tuple[Path, ...]:
     """Read experiments from these folders from now on, in this process and those that it starts; return them.
 
-    Relative ones are relative to the project.
+    Relative ones are relative to the project. Where none of them is a paper's, the project's own paper comes first.
     """
     found = _checked(tuple(map(str, chosen)))
     os.environ[VARIABLE] = os.pathsep.join(map(str, found))
     return found
 
 
+def files(kind: str, suffix: str, places: Sequence[Path] | None = None) -> dict[str, Path]:
+    """Return the files of a kind, e.g. ``tiers``, of all folders by their names without the suffix.
+
+    Raises:
+        UserError: two folders have one of the same name.
+    """
+    return dict(_files(kind, suffix, tuple(places or folders())))
+
+
+@functools.cache
+def _files(kind: str, suffix: str, places: tuple[Path, ...]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in [path for place in places for path in sorted((place / kind).glob(f"*{suffix}"))]:
+        if path.stem in found:
+            raise clash(kind.removesuffix("s"), path.stem, found[path.stem], path)
+        found[path.stem] = path
+    return found
+
+
+def clash(kind: str, name: str, first: Path, second: Path) -> UserError:
+    """Return the error for a name that two files give to things of one kind."""
+    return UserError(
+        f"{shown(second)}: the {kind} {name!r} is in {shown(first)} already; give it another name "
+        "(own experiments add to a paper's and change none)."
+    )
+
+
 @functools.cache
 def _setting() -> tuple[str, ...]:
-    path = EXPERIMENTS / "config.yaml"
+    path = EXPERIMENTS / SETTINGS
     named = (read_yaml(path) or {}).get("experiments") or [EXPERIMENTS.name]
     if not (isinstance(named, list) and all(isinstance(name, str) for name in named)):
         raise UserError(f"{shown(path)}: experiments: give a list of folders, not {named!r}.")
@@ -47,18 +75,13 @@ def _setting() -> tuple[str, ...]:
 
 @functools.cache
 def _checked(named: tuple[str, ...]) -> tuple[Path, ...]:
-    found = tuple(dict.fromkeys((ROOT / Path(name).expanduser()).resolve() for name in named))
+    found = list(dict.fromkeys((ROOT / Path(name).expanduser()).resolve() for name in named))
     for path in found:
         if not path.is_dir():
             raise UserError(f"{shown(path)}, named as a folder of experiments, is no folder; correct the name.")
-    for path in found[1:]:
-        if (path / PAPER).exists():
-            raise UserError(
-                f"{shown(path)} has a {PAPER}, and so has to be the first folder of experiments; one paper at a time."
-            )
-    if not (found[0] / PAPER).is_file():
-        raise UserError(
-            f"{shown(found[0])} has no {PAPER}, so it is no paper's folder; name the paper's folder first, "
-            f"e.g. [{EXPERIMENTS.name}, {named[0]}]."
-        )
-    return found
+    papers = [path for path in found if (path / PAPER).is_file()]
+    if len(papers) > 1:
+        names = " and ".join(map(shown, papers[:2]))
+        raise UserError(f"{names} both have a {PAPER}; name one paper at a time.")
+    paper = papers[0] if papers else EXPERIMENTS
+    return (paper, *(path for path in found if path != paper))

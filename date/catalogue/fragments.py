@@ -9,31 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from date.catalogue.entries import shown
-from date.catalogue.folders import folders
-from date.errors import UserError, unknown_name
+from date.catalogue.folders import files, folders
+from date.errors import unknown_name
 
 BASE = "base"
 """Variable of a fragment that names another one of its kind, whose variables it changes."""
 
 
 def fragment_names(kind: str) -> dict[str, Path]:
-    """Return the fragments of a kind, ``models`` or ``schedules``, of all folders by name.
-
-    Raises:
-        UserError: two folders have one of the same name.
-    """
-    return dict(_fragment_names(kind, folders()))
-
-
-@functools.cache
-def _fragment_names(kind: str, places: tuple[Path, ...]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in [path for place in places for path in sorted((place / kind).glob("*.py"))]:
-        if path.stem in found:
-            raise UserError(f"{shown(path)} has the name of {shown(found[path.stem])}; give it another.")
-        found[path.stem] = path
-    return found
+    """Return the fragments of a kind, ``models`` or ``schedules``, of all folders by name; see `folders.files`."""
+    return files(kind, ".py")
 
 
 def fragment(relative: str) -> dict[str, Any]:

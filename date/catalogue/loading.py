@@ -1,24 +1,29 @@
-"""Reading ``experiments/``: every name is checked, so that a typing error costs a sentence and not GPU hours."""
+"""Reading the folders of experiments: every name is checked, so that a typing error costs a sentence, no GPU hours."""
 
 from __future__ import annotations
 
 import functools
-import re
-from collections.abc import Iterable
+import statistics
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from date.catalogue.checks import check_catalogue, check_paper
 from date.catalogue.claims import Claim
 from date.catalogue.entries import Entry, parse, read_yaml, shown
-from date.catalogue.folders import PAPER, folders
+from date.catalogue.folders import clash, files, folders
 from date.catalogue.fragments import fragment_names
 from date.catalogue.models import Catalogue, Dataset, Evaluation, Tier, Training, Variant
-from date.catalogue.paper import METRICS, AnnotationEvaluation, Figure, Statement, Table
-from date.catalogue.pictures import Pictures, View
+from date.catalogue.paper import AnnotationEvaluation, Figure, Statement, Table
+from date.catalogue.pictures import Pictures, Sheet
 from date.catalogue.publication import Paper, read_paper
 from date.errors import UserError, unknown_name
 
 E = TypeVar("E", bound=Entry)
+PAPERS = "paper"
+"""Folder of a paper's tables, figures and text; own experiments have theirs in ``tables`` and ``figures``."""
+GIVEN = ("name", "folder")
+"""Fields that no file states: they follow from where an entry stands."""
 
 
 def no_such_branch(training: Training, variant: str, variants: dict[str, Variant], where: str = "") -> UserError:
@@ -36,73 +41,217 @@ def load(experiments: Path | None = None) -> Catalogue:
     Raises:
         UserError: any invalid or inconsistent entry, naming file, key and the nearest valid name.
     """
-    return _load(experiments or folders()[0])
+    return _load(folders() if experiments is None else (experiments,))
 
 
 @functools.cache
-def _load(experiments: Path) -> Catalogue:
-    paper = read_paper(experiments)
-    trainings = {}
-    path = experiments / "trainings.yaml"
-    for name, entry in read_yaml(path).items():
-        trainings[name] = _training(name, entry, paper, f"{shown(path)}, {name}")
-    for training in trainings.values():
-        if training.init is None:
-            continue
-        where = f"{shown(path)}, {training.name}, init"
-        if training.init_training is not None and training.init_training not in trainings:
-            raise unknown_name("training", training.init, trainings, where)
-        for name in [training.name, *([] if training.init_file else [training.init])]:
-            if not trainings[name].network.towers:
-                raise UserError(f"{where}: the network of {name} has no pair of towers to start from; leave it out.")
-
-    path = experiments / "evaluations.yaml"
-    data = read_yaml(path)
-    variants = {name: parse(Variant, v, f"{shown(path)}, {name}") for name, v in data["variants"].items()}
-    evaluations = {}
-    listed = [(False, data["evaluations"]), (True, data.get("extra") or {})]
-    for extra, training, names in [(extra, *item) for extra, part in listed for item in part.items()]:
-        if training not in trainings:
-            raise unknown_name("training", training, trainings, shown(path))
-        for variant in names:
-            if variant not in variants:
-                raise unknown_name("variant", variant, variants, f"{shown(path)}, {training}")
-            if variants[variant].branch not in trainings[training].branches:
-                raise no_such_branch(trainings[training], variant, variants, f"{shown(path)}: ")
-            evaluation = Evaluation(training=training, variant=variant, extra=extra)
-            if evaluation.name in evaluations:
-                raise UserError(f"{shown(path)}: {evaluation.name} is listed twice; list it once.")
-            evaluations[evaluation.name] = evaluation
-
-    annotations = {
-        name: parse(AnnotationEvaluation, {"name": name, **entry}, f"{shown(path)}, {name}")
-        for name, entry in data["annotations"].items()
-    }
-    folder = experiments / "paper"
-    tables = [parse(Table, read_yaml(path), shown(path)) for path in sorted(folder.glob("table*.yaml"))]
-    figures = [parse(Figure, read_yaml(path), shown(path)) for path in sorted(folder.glob("figure*.yaml"))]
+def _load(places: tuple[Path, ...]) -> Catalogue:
+    paper, reader = read_paper(places[0]), _Reader(places[0])
+    for place in places:
+        reader.read_trainings(place, paper)
+    for place in places:
+        reader.read_evaluations(place)
+    for place in places:
+        reader.read_shown(place)
+    assert reader.pictures is not None
     catalogue = Catalogue(
-        trainings=trainings,
-        variants=variants,
-        evaluations=evaluations,
-        annotations=annotations,
-        tables={table.name: table for table in tables},
-        figures={figure.name: figure for figure in figures},
-        claims=_named(Claim, experiments / "claims.yaml"),
-        statements=_named(Statement, folder / "text.yaml"),
-        pictures=_pictures(experiments / "pictures.yaml"),
+        trainings=reader.trainings,
+        variants=reader.variants,
+        evaluations=reader.evaluations,
+        annotations=reader.annotations,
+        tables=reader.tables,
+        figures=reader.figures,
+        claims=reader.claims,
+        statements=reader.statements,
+        pictures=reader.pictures.model_copy(update={"sheets": reader.sheets}),
     )
-    _check(catalogue, experiments)
-    _check_paper(catalogue, paper, experiments)
+    check_catalogue(catalogue, reader.files)
+    check_paper(catalogue, paper, places[0], files("tiers", ".yaml", places))
     return catalogue
 
 
-def _training(name: str, entry: dict[str, Any], paper: Paper, where: str) -> Training:
+class _Reader:
+    """Collects the entries of all folders, the paper's first.
+
+    Args:
+        paper: the paper's folder.
+    """
+
+    def __init__(self, paper: Path) -> None:
+        self.paper = paper
+        self.files: dict[tuple[str, str], Path] = {}
+        """Where each entry stands, by kind and name."""
+        self.trainings: dict[str, Training] = {}
+        self.variants: dict[str, Variant] = {}
+        self.evaluations: dict[str, Evaluation] = {}
+        self.annotations: dict[str, AnnotationEvaluation] = {}
+        self.tables: dict[str, Table] = {}
+        self.figures: dict[str, Figure] = {}
+        self.claims: dict[str, Claim] = {}
+        self.statements: dict[str, Statement] = {}
+        self.sheets: dict[str, Sheet] = {}
+        self.pictures: Pictures | None = None
+
+    def folder(self, place: Path) -> str | None:
+        """Return what entries of a folder are marked with: nothing for the paper's."""
+        return None if place == self.paper else shown(place)
+
+    def content(self, path: Path) -> dict[str, Any]:
+        """Return the content of a file, which has to be there in the paper's folder; an absent one has none."""
+        if self.paper not in path.parents and not path.exists():
+            return {}
+        found = read_yaml(path)
+        if not isinstance(found or {}, dict):
+            raise UserError(f"{shown(path)} has to map names to entries; see the files of {shown(self.paper)}.")
+        return found or {}
+
+    def add(self, kind: str, entries: dict[str, E], model: type[E], name: str, data: Any, path: Path) -> None:
+        """Read an entry and add it to those of its kind."""
+        where = f"{shown(path)}, {name}" if path.stem != name else shown(path)
+        folder = self.folder(_place(path, self.paper))
+        entries[name] = parse(
+            model, self.named(kind, name, data, path) | _given(model, name, folder, data, where), where
+        )
+
+    def named(self, kind: str, name: str, data: Any, path: Path) -> dict[str, Any]:
+        """Claim a name for an entry and return its content.
+
+        Raises:
+            UserError: the name is taken, or the entry is no mapping.
+        """
+        if (known := self.files.get((kind, name))) is not None:
+            raise clash(kind, name, known, path)
+        if not isinstance(data, dict):
+            raise UserError(f"{shown(path)}: {name} has to be a mapping of keys to values, not {data!r}.")
+        self.files[kind, name] = path
+        return data
+
+    def read_trainings(self, place: Path, paper: Paper) -> None:
+        """Read ``trainings.yaml``."""
+        path = place / "trainings.yaml"
+        for name, data in self.content(path).items():
+            where = f"{shown(path)}, {name}"
+            entry = self.named("training", name, data, path) | _given(Training, name, self.folder(place), data, where)
+            entry = {**paper.defaults.model_dump(), **entry}
+            if place != self.paper:
+                entry = {"source": "own", "gpu_hours": _like(entry, self.trainings, where), **entry}
+            self.trainings[name] = _training(entry, where)
+
+    def read_evaluations(self, place: Path) -> None:
+        """Read ``evaluations.yaml``: variants, which training is judged by which, evaluations of annotations."""
+        path = place / "evaluations.yaml"
+        data = self.content(path)
+        if unknown := data.keys() - {"variants", "evaluations", "extra", "annotations"}:
+            raise unknown_name("key", min(unknown), ("variants", "evaluations", "extra", "annotations"), shown(path))
+        for name, variant in (data.get("variants") or {}).items():
+            self.add("variant", self.variants, Variant, name, variant, path)
+        own = place != self.paper
+        listed = [(own, data.get("evaluations") or {}), (True, data.get("extra") or {})]
+        for extra, training, names in [(extra, *item) for extra, part in listed for item in part.items()]:
+            if training not in self.trainings:
+                raise unknown_name("training", training, self.trainings, shown(path))
+            for variant in names:
+                self._judge(training, variant, extra, place, path)
+        for name, entry in (data.get("annotations") or {}).items():
+            self.add("evaluation of annotations", self.annotations, AnnotationEvaluation, name, entry, path)
+
+    def _judge(self, training: str, variant: str, extra: bool, place: Path, path: Path) -> None:
+        if variant not in self.variants:
+            raise unknown_name("variant", variant, self.variants, f"{shown(path)}, {training}")
+        if self.variants[variant].branch not in self.trainings[training].branches:
+            raise no_such_branch(self.trainings[training], variant, self.variants, f"{shown(path)}: ")
+        evaluation = Evaluation(training=training, variant=variant, extra=extra, folder=self.folder(place))
+        if (known := self.files.get(("evaluation", evaluation.name))) == path:
+            raise UserError(f"{shown(path)}: {evaluation.name} is listed twice; list it once.")
+        if known is not None:
+            raise clash("evaluation", evaluation.name, known, path)
+        self.files["evaluation", evaluation.name] = path
+        self.evaluations[evaluation.name] = evaluation
+
+    def read_shown(self, place: Path) -> None:
+        """Read tables, figures, claims, text and pictures."""
+        own = place != self.paper
+        for kind, folder, start in (("table", "tables", ""), ("figure", "figures", ""), ("table", PAPERS, "table"),
+                                    ("figure", PAPERS, "figure")):  # fmt: skip
+            for path in sorted((place / folder).glob(f"{start}*.yaml")) if own == (folder != PAPERS) else ():
+                data = self.content(path)
+                if kind == "table":
+                    self.add(kind, self.tables, Table, path.stem, _with_rows(data, path) if own else data, path)
+                else:
+                    self.add(kind, self.figures, Figure, path.stem, data, path)
+        for name, claim in self.content(place / "claims.yaml").items():
+            self.add("claim", self.claims, Claim, name, claim, place / "claims.yaml")
+        if not own:
+            text = place / PAPERS / "text.yaml"
+            for name, statement in self.content(text).items():
+                self.add("statement", self.statements, Statement, name, statement, text)
+        self._read_pictures(place / "pictures.yaml", own)
+
+    def _read_pictures(self, path: Path, own: bool) -> None:
+        data = self.content(path)
+        sheets = data.pop("sheets", None) or {}
+        if own and data:
+            raise UserError(
+                f"{shown(path)}: own experiments have 'sheets' alone, the rest is the paper's; leave it out."
+            )
+        if not own:
+            self.pictures = parse(Pictures, data | {"sheets": {}}, shown(path))
+        for name, sheet in sheets.items():
+            self.add("sheet", self.sheets, Sheet, name, sheet, path)
+
+
+def _place(path: Path, paper: Path) -> Path:
+    """Return the folder of experiments that a file is of."""
+    if paper in path.parents:
+        return paper
+    return path.parent.parent if path.parent.name in ("tables", "figures") else path.parent
+
+
+def _given(model: type[Entry], name: str, folder: str | None, data: Any, where: str) -> dict[str, Any]:
+    """Return the fields that follow from where an entry stands.
+
+    Raises:
+        UserError: the entry states one of them.
+    """
+    if stated := [key for key in GIVEN if isinstance(data, Mapping) and key in data]:
+        raise unknown_name("key", stated[0], [key for key in model.model_fields if key not in GIVEN], where)
+    given = {"name": name, "folder": folder}
+    return {key: given[key] for key in GIVEN if key in model.model_fields}
+
+
+def _with_rows(data: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return an own table whose rows have ids: the table's name and a number."""
+    groups = data.get("groups")
+    if not (
+        isinstance(groups, list) and all(isinstance(g, list) and all(isinstance(r, dict) for r in g) for g in groups)
+    ):
+        raise UserError(
+            f"{shown(path)}: 'groups' has to be a list of lists of rows; each row has a label and a source."
+        )
+    numbers = iter(range(1, 1 + sum(map(len, groups))))
+    return data | {"groups": [[{"id": f"{path.stem}.{next(numbers)}"} | row for row in group] for group in groups]}
+
+
+def _like(data: Mapping[str, Any], trainings: Mapping[str, Training], where: str) -> float:
+    """Return the GPU hours of an own training that states none: the median of the paper's of its length.
+
+    Raises:
+        UserError: the paper has no training with its schedule and backbone.
+    """
+    wanted = ("schedule", "backbone")
+    papers = [training for training in trainings.values() if training.folder is None]
+    hours = [t.gpu_hours for t in papers if all(getattr(t, key) == data.get(key) for key in wanted)]
+    if not hours and "gpu_hours" not in data:
+        what = " and ".join(f"{key} {data.get(key)!r}" for key in wanted)
+        raise UserError(f"{where}: no training has {what}, to take 'gpu_hours' from; state them.")
+    return statistics.median(hours) if hours else 1.0
+
+
+def _training(data: dict[str, Any], where: str) -> Training:
     """Return a training, whose options are checked by the family of its model."""
     from date.families import models
 
-    families, data = models(), {**paper.defaults.model_dump(), "name": name, **entry}
-    options: Any = data.get("options") or {}
+    families, options = models(), data.get("options") or {}
     if isinstance(model := data.get("model"), str):
         if model not in families:
             raise unknown_name("model", model, families, where)
@@ -114,125 +263,8 @@ def _training(name: str, entry: dict[str, Any], paper: Paper, where: str) -> Tra
         training.network.check()
     except UserError as error:
         raise UserError(f"{where}, options: {error}") from None
+    _ = training.modules  # a name that does not exist is an error
     return training
-
-
-def _named(model: type[E], path: Path) -> dict[str, E]:
-    """Return the entries of a file that maps names to them."""
-    return {
-        name: parse(model, {"name": name, **entry}, f"{shown(path)}, {name}") for name, entry in read_yaml(path).items()
-    }
-
-
-def _pictures(path: Path) -> Pictures:
-    data = read_yaml(path)
-    sheets = {name: {"name": name, **sheet} for name, sheet in data.get("sheets", {}).items()}
-    return parse(Pictures, data | {"sheets": sheets}, shown(path))
-
-
-def _check(catalogue: Catalogue, experiments: Path) -> None:
-    """Check every name that tables, figures and claims refer to."""
-
-    def known(kind: str, name: str | None, valid: Iterable[str], where: str) -> None:
-        if name is not None and name not in (names := list(valid)):
-            raise unknown_name(kind, name, names, where)
-
-    for table in catalogue.tables.values():
-        file = shown(experiments / "paper" / f"{table.name}.yaml")
-        for metric in table.metrics:
-            known("column", metric, METRICS, file)
-        for row in table.rows:
-            where = f"{file}, {row.id}"
-            for name in row.evaluations:
-                known("evaluation", name, catalogue.evaluations, where)
-            known("training", row.network, catalogue.trainings, where)
-            known("evaluation of annotations", row.annotations, catalogue.annotations, where)
-            for column in [*row.paper, *(row.bracket.paper if row.bracket else ())]:
-                known("column", column, table.metrics, where)
-            for setting in row.setting:
-                known("column", setting, table.settings, where)
-            known("row", row.bracket.difference_from if row.bracket else None, (r.id for r in table.rows), where)
-    for figure in catalogue.figures.values():
-        for curve in figure.curves:
-            known("training", curve.training, catalogue.trainings, shown(experiments / "paper" / f"{figure.name}.yaml"))
-        for name in figure.trade_off.evaluations if figure.trade_off else ():
-            known("evaluation", name, catalogue.evaluations, shown(experiments / "paper" / f"{figure.name}.yaml"))
-        _check_views(catalogue, figure.views, shown(experiments / "paper" / f"{figure.name}.yaml"))
-    for sheet in catalogue.pictures.sheets.values():
-        _check_views(catalogue, sheet.views, f"{shown(experiments / 'pictures.yaml')}, {sheet.name}")
-    for claim in catalogue.claims.values():
-        where = f"{shown(experiments / 'claims.yaml')}, {claim.name}"
-        for name in claim.evaluations:
-            known("evaluation", name, [*catalogue.evaluations, *catalogue.annotations], where)
-        for name in claim.trainings:
-            known("training", name, catalogue.trainings, where)
-    for statement in catalogue.statements.values():
-        known(
-            "table",
-            statement.cites,
-            catalogue.tables,
-            f"{shown(experiments / 'paper' / 'text.yaml')}, {statement.name}",
-        )
-
-
-def _check_paper(catalogue: Catalogue, paper: Paper, experiments: Path) -> None:
-    """Check every name that ``paper.yaml`` refers to, and what it says of the names in other files."""
-    where, folder = shown(experiments / PAPER), shown(experiments)
-
-    def known(kind: str, name: str, valid: Iterable[str], where: str) -> None:
-        if name not in (names := list(valid)):
-            raise unknown_name(kind, name, names, where)
-
-    known("part", paper.defaults.data, paper.parts, f"{where}, defaults")
-    for part in paper.noise:
-        known("part", part, paper.parts, f"{where}, noise")
-    for training in catalogue.trainings.values():
-        known("part", training.data, paper.parts, f"{folder}/trainings.yaml, {training.name}, data")
-        if not re.search(paper.training_ids, training.id):
-            place = f"{folder}/trainings.yaml, {training.name}"
-            raise UserError(f"{place}: the id {training.id!r} does not fit {paper.training_ids!r} of {where}.")
-    for name, entry in catalogue.annotations.items():
-        known("part", entry.data, paper.parts, f"{folder}/evaluations.yaml, {name}")
-    for part in catalogue.pictures.choices:
-        known("part", part, paper.parts, f"{folder}/pictures.yaml, choices")
-    known("training", paper.probe.training, catalogue.trainings, f"{where}, probe")
-    for alternative in paper.alternatives:
-        known("training", alternative.training, catalogue.trainings, f"{where}, alternatives")
-    for name in (paper.reference_tier, paper.probe.tier):
-        known("tier", name, _names(experiments / "tiers"), where)
-    if paper.headline is not None:
-        known("table", paper.headline.table, catalogue.tables, f"{where}, headline")
-        schedules = {training.schedule for training in catalogue.trainings.values()}
-        known("schedule", paper.headline.schedule, schedules, f"{where}, headline")
-
-
-def _names(folder: Path) -> list[str]:
-    """Return the names of the YAML files of a folder."""
-    return sorted(path.stem for path in folder.glob("*.yaml"))
-
-
-def _check_views(catalogue: Catalogue, views: Iterable[View], where: str) -> None:
-    """Check that views name branches that there are, of one dataset, and scores that are recorded."""
-    parts = set()
-    for view in views:
-        if view.training is None:
-            continue
-        if view.training not in catalogue.trainings:
-            raise unknown_name("training", view.training, catalogue.trainings, where)
-        training = catalogue.trainings[view.training]
-        if view.branch not in training.branches:
-            fit = ", ".join(sorted(training.branches))
-            raise UserError(f"{where}: {training.name} has no branch {view.branch!r}; branches that it has: {fit}.")
-        if view.shows == "positives" and not training.network.shows_positives:
-            raise UserError(f"{where}: what {training.name} calls positive can't be asked of its head; show its boxes.")
-        if not training.network.pictured:
-            raise UserError(f"{where}: evaluations of {training.name} record no pictures; name another training.")
-        if view.score is not None and view.score < catalogue.pictures.floor:
-            floor = f"{catalogue.pictures.floor:g}"
-            raise UserError(f"{where}: boxes from the score {view.score:g} on are not recorded; raise it to {floor}.")
-        parts.add(training.data)
-    if len(parts) > 1 or not parts <= catalogue.pictures.choices.keys():
-        raise UserError(f"{where}: its trainings need one dataset with a rule in 'choices' of pictures.yaml; add it.")
 
 
 def load_tier(name: str, experiments: Path | None = None) -> Tier:
@@ -244,16 +276,16 @@ def load_tier(name: str, experiments: Path | None = None) -> Tier:
     Raises:
         UserError: unknown tier, unknown or missing key.
     """
-    experiments = experiments or folders()[0]
-    path = Path(name) if name.endswith((".yaml", ".yml")) else experiments / "tiers" / f"{name}.yaml"
-    if not path.exists():
-        raise unknown_name("tier", name, _names(experiments / "tiers"))
+    places = folders() if experiments is None else (experiments,)
+    path = _path("tier", name, files("tiers", ".yaml", places))
     data = dict(read_yaml(path))
     base = data.pop("extends", None)
-    if path.parent != experiments / "tiers" and path.stem in (taken := _names(experiments / "tiers")):
+    known = files("tiers", ".yaml", places)
+    if path.stem in known and path.resolve() != known[path.stem].resolve():
+        where = shown(known[path.stem].parent)
         raise UserError(
-            f"{path} has the name of a tier of {shown(experiments / 'tiers')}, whose runs and results it would share; "
-            f"rename it to something else than {', '.join(taken)}."
+            f"{path} has the name of a tier of {where}, whose runs and results it would share; "
+            f"rename it to something else than {', '.join(known)}."
         )
     if base is not None:
         inherited = load_tier(base, experiments).model_dump()
@@ -262,7 +294,7 @@ def load_tier(name: str, experiments: Path | None = None) -> Tier:
         inherited["reference"] &= not data.get("watermark")
         data = inherited | data
     tier = parse(Tier, data | {"name": path.stem}, shown(path))
-    parts = read_paper(experiments).parts
+    parts = read_paper(places[0]).parts
     for part in [*tier.datasets, *tier.steps_per_epoch]:
         if part not in parts:
             raise unknown_name("part", part, parts, shown(path))
@@ -295,8 +327,14 @@ def load_dataset(name: str, experiments: Path | None = None) -> Dataset:
     Raises:
         UserError: unknown dataset, unknown or missing key.
     """
-    experiments = experiments or folders()[0]
-    path = Path(name) if name.endswith((".yaml", ".yml")) else experiments / "datasets" / f"{name}.yaml"
-    if not path.exists():
-        raise unknown_name("dataset", name, _names(experiments / "datasets"))
+    places = folders() if experiments is None else (experiments,)
+    path = _path("dataset", name, files("datasets", ".yaml", places))
     return parse(Dataset, {"name": path.stem} | read_yaml(path), shown(path))
+
+
+def _path(kind: str, name: str, known: Mapping[str, Path]) -> Path:
+    """Return the file of a name, or of a path that is given instead."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else known.get(name)
+    if path is None or not path.exists():
+        raise unknown_name(kind, name, known)
+    return path

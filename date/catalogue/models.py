@@ -37,8 +37,10 @@ class Training(Entry):
     """One distinct network of the paper, trained once per seed however many rows use it."""
 
     name: str
-    id: str
-    """The number of the training among the paper's, by the pattern of ``paper.yaml``."""
+    id: str | None = None
+    """The number of the training among the paper's, by the pattern of ``paper.yaml``; own trainings have none."""
+    folder: str | None = None
+    """The folder of own experiments that it is from; None for the paper's trainings."""
     model: str
     """A file of the experiments' ``models``."""
     options: SerializeAsAny[Entry]
@@ -50,12 +52,12 @@ class Training(Entry):
     schedule: str
     init: str | None = None
     """The training, or a file of weights, whose backbone, neck and towers this one starts from."""
-    source: Literal["official", "inferred"]
+    source: Literal["official", "inferred", "own"]
     """Whether a released configuration states the settings, or the paper's text and numbers imply them."""
     why: str
     """What the settings rest on."""
     gpu_hours: Annotated[float, Field(gt=0)]
-    """Expected V100 hours at the paper tier."""
+    """Expected V100 hours at the paper's own size; own trainings that do not say take those of like ones."""
 
     @field_validator("options", mode="before")
     @classmethod
@@ -72,6 +74,18 @@ class Training(Entry):
         from date.families import network
 
         return network(self.model, self.options)
+
+    @property
+    def label(self) -> str:
+        """Its number, or that it is not of the paper."""
+        return self.id if self.id is not None else f"own, of {self.folder}"
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The Python modules of the experiments that it uses; their code is part of the identity of its runs."""
+        from date.catalogue.modules import modules_of
+
+        return modules_of(self.model, self.schedule)
 
     @property
     def branches(self) -> dict[str, Branch]:
@@ -115,6 +129,8 @@ class Evaluation(Entry):
     variant: str
     extra: bool = False
     """Whether it is ours, beside those that the paper reports."""
+    folder: str | None = None
+    """The folder of own experiments that it is from."""
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -285,6 +301,18 @@ class Catalogue(Entry):
     claims: dict[str, Claim]
     statements: dict[str, Statement]
     pictures: Pictures
+
+    def of_the_paper(self) -> Catalogue:
+        """Return the catalogue without own experiments."""
+        kinds = ("trainings", "evaluations", "tables", "figures", "claims")
+        own = {kind: {n: e for n, e in getattr(self, kind).items() if e.folder is None} for kind in kinds}
+        sheets = {name: sheet for name, sheet in self.pictures.sheets.items() if sheet.folder is None}
+        return self.model_copy(update=own | {"pictures": self.pictures.model_copy(update={"sheets": sheets})})
+
+    def printed(self, evaluation: str, metric: str) -> float | None:
+        """Return what the paper's tables print of an evaluation, where they do."""
+        rows = [row for table in self.tables.values() if table.folder is None for row in table.rows]
+        return next((row.paper[metric] for row in rows if row.evaluation == evaluation and metric in row.paper), None)
 
     def training(self, name: str) -> Training:
         """Return a training by name.

@@ -70,8 +70,10 @@ METRICS: dict[str, Metric] = {
 }
 """The columns of numbers of the paper's tables, by the name that the YAML files use."""
 
-SETTING_LABELS = {"lambda_o2o": ("λ", "o2o"), "lambda_o2m": ("λ", "o2m")}
-"""Symbol and index of the descriptive columns that are not set as they are written."""
+
+def own_mark(folder: str | None) -> str:
+    """Return the remark on what is from a folder of own experiments; nothing for what is the paper's."""
+    return "" if folder is None else f"Own experiments of {folder}, not of the paper."
 
 
 class AnnotationEvaluation(Entry):
@@ -114,6 +116,7 @@ class Row(Entry):
     """A line of one of the paper's tables; at least one of its three sources is named."""
 
     id: str
+    """The table's name and a number; rows of own tables get theirs."""
     label: str
     evaluation: str | None = None
     """Whose scores these are."""
@@ -127,8 +130,8 @@ class Row(Entry):
     """Columns that describe the row, e.g. epoch and NMS."""
     default: bool = False
     """Whether the table marks the row; see ``mark_defaults``."""
-    paper: dict[str, float]
-    """The paper's numbers by column."""
+    paper: dict[str, float] = Field(default_factory=dict)
+    """The paper's numbers by column; in an own table the paper's evaluations have those of the paper's tables."""
     bracket: Bracket | None = None
 
     @model_validator(mode="after")
@@ -145,13 +148,18 @@ class Row(Entry):
 
 
 class Table(Entry):
-    """One of the paper's tables."""
+    """One of the paper's tables, or one of own experiments."""
 
-    number: int
+    name: str
+    """That of its file, e.g. ``table01``."""
+    folder: str | None = None
+    """The folder of own experiments that it is from."""
+    number: int | None = None
+    """In the paper."""
     title: str
-    caption: str
+    caption: str = ""
     row_header: str = "Model"
-    settings: list[str]
+    settings: list[str] = Field(default_factory=list)
     """Descriptive columns, in the paper's order."""
     metrics: list[str]
     """Columns of numbers, in the paper's order."""
@@ -163,9 +171,14 @@ class Table(Entry):
     """Rows between the paper's rules; the best number of each column is bold within its group."""
 
     @property
-    def name(self) -> str:
-        """E.g. ``table01``."""
-        return f"table{self.number:02d}"
+    def short(self) -> str:
+        """What texts call it, e.g. ``Table 1``; an own table by its name."""
+        return f"Table {self.number}" if self.number is not None else f"table {self.name}"
+
+    @property
+    def heading(self) -> str:
+        """Number and title."""
+        return self.title if self.number is None else f"Table {self.number}. {self.title}"
 
     @property
     def rows(self) -> list[Row]:
@@ -243,9 +256,14 @@ class Figure(Entry):
     It has either ``panels`` and ``curves``, or a ``trade_off``, or ``views``.
     """
 
-    number: int
+    name: str
+    """That of its file, e.g. ``figure3``."""
+    folder: str | None = None
+    """The folder of own experiments that it is from."""
+    number: int | None = None
+    """In the paper."""
     title: str
-    caption: str
+    caption: str = ""
     panels: list[Panel] = Field(default_factory=list)
     curves: list[Curve] = Field(default_factory=list)
     trade_off: TradeOff | None = None
@@ -253,14 +271,19 @@ class Figure(Entry):
     """What is drawn on one of the chosen validation images; see `pictures.yaml`."""
 
     @property
-    def name(self) -> str:
-        """E.g. ``figure3``."""
-        return f"figure{self.number}"
+    def short(self) -> str:
+        """What texts call it, e.g. ``Figure 3``; an own figure by its name."""
+        return f"Figure {self.number}" if self.number is not None else f"figure {self.name}"
 
     @property
     def heading(self) -> str:
         """Number and title."""
-        return f"Figure {self.number}. {self.title}"
+        return self.title if self.number is None else f"Figure {self.number}. {self.title}"
+
+    @property
+    def marked_caption(self) -> str:
+        """The caption; of own experiments with the remark that they are."""
+        return " ".join(filter(None, [self.caption, own_mark(self.folder)]))
 
     @property
     def trainings(self) -> list[str]:

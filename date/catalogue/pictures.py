@@ -53,6 +53,8 @@ class Sheet(Entry):
     """A figure of ours: some images, one below the other, with the same views of each."""
 
     name: str
+    folder: str | None = None
+    """The folder of own experiments that it is from."""
     title: str
     caption: str
     views: Annotated[list[View], Field(min_length=1, max_length=3)]

@@ -114,6 +114,8 @@ class Paper(Entry):
     """Where configurations were released."""
     stack: str = "not stated"
     """The libraries that the paper names."""
+    setting_labels: dict[str, tuple[str, str]] = Field(default_factory=dict)
+    """Symbol and index of the descriptive columns that are not set as they are written."""
     own_suffix: str = ""
     """What marks the paper's own networks in its tables; other labels go without."""
     probe: Probe

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from date.catalogue.claims import Claim
 from date.catalogue.entries import Entry
 from date.catalogue.fragments import fragment_names
+from date.catalogue.loading import GIVEN
 from date.catalogue.models import Dataset, Tier, Training, Variant
 from date.catalogue.paper import AnnotationEvaluation, Figure, Statement, Table
 from date.catalogue.pictures import Pictures, Sheet
@@ -62,10 +63,12 @@ def write_schemas(folder: Path) -> list[Path]:
 
 
 def _of(model: type[BaseModel]) -> dict[str, Any]:
-    """Return a model's schema without the name, which the file's name or a key gives."""
+    """Return a model's schema without name and folder, which follow from where an entry stands."""
     schema = model.model_json_schema()
-    if schema["properties"].pop("name", None) is not None and "name" in schema.get("required", ()):
-        schema["required"].remove("name")
+    for part in [schema, *schema.get("$defs", {}).values()]:
+        for key in GIVEN:
+            if part.get("properties", {}).pop(key, None) is not None and key in part.get("required", ()):
+                part["required"].remove(key)
     return schema
 
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from date.catalogue.entries import EXPERIMENTS, ROOT, Entry, parse, read_yaml
+from date.catalogue.entries import ROOT, Entry, parse, read_yaml, shown
+from date.catalogue.folders import SETTINGS, choose_folders, folders
 from date.catalogue.loading import load
 from date.catalogue.models import Tier, Training
 from date.errors import UserError
@@ -30,6 +31,8 @@ class Settings(Entry):
     """What ``all`` trains: names or patterns; null for the tier's own choice."""
     data_root: str
     """Where datasets and pretrained weights lie."""
+    experiments: list[str] | None = None
+    """The folders of experiments: a paper's, and own ones beside it; null for this one alone."""
 
     def seeds_for(self, training: str) -> list[int]:
         """Return the seeds of a training: those of the last pattern of ``seeds_of`` that matches it, or ``seeds``."""
@@ -41,13 +44,21 @@ class Settings(Entry):
 
 
 def load_settings(overrides: dict[str, Any] | None = None) -> Settings:
-    """Read ``experiments/config.yaml``, with overrides such as Snakemake's ``--config``.
+    """Read ``config.yaml`` of the paper's folder, with overrides such as Snakemake's ``--config``.
+
+    Those of ``experiments`` hold from then on for the whole process.
 
     Raises:
         UserError: an unknown key or a value that does not fit.
     """
-    data = read_yaml(EXPERIMENTS / "config.yaml") | (overrides or {})
-    settings = parse(Settings, data, "experiments/config.yaml")
+    overrides = overrides or {}
+    if (chosen := overrides.get("experiments")) is not None:
+        if not (isinstance(chosen, list) and chosen and all(isinstance(name, str) for name in chosen)):
+            raise UserError(f"experiments: give a list of folders, e.g. [experiments, my/ideas], not {chosen!r}.")
+        choose_folders(chosen)
+    path = folders()[0] / SETTINGS
+    data = read_yaml(path) | overrides | {"experiments": list(map(shown, folders()))}
+    settings = parse(Settings, data, shown(path))
     for key, seeds in {"seeds": settings.seeds, **{f"seeds_of, {k}": v for k, v in settings.seeds_of.items()}}.items():
         if len(set(seeds)) != len(seeds):
             raise UserError(f"{key}: {seeds} names a seed twice; name each once, since equal seeds are one run.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from date import __version__
 from date.cli import (
@@ -62,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         with noticed():
+            if args.experiments:
+                _read_from(args.experiments)
             status = args.command(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -74,11 +77,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status or 0
 
 
+def _read_from(named: Sequence[str]) -> None:
+    """Read experiments from these folders, which are relative to where the command is typed, or to the project."""
+    from date.catalogue.folders import choose_folders
+
+    choose_folders([path.resolve() if path.exists() else path for path in map(Path, named)])
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m date", description="Train, evaluate and tabulate the networks of a detection paper."
     )
     parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument(
+        "--experiments",
+        action="append",
+        metavar="DIR",
+        help="folder of own experiments, or of another paper (repeatable)",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add(commands)

@@ -22,5 +22,5 @@ def run(args: argparse.Namespace) -> None:
     from date.paperlint.lint import lint, to_json, to_text
     from date.results import complexity_figures
 
-    checks = lint(load(), complexity_figures(json.loads(counted_json(complexity_table()))))
+    checks = lint(load().of_the_paper(), complexity_figures(json.loads(counted_json(complexity_table()))))
     print(to_json(checks) if args.json else to_text(checks))

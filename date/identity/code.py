@@ -9,13 +9,14 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from date.catalogue.entries import Entry, parse, read_yaml, shown
+from date.catalogue.modules import module_files
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -110,6 +111,13 @@ def code_fingerprint() -> str:
     """Return the SHA-256 of the training code, as `canonical_parts` has it."""
     text = "".join(f"{name}\0{digest}\0" for name, digest in sorted(canonical_parts().items()))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def module_digests(names: Iterable[str]) -> dict[str, str]:
+    """Return the SHA-256 of what Python modules of the experiments mean, by name; see `date.catalogue.modules`."""
+    known = module_files()
+    texts = {name: normalised_code(known[name].read_text(encoding="utf-8")) for name in names}
+    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
 
 
 def normalised_code(source: str) -> str:

@@ -71,7 +71,9 @@ def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dic
     )
     return dict(
         default_scope="mmdet",
-        custom_imports=dict(imports=["date.models", "date.training.components"], allow_failed_imports=False),
+        custom_imports=dict(
+            imports=["date.models", "date.training.components", *training.modules], allow_failed_imports=False
+        ),
         model=_model(training, tier, len(dataset.classes), steps, root),
         train_dataloader=loader(files.train_annotations, files.train_images, schedule["train_pipeline"], train=True),
         val_dataloader=val_loader,

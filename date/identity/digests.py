@@ -10,7 +10,7 @@ from date.catalogue import Tier, Training, load, load_tier
 from date.catalogue.publication import load_paper
 from date.errors import UserError
 from date.files import file_digest
-from date.identity.code import code_fingerprint
+from date.identity.code import code_fingerprint, module_digests
 from date.identity.config import resolve
 
 CARRIED_OUT = ("num_workers", "persistent_workers")
@@ -21,7 +21,13 @@ def networks_digest() -> str:
     """Return the SHA-256 of the configs of the networks that the paper's tables count, and of the code."""
     names = sorted({name for table in load().tables.values() for name, _ in table.networks})
     tier = load_tier(load_paper().reference_tier)
-    return config_digest({"code": code_fingerprint()} | {n: resolve(load().training(n), tier, 0, None) for n in names})
+    own = {n: module_digests(load().training(n).modules) for n in names}
+    own = {n: digests for n, digests in own.items() if digests}
+    return config_digest(
+        ({"modules": own} if own else {})
+        | {"code": code_fingerprint()}
+        | {n: resolve(load().training(n), tier, 0, None) for n in names}
+    )
 
 
 def config_digest(config: dict[str, Any]) -> str:
@@ -38,10 +44,13 @@ def config_digest(config: dict[str, Any]) -> str:
 def run_digest(training: Training, tier: Tier, seed: int, manifest_digest: str) -> str:
     """Return the identity of a run: a hash of resolved config, data manifest, training code, seed and initial weights.
 
+    Of the Python modules of the experiments those count that the training uses.
+
     The same everywhere: no path enters it.
     """
     config = resolve(training, tier, seed, None)
     parts = [config_digest(config), manifest_digest, code_fingerprint(), str(seed)]
+    parts += [f"{name} {digest}" for name, digest in module_digests(training.modules).items()]
     if training.init_file is not None:
         if not training.init_file.is_file():
             raise UserError(f"{training.name} starts from {training.init_file}, which is not a file; correct 'init'.")

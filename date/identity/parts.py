@@ -13,7 +13,7 @@ from typing import Any
 
 from date.catalogue import Tier, Training, load
 from date.files import file_digest
-from date.identity.code import canonical_parts
+from date.identity.code import canonical_parts, module_digests
 from date.identity.config import resolve
 from date.identity.digests import config_digest, run_digest
 
@@ -27,6 +27,12 @@ DIVIDED = ("model",)
 def code_parts() -> list[str]:
     """Return every part of the training code with its digest; see `date.identity.code`."""
     return [f"code of {name} {digest[:DIGITS]}" for name, digest in canonical_parts().items()]
+
+
+def module_parts(training: Training) -> list[str]:
+    """Return the Python modules of the experiments that a training uses, each with its digest."""
+    digests = module_digests(training.modules)
+    return [f"module {name} {digest[:DIGITS]}" for name, digest in digests.items()]
 
 
 def config_parts(training: Training, tier: Tier, seed: int) -> dict[str, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from date.catalogue import Tier, Training, load_dataset
+from date.catalogue.modules import import_modules
 from date.catalogue.settings import data_root, dataset_name
 from date.datasets.prepare import prepare
 from date.errors import UserError
@@ -55,6 +56,7 @@ def import_checkpoint(file: Path, training: Training, tier: Tier, runs: Path, se
         print(f"{file.name} is imported already as {sealed.name}", file=sys.stderr)
         return sealed
     config = resolve(training, tier, seed, root)
+    import_modules(training.modules)
     state = _fitted_state(file, config["model"], f"{training.name} at tier {tier.name!r}")
     with sealing(sealed, f"importing {sealed.name}") as (folder, _):
         _write(folder, config, state)

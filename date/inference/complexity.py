@@ -26,6 +26,7 @@ import date.models  # noqa: F401  registers the head and its branches
 from date.catalogue import METRICS, Catalogue, Statement, Table, Training, load, load_tier
 from date.catalogue import Row as TableRow
 from date.catalogue.fragments import merge
+from date.catalogue.modules import import_modules
 from date.catalogue.publication import load_paper
 from date.families import FAMILIES
 from date.identity.config import resolve
@@ -145,7 +146,7 @@ class Network:
     """``both`` where training and inference run the same network."""
     trainings: tuple[str, ...]
     """The catalogue's trainings of this network."""
-    tables: tuple[int, ...]
+    tables: tuple[int | str, ...]
     """The paper's tables that report it; none for a network that only explains a number."""
     model: dict[str, Any] = field(repr=False)
     """MMEngine config of the detector."""
@@ -194,7 +195,7 @@ def networks() -> list[Network]:
             found[key] = replace(
                 known,
                 trainings=tuple(dict.fromkeys([*known.trainings, training.name])),
-                tables=tuple(dict.fromkeys([*known.tables, table.number])),
+                tables=tuple(dict.fromkeys([*known.tables, table.number if table.number is not None else table.name])),
                 **paper,  # type: ignore[arg-type]
             )
     return list(found.values())
@@ -226,6 +227,7 @@ def alternatives() -> list[Network]:
 
 def paper_model(training: Training, **changes: Any) -> dict[str, Any]:
     """Return the config of a training's detector at the paper's size, with keys merged into it."""
+    import_modules(training.modules)
     model: dict[str, Any] = resolve(training, load_tier(load_paper().reference_tier), seed=0, root=None)["model"]
     merge(model, changes)
     return model

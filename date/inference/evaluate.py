@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from date.catalogue import Compute, Training, Variant, load, load_dataset, load_tier, no_such_branch
+from date.catalogue.modules import import_modules
 from date.catalogue.settings import data_root, dataset_name
 from date.datasets.files import data_files
 from date.datasets.prepare import prepare
@@ -177,6 +178,7 @@ def _detect(
     import date.models
     import date.training.components  # noqa: F401 - both register what the config names
 
+    import_modules(training.modules)
     if threads is not None:
         torch.set_num_threads(threads)
     init_default_scope("mmdet")

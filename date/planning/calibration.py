@@ -31,6 +31,7 @@ from torch import nn  # noqa: E402
 
 import date.models  # noqa: E402, F401 - registers the heads
 from date.catalogue import Dataset, Tier, Training, load_dataset  # noqa: E402
+from date.catalogue.modules import import_modules  # noqa: E402
 from date.catalogue.publication import load_paper  # noqa: E402
 from date.catalogue.settings import dataset_name  # noqa: E402
 from date.errors import UserError  # noqa: E402
@@ -109,6 +110,7 @@ def _timed(training: Training, tier: Tier, steps: int, device: torch.device) -> 
     plain = resolve(training, tier, 0, None)
     config = Config(plain)
     config.model.backbone.pop("init_cfg", None)  # the speed does not depend on the weights
+    import_modules(training.modules)
     dataset = load_dataset(dataset_name(training, tier))
     set_precision(config.compute)
     torch.manual_seed(0)

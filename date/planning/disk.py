@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from date.catalogue import Training, load
+from date.catalogue.modules import import_modules
 from date.catalogue.publication import load_paper
 from date.identity.config import resolve
 from date.planning.durations import Durations, kind
@@ -80,6 +81,7 @@ def _weights(training: Training, durations: Durations, runs: Runs) -> tuple[floa
         listed = ", ".join(f"{count / 1e6:g} M with {name}" for name, count in stated.items())
         return BYTES * stated[training.backbone], f"the paper's parameters: {listed}"
     model = resolve(training, durations.tier, 0, None)["model"]
+    import_modules(training.modules)
     return float(BYTES * _parameters(json.dumps(model))), "parameters counted"
 
 

@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 
 from date.catalogue import Tier
+from date.catalogue.paper import own_mark
 from date.catalogue.publication import load_paper
 from date.reporting.claims import VERDICTS, Judged, Outcome
 from date.reporting.formats import marks
@@ -21,17 +22,27 @@ CSV_COLUMNS = (
 def claims_markdown(outcomes: Sequence[Outcome], tier: Tier) -> str:
     """Return all claims with their verdicts as GitHub Markdown."""
     blocks = marks(tier.watermark)
+    own = [outcome for outcome in outcomes if outcome.claim.folder is not None]
+    blocks += _section("Claims", [outcome for outcome in outcomes if outcome.claim.folder is None])
+    if own:
+        folders = dict.fromkeys(own_mark(outcome.claim.folder) for outcome in own)
+        blocks += _section("Own claims", own, list(folders))
+    blocks += [load_paper().noise_sources] if tier.reference else []
+    return "\n\n".join(blocks) + "\n"
+
+
+def _section(title: str, outcomes: Sequence[Outcome], marked: Sequence[str] = ()) -> list[str]:
     counts = {word: sum(outcome.verdict == word for outcome in outcomes) for word in VERDICTS}
-    blocks += ["# Claims", ", ".join(f"{count} {word}" for word, count in counts.items() if count) + "."]
+    told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    blocks = [f"# {title}", *marked, f"{told}."]
     for outcome in outcomes:
         claim = outcome.claim
-        lines = [f"**{outcome.verdict}** ({claim.name}, {claim.place})", f"> {claim.sentence}"]
+        lines = [f"**{outcome.verdict}** ({claim.name}, {claim.place or claim.folder})", f"> {claim.sentence}"]
         lines += [f"{claim.reading}"] if claim.reading else []
         lines += ["\n".join(f"- {_comparison(part)}" for part in outcome.parts)] if outcome.parts else []
         lines += ["\n".join(f"- {remark}" for remark in outcome.remarks)] if outcome.remarks else []
         blocks += lines
-    blocks += [load_paper().noise_sources] if tier.reference else []
-    return "\n\n".join(blocks) + "\n"
+    return blocks
 
 
 def _comparison(part: Judged) -> str:
@@ -50,7 +61,10 @@ def claims_csv(outcomes: Sequence[Outcome], tier: Tier) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for outcome in outcomes:
-        head, remarks = [outcome.claim.name, outcome.claim.place, outcome.verdict], " ".join(outcome.remarks)
+        head, remarks = (
+            [outcome.claim.name, outcome.claim.place or outcome.claim.folder, outcome.verdict],
+            " ".join(outcome.remarks),
+        )
         if not outcome.parts:
             writer.writerow([*head, *[""] * (len(CSV_COLUMNS) - 4), remarks])
         for part in outcome.parts:

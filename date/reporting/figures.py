@@ -92,7 +92,7 @@ def drawings(catalogue: Catalogue) -> list[Drawing]:
         panel = Panel(metric="AP", label="AP of the validation images (%)")
         first = [Drawing("convergence", headline.title, headline.caption, (panel,), tuple(entries))]
     figures = [
-        Drawing(f.name, f.heading, f.caption, tuple(f.panels), tuple(f.curves))
+        Drawing(f.name, f.heading, f.marked_caption, tuple(f.panels), tuple(f.curves))
         for f in catalogue.figures.values()
         if f.curves
     ]

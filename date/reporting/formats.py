@@ -15,7 +15,8 @@ import csv
 import io
 from collections.abc import Sequence
 
-from date.catalogue import METRICS, SETTING_LABELS
+from date.catalogue import METRICS
+from date.catalogue.publication import load_paper
 from date.reporting.scores import MINUS, MISSING
 from date.reporting.tables import Cell, FilledTable, Line
 
@@ -51,7 +52,7 @@ def marks(watermark: str | None) -> list[str]:
 
 def setting_name(name: str) -> str:
     """Return the header of a descriptive column as plain text."""
-    return "".join(SETTING_LABELS.get(name, (name, "")))
+    return "".join(load_paper().setting_labels.get(name, (name, "")))
 
 
 def aligned(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
@@ -122,7 +123,7 @@ def latex(filled: FilledTable) -> str:
     A row of the paper's table takes two or four lines: the paper's numbers, ours, the difference, and the verdicts.
     """
     table = filled.table
-    indexed = [SETTING_LABELS.get(name, (name, "")) for name in table.settings]
+    indexed = [load_paper().setting_labels.get(name, (name, "")) for name in table.settings]
     metrics = [(METRICS[name].label, METRICS[name].index) for name in table.metrics]
     header = [escape(table.row_header), *map(_indexed, indexed), "", *map(_indexed, metrics)]
     lines = [
@@ -130,7 +131,7 @@ def latex(filled: FilledTable) -> str:
         r"\begin{table*}[t]",
         r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
         rf"\caption{{{escape(table.title)}. {escape(table.caption)}{_latex_watermark(filled)}}}",
-        rf"\label{{tab:date-{table.number}}}",
+        rf"\label{{tab:{load_paper().short.lower()}-{table.number or table.name}}}",
         rf"\begin{{tabular}}{{l{'c' * len(table.settings)}l{'c' * len(metrics)}}}",
         r"\toprule",
         " & ".join(header) + r" \\",

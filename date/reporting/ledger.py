@@ -198,7 +198,9 @@ def ledger_markdown(entries: Sequence[LedgerEntry], tier: Tier) -> str:
     for entry in entries:
         training = entry.training
         blocks.append(f"## {training.name}")
-        blocks.append(f"{training.id}, settings {training.source}: {training.why} Shown in: {', '.join(entry.rows)}.")
+        blocks.append(
+            f"{training.label}, settings {training.source}: {training.why} Shown in: {', '.join(entry.rows)}."
+        )
         blocks.append("\n".join(f"- {matter}: {how}" for matter, how in entry.differences))
         for run in entry.runs:
             remarks = f" ({'; '.join(run.remarks)})" if run.remarks else ""

@@ -11,7 +11,8 @@ from typing import Any
 
 import jinja2
 
-from date.catalogue import METRICS, SETTING_LABELS, Catalogue, Tier
+from date.catalogue import METRICS, Catalogue, Tier
+from date.catalogue.paper import own_mark
 from date.catalogue.publication import load_paper
 from date.formatting import format_duration
 from date.reporting import style
@@ -93,12 +94,15 @@ def page(
     seeds: dict[str, list[int]] = {}
     for run in results:
         seeds.setdefault(run.training, []).append(run.seed)
+    of_paper = [outcome for outcome in outcomes if outcome.claim.folder is None]
     return _template().render(
         tier=tier,
         runs_of=lambda names: [RunLinks(name, name, seeds.get(name, ())) for name in names],
         tables=tables,
-        outcomes=outcomes,
-        verdicts={word: count for word in VERDICTS if (count := sum(o.verdict == word for o in outcomes))},
+        outcomes=of_paper,
+        own_outcomes=[outcome for outcome in outcomes if outcome.claim.folder is not None],
+        own_mark=own_mark,
+        verdicts={word: count for word in VERDICTS if (count := sum(o.verdict == word for o in of_paper))},
         paper=load_paper(),
         figures=figures,
         entries=entries,
@@ -132,7 +136,7 @@ def _template() -> jinja2.Template:
         keep_trailing_newline=True,
     )
     environment.filters |= {"number": number, "signed": signed}
-    environment.globals |= {"metrics": METRICS, "setting_labels": SETTING_LABELS}
+    environment.globals |= {"metrics": METRICS, "setting_labels": load_paper().setting_labels}
     return environment.get_template("page.html.j2")
 
 

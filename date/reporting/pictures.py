@@ -79,7 +79,7 @@ class _Source:
 def picture_drawings(catalogue: Catalogue) -> list[PictureDrawing]:
     """Return the figures of pictures: the paper's, then the catalogue's own sheets."""
     figures = [
-        PictureDrawing(f.name, f.heading, f.caption, tuple(f.views), True)
+        PictureDrawing(f.name, f.heading, f.marked_caption, tuple(f.views), True)
         for f in catalogue.figures.values()
         if f.views
     ]

@@ -105,7 +105,7 @@ def write_report(
     for name in only:
         if name not in valid:
             raise unknown_name("table or figure", name, valid)
-    results = load_results(results_dir, tier.name)
+    results = [run for run in load_results(results_dir, tier.name) if run.training in catalogue.trainings]
     networks_alone = only and all(name in catalogue.tables and not catalogue.tables[name].evaluations for name in only)
     if not results and not networks_alone:
         raise UserError(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from date.catalogue import COCO_AREA_THRESHOLDS, METRICS, Catalogue, Metric, Row, Table, Tier
+from date.catalogue.paper import own_mark
 from date.catalogue.publication import load_paper
 from date.reporting.scores import MISSING, Sample, Scores, number, signed
 from date.reporting.verdicts import DIFFERS, REPRODUCED, UNRESOLVED, WITHIN_NOISE, NumberVerdict, number_verdict
@@ -127,12 +128,12 @@ class FilledTable:
     @property
     def title(self) -> str:
         """E.g. ``Table 1. Main result``."""
-        return f"Table {self.table.number}. {self.table.title}"
+        return self.table.heading
 
     @property
     def compared(self) -> bool:
         """Whether differences from the paper are shown: never where the tier is marked as not comparable."""
-        return self.reference
+        return self.reference and self.table.folder is None
 
     @property
     def parts(self) -> list[str]:
@@ -159,8 +160,11 @@ class FilledTable:
 def fill(table: Table, tier: Tier, scores: Scores, catalogue: Catalogue) -> FilledTable:
     """Put the results of a tier beside the paper's numbers."""
     rows = {row.id: row for row in table.rows}
-    groups = [_fill_group(table, group, rows, scores, catalogue, tier.reference) for group in table.groups]
-    filled = FilledTable(table, tier.watermark, tier.reference, groups, [])
+    groups = [
+        _fill_group(table, group, rows, scores, catalogue, tier.reference and table.folder is None)
+        for group in table.groups
+    ]
+    filled = FilledTable(table, _marks(table, tier), tier.reference, groups, [])
     filled.notes.extend(_notes(filled, scores, catalogue))
     return filled
 
@@ -171,7 +175,7 @@ def _fill_group(
     cells: list[dict[str, Cell]] = [{} for _ in group]
     for name in table.metrics:
         metric = METRICS[name]
-        paper = [row.paper.get(name) for row in group]
+        paper = [row.paper.get(name, _printed(row, name, table, catalogue)) for row in group]
         ours = [sample(row, name, scores, catalogue) for row in group]
         near = table.near_best if name == "AP" else None
         paper_marks = mark_best(paper, metric, near)
@@ -191,6 +195,18 @@ def _fill_group(
         seeds = scores.seeds(row.evaluation) if row.evaluation else ()
         lines.append(Line(row, seeds, cell, basis.source, basis.why, default))
     return lines
+
+
+def _marks(table: Table, tier: Tier) -> str | None:
+    """Return the tier's watermark and, of an own table, that it is not of the paper, a line each."""
+    return "\n".join(filter(None, [tier.watermark, own_mark(table.folder)])) or None
+
+
+def _printed(row: Row, name: str, table: Table, catalogue: Catalogue) -> float | None:
+    """Return the paper's number for a row of an own table that states none."""
+    if table.folder is None or row.evaluation is None:
+        return None
+    return catalogue.printed(row.evaluation, name)
 
 
 def sample(row: Row, name: str, scores: Scores, catalogue: Catalogue) -> Sample:
@@ -239,7 +255,10 @@ def _notes(filled: FilledTable, scores: Scores, catalogue: Catalogue) -> list[st
     if filled.has_seeds:
         notes.append(_seed_note([line for line in filled.lines if line.row.evaluation]))
     if any(
-        cell.ours.mean is None for line in filled.lines for name, cell in line.cells.items() if name in line.row.paper
+        cell.ours.mean is None
+        for line in filled.lines
+        for name, cell in line.cells.items()
+        if name in line.row.paper or table.folder is not None
     ):
         notes.append(f"{MISSING}: no result.")
     if any(metric.better for metric in metrics) and any(len(group) > 1 for group in table.groups):

@@ -127,7 +127,7 @@ def _drawing(figure: Figure, catalogue: Catalogue, scores: Scores) -> TradeOffDr
                     (_printed(catalogue, names[0]), _printed(catalogue, names[1])),
                 )
             )
-    return TradeOffDrawing(figure.name, figure.heading, figure.caption, trade_off, settings)
+    return TradeOffDrawing(figure.name, figure.heading, figure.marked_caption, trade_off, settings)
 
 
 def _printed(catalogue: Catalogue, evaluation: str) -> float | None:

@@ -21,7 +21,7 @@ from date.catalogue.settings import data_root, dataset_name
 from date.errors import UserError, listed
 from date.files import read_replaced
 from date.formatting import format_duration
-from date.identity.code import code_fingerprint
+from date.identity.code import code_fingerprint, module_digests
 from date.identity.config import resolve
 from date.identity.digests import CARRIED_OUT, config_digest, run_digest
 from date.identity.length import length
@@ -253,6 +253,9 @@ class Runs:
             changes.append(self._config_changes(training, seed, provenance))
         if provenance.get("code_sha256") != code_fingerprint():
             changes.append("training code changed")
+        if (now := module_digests(training.modules)) != (before := provenance.get("modules", {})):
+            named = sorted(name for name in now.keys() | before.keys() if now.get(name) != before.get(name))
+            changes.append(f"own modules changed: {', '.join(named)}")
         manifest = self.manifest(training)
         if manifest is not None and provenance["data"]["digest"] != manifest:
             changes.append(f"data of {provenance['data'].get('dataset', 'the training')} changed")

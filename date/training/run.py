@@ -24,12 +24,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from date.catalogue import ROOT, Tier, Training, load, load_dataset
+from date.catalogue.modules import import_modules
 from date.catalogue.settings import data_root, dataset_name
 from date.datasets.lengths import check_steps
 from date.datasets.prepare import prepare, verify_weights
 from date.errors import UserError, told
 from date.files import file_digest, sync_folder, sync_path
-from date.identity.code import code_fingerprint
+from date.identity.code import code_fingerprint, module_digests
 from date.identity.config import resolve
 from date.identity.digests import config_digest, run_digest, run_name
 from date.memory import noticed
@@ -140,6 +141,7 @@ def _processes(planned: Plan, threads: int | None) -> Iterator[Processes]:
     from date.training.journal import tell
     from date.training.processes import joined
 
+    import_modules(planned.training.modules)
     threads, why = kept_threads(planned.work, threads)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -361,6 +363,8 @@ def _provenance(planned: Plan, folder: Path, processes: Processes) -> dict[str, 
         "processes": processes.count,
         "segments": [segment | _seconds(segment) for segment in read_segments(planned.work)],
     }
+    if planned.training.modules:
+        provenance["modules"] = module_digests(planned.training.modules)
     if planned.initial is not None:
         source = planned.training.init if planned.training.init_file else planned.initial.parent.name
         provenance["initialised_from"] = {"weights": source, "weights_sha256": file_digest(planned.initial)}

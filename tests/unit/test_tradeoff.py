@@ -141,7 +141,7 @@ def test_the_one_to_many_branch_is_judged_by_its_own_settings(training: str, acr
 
 
 def test_a_figure_is_either_of_curves_or_of_a_trade_off() -> None:
-    entry = {"number": 6, "title": "t", "caption": "c"}
+    entry = {"name": "figure6", "number": 6, "title": "t", "caption": "c"}
     for wrong in ({}, {"panels": [{"metric": "AP", "label": "AP"}]}, {"curves": [{"label": "a", "training": "b"}]}):
         with pytest.raises(UserError, match="either 'panels' and 'curves', or a 'trade_off'"):
             parse(Figure, entry | wrong, "figure6.yaml")

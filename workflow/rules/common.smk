@@ -63,6 +63,11 @@ def section(name):
     return lambda wildcards: sections(wildcards.training, wildcards.seed).get(name, f"no {name}")
 
 
+def own_modules(wildcards):
+    """Return the Python modules of the experiments that a run uses, with their digests."""
+    return reasons.module_parts(CATALOGUE.training(wildcards.training))
+
+
 def starts_from(wildcards):
     """Return what a run starts from, with its digest."""
     return reasons.initial_part(CATALOGUE.training(wildcards.training), TIER, int(wildcards.seed))

@@ -19,6 +19,7 @@ rule train:
         # Another config or other training code makes another run; another comment, table or figure does not.
         *reasons.code_parts(),
         *map(section, reasons.section_names()),
+        modules=own_modules,
         starts_from=starts_from,
         tier=SETTINGS.tier,
         results=subpath(output.provenance, parent=True),

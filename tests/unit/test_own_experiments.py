@@ -1,0 +1,190 @@
+"""Own experiments beside the paper's: what a folder adds, what it may not change, and whose identity its code enters."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from date.catalogue import EXPERIMENTS, ROOT, load, load_dataset, load_tier
+from date.catalogue.folders import VARIABLE, folders
+from date.catalogue.listing import experiments_markdown, listing
+from date.catalogue.settings import load_settings
+from date.errors import UserError
+from date.identity.code import module_digests
+from date.identity.config import resolve
+from date.identity.digests import config_digest, run_digest
+from date.identity.parts import module_parts
+
+EXAMPLE = ROOT / "examples" / "after-date"
+STOP, FALL = "date_f_stop-r50-coco-12e", "date_f_fall-r50-coco-12e"
+SMALL = {
+    "trainings.yaml": {"mine": {"model": "fcos", "schedule": "12e", "why": "to see"}},
+    "evaluations.yaml": {"evaluations": {"mine": ["head"]}},
+}
+
+
+def write(folder: Path, files: dict[str, Any]) -> Path:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False))
+    return folder
+
+
+def read_everything() -> None:
+    load_tier("mini")
+    load_dataset("bccd")
+    load()
+
+
+@pytest.fixture
+def beside(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a function that puts folders beside the paper's."""
+
+    def use(*places: Path) -> None:
+        monkeypatch.setenv(VARIABLE, os.pathsep.join(map(str, places)))
+
+    return use
+
+
+def test_the_example_adds_to_the_paper_and_changes_nothing_of_it(beside: Any) -> None:
+    before = load()
+    digests = {name: config_digest(resolve(t, load_tier("smoke"), 0, None)) for name, t in before.trainings.items()}
+    beside(EXAMPLE)
+    assert folders() == (EXPERIMENTS, EXAMPLE)
+    now = load()
+    added = [name for name in now.trainings if name not in before.trainings]
+    assert added == [STOP, FALL, "date_f_stop_fall-r50-coco-12e"]
+    assert {now.trainings[name].folder for name in added} == {"examples/after-date"}
+    assert now.of_the_paper() == before
+    assert {n: config_digest(resolve(t, load_tier("smoke"), 0, None)) for n, t in before.trainings.items()} == digests
+    assert list(now.tables)[-1] == "after_date" and now.tables["after_date"].rows[0].id == "after_date.1"
+    assert [c.name for c in now.claims.values() if c.folder] == [
+        "stopped_gradient_helps", "falling_weight_helps", "still_ahead_of_onenet",
+    ]  # fmt: skip
+    assert all(now.evaluations[f"{name}/o2o"].folder == "examples/after-date" for name in added)
+
+
+def test_own_entries_are_listed_and_marked(beside: Any) -> None:
+    beside(EXAMPLE)
+    assert (listed := [cells for entry, cells in listing(load(), "trainings") if cells[0] == "own"])
+    assert [cells[1] for cells in listed] == [STOP, FALL, "date_f_stop_fall-r50-coco-12e"]
+    page = experiments_markdown(load())
+    assert page.startswith(experiments_markdown(load().of_the_paper()).rstrip())
+    assert f"| `{STOP}` | examples/after-date | o2o o2m |" in page and "The paper's 40 trainings" in page
+
+
+def test_the_code_of_a_module_is_part_of_the_identity_of_its_users_alone(beside: Any, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(EXAMPLE, tmp_path / "mine"))
+    beside(folder)
+    smoke = load_tier("smoke")
+
+    def identities() -> dict[str, str]:
+        return {name: run_digest(load().training(name), smoke, 0, "") for name in (STOP, FALL, "date_f-r50-coco-12e")}
+
+    assert module_parts(load().training("date_f-r50-coco-12e")) == []
+    assert load().training(STOP).modules == ("after_date",)
+    first = identities()
+    path = folder / "modules" / "after_date.py"
+    path.write_text(path.read_text().replace("What multiplies", "That multiplies") + "\n# a comment\n")
+    assert identities() == first, "comments and docstrings mean nothing"
+    path.write_text(path.read_text().replace("first + (last - first)", "last + (first - last)"))
+    changed = identities()
+    assert {name for name in first if first[name] != changed[name]} == {STOP, FALL}
+    assert "date_f-r50-coco-12e" in first and len(module_digests(["after_date"])) == 1
+
+
+def test_a_module_that_a_module_imports_counts_too(beside: Any, tmp_path: Path) -> None:
+    files = SMALL | {
+        "models/mine.py": 'base = "fcos"\nmodules = ["outer_mine"]\n',
+        "trainings.yaml": {"mine": {"model": "mine", "schedule": "12e", "why": ""}},
+        "modules/outer_mine.py": "from inner_mine import X\n",
+        "modules/inner_mine.py": "X = 1\n",
+        "modules/unused_mine.py": "Y = 1\n",
+    }
+    beside(write(tmp_path, files))
+    training = load().training("mine")
+    assert set(training.modules) == {"outer_mine", "inner_mine"}
+    before = run_digest(training, load_tier("smoke"), 0, "")
+    write(tmp_path, {"modules/unused_mine.py": "Y = 2\n"})
+    assert run_digest(training, load_tier("smoke"), 0, "") == before
+    write(tmp_path, {"modules/inner_mine.py": "X = 2\n"})
+    assert run_digest(training, load_tier("smoke"), 0, "") != before
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"trainings.yaml": {"fcos-r50-coco-12e": {}}}, r"trainings.yaml: the training 'fcos-r50-coco-12e' is in experiments/trainings.yaml already"),
+        ({"evaluations.yaml": {"evaluations": {"fcos-r50-coco-12e": ["head"]}}}, "the evaluation 'fcos-r50-coco-12e/head' is in experiments/evaluations.yaml already"),
+        ({"evaluations.yaml": {"variants": {"o2o": {}}}}, "the variant 'o2o' is in experiments/evaluations.yaml already"),
+        ({"claims.yaml": {"init_passes_onenet": {}}}, "the claim 'init_passes_onenet' is in experiments/claims.yaml already"),
+        ({"tables/table01.yaml": {"groups": []}}, "tables/table01.yaml: the table 'table01' is in experiments/paper/table01.yaml already"),
+        ({"tiers/mini.yaml": {"extends": "smoke"}}, "tiers/mini.yaml: the tier 'mini' is in experiments/tiers/mini.yaml already"),
+        ({"models/fcos.py": ""}, "models/fcos.py: the model 'fcos' is in experiments/models/fcos.py already"),
+        ({"datasets/bccd.yaml": {}}, "the dataset 'bccd' is in experiments/datasets/bccd.yaml already"),
+        ({"modules/torch.py": ""}, "modules/torch.py has the name of an installed module"),
+        ({"trainings.yaml": {"mine": {"model": "fcas", "schedule": "12e", "why": ""}}}, "mine: unknown model 'fcas'; did you mean 'fcos'"),
+        ({"trainings.yaml": {"mine": {"model": "fcos", "schedule": "12", "why": "", "gpu_hours": 1}}}, "mine: unknown schedule '12'; did you mean '12e'"),
+        ({"trainings.yaml": {"mine": {"model": "fcos", "schedule": "12e", "why": "", "id": "T41"}}}, "mine: 'id' is for the paper's trainings alone"),
+        ({"trainings.yaml": {"mine": {"model": "fcos", "schedule": "12e", "why": "", "folder": "x"}}}, "mine: unknown key 'folder'"),
+        ({"trainings.yaml": {"mine": {"model": "fcos", "schedule": "brief", "why": ""}}, "schedules/brief.py": 'base = "12e"\nepochs = 1\n'}, "to take 'gpu_hours' from; state them"),
+        ({"trainings.yaml": ["mine"]}, "has to map names to entries"),
+        ({"trainings.yaml": {"mine": None}}, "mine has to be a mapping of keys to values"),
+        ({"models/mine.py": 'base = "fcos"\nmodules = ["nowhere"]\n', "trainings.yaml": {"mine": {"model": "mine", "schedule": "12e", "why": ""}}}, "models/mine.py, modules: unknown module 'nowhere'"),
+        ({"evaluations.yaml": {"evaluations": {"mine": ["head"]}}}, "unknown training 'mine'"),
+        ({"tables/mine.yaml": {"title": "", "metrics": ["AP"], "number": 12, "groups": [[{"label": "a", "evaluation": "fcos-r50-coco-12e/head"}]]}}, "an own one has none"),
+        ({"tables/mine.yaml": {"title": "", "metrics": ["AP"], "groups": [{"label": "a"}]}}, "'groups' has to be a list of lists"),
+        ({"tables/mine.yaml": {"title": "", "metrics": ["AP"], "groups": [[{"label": "a", "evaluation": "fcos-r50-coco-12/head"}]]}}, r"mine.1: unknown evaluation .*did you mean 'fcos-r50-coco-12e/head'"),
+        ({"claims.yaml": {"a": {"sentence": "", "predicate": {"kind": "higher", "above": "x", "below": "y"}}}}, "claims.yaml, a: unknown evaluation"),
+        ({"pictures.yaml": {"floor": 0.5}}, "own experiments have 'sheets' alone"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_own_experiments(beside: Any, tmp_path: Path, files: dict[str, Any], message: str) -> None:
+    beside(write(tmp_path / "my ideas", files))
+    with pytest.raises(UserError, match=message):
+        read_everything()
+
+
+def test_two_own_folders_may_not_use_one_name(beside: Any, tmp_path: Path) -> None:
+    first, second = write(tmp_path / "a", SMALL), write(tmp_path / "b", SMALL)
+    beside(first, second)
+    with pytest.raises(
+        UserError, match=re.escape(f"{second}/trainings.yaml: the training 'mine' is in {first}/trainings.yaml already")
+    ):
+        load()
+
+
+def test_names_are_found_across_folders(beside: Any, tmp_path: Path) -> None:
+    files = SMALL | {
+        "tiers/tiny.yaml": {"extends": "smoke", "trainings": ["mine"]},
+        "datasets/cats.yaml": {"classes": ["cat"], "scenes": {"kind": "crowd", "version": 1}},
+    }
+    beside(write(tmp_path, files))
+    assert load_tier("tiny").trainings == ["mine"] and load_dataset("cats").classes == ["cat"]
+    with pytest.raises(UserError, match="unknown tier 'tinny'; did you mean 'tiny'"):
+        load_tier("tinny")
+    with pytest.raises(UserError, match="unknown dataset 'cat'; did you mean 'cats'"):
+        load_dataset("cat")
+    assert 55 <= load().training("mine").gpu_hours <= 58  # of the paper's 12-epoch trainings with ResNet-50
+
+
+def test_folders_come_from_setting_command_line_or_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert folders() == (EXPERIMENTS,)
+    monkeypatch.setenv(VARIABLE, "")  # so that what the settings set is undone
+    mine = write(tmp_path, SMALL)
+    settings = load_settings({"experiments": ["experiments", str(mine)]})
+    assert folders() == (EXPERIMENTS, mine) and settings.experiments == ["experiments", str(mine)]
+    with pytest.raises(UserError, match="give a list of folders"):
+        load_settings({"experiments": "mine"})
+    with pytest.raises(UserError, match="nowhere, named as a folder of experiments, is no folder"):
+        load_settings({"experiments": ["nowhere"]})
+    with pytest.raises(UserError, match=r"both have a paper.yaml; name one paper at a time"):
+        load_settings({"experiments": ["experiments", str(shutil.copytree(EXPERIMENTS, tmp_path / "copy"))]})
