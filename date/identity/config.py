@@ -21,6 +21,9 @@ from date.datasets.lengths import least_side, steps_per_epoch
 from date.errors import UserError
 from date.families import Facts
 
+WHOLE = 1e-6
+"""What a number of epochs may differ from a whole one by rounding."""
+
 
 def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dict[str, Any]:
     """Return the complete MMEngine config of a run as a plain dict, which MMDetection users can read and edit.
@@ -110,15 +113,18 @@ def _duration(schedule: dict[str, Any], part: str, tier: Tier) -> tuple[dict[str
     scale = tier.epoch_scale
     if not by_epoch:  # as many epochs of the tier's dataset as the iterations are of the paper's
         scale *= steps_per_epoch(tier, part) / load_paper().parts[part].steps_per_epoch
-    milestones = [max(1, round(m * scale)) for m in schedule["milestones"]]
     if by_epoch:
         length = max(1, round(schedule["epochs"] * scale))
         loop = dict(type="EpochBasedTrainLoop", max_epochs=length, val_interval=1)
+        if any(abs(m * scale - round(m * scale)) > WHOLE for m in schedule["milestones"]):  # drops within an epoch
+            by_epoch, steps = False, steps_per_epoch(tier, part)
+            length, scale = length * steps, scale * steps
     else:
         evaluations = load_paper().recipe.evaluations_by_iteration
         interval = max(1, round(schedule["iterations"] * scale / evaluations))
         length = interval * evaluations  # so that the last step is evaluated
         loop = dict(type="IterBasedTrainLoop", max_iters=length, val_interval=interval)
+    milestones = [max(1, round(m * scale)) for m in schedule["milestones"]]
     return loop, dict(type="MultiStepLR", by_epoch=by_epoch, begin=0, end=length, milestones=milestones, gamma=0.1)
 
 

@@ -1,8 +1,8 @@
 """EfficientNet-Lite, the pretrained backbone of the tiers that train on a CPU.
 
 EfficientNet (arXiv 1905.11946) without squeeze-and-excitation, with ReLU6 in place of SiLU, and with a stem and a head
-that do not grow with the model. It was trained in TensorFlow: stride-2 convolutions pad below and to the right, and
-batch normalisation has an epsilon of 1e-3. Inputs are RGB, less 127, over 128.
+that do not grow with the model. It was trained in TensorFlow, with its ``SAME`` padding and a
+batch normalisation's epsilon of 1e-3. Inputs are RGB, less 127, over 128.
 """
 
 from __future__ import annotations
@@ -42,48 +42,132 @@ EPS = 1e-3
 
 
 class ConvNorm(nn.Sequential):
-    """A convolution without bias and its batch normalisation, with TensorFlow's ``SAME`` padding.
+    """A convolution without bias, its batch normalisation, and ReLU6 where asked for.
 
     Where the statistics are frozen, the normalisation is a factor and an offset of every output channel, and the
     convolution's weights take them in during the forward pass: the same function up to rounding, with the same
     gradients, without a pass over the features. Parameters and buffers stay those of the two layers.
 
+    The input is the layer's turned by 180 degrees, and so is the output; see `EfficientNetLite.forward`.
+
     Args:
         channels: of input and output.
-        kernel: its side.
+        kernel: its side, odd; 1 takes a stride of 1.
+        norm_cfg: of MMCV.
         stride: of the convolution.
         groups: as of `torch.nn.Conv2d`.
-        norm_cfg: of MMCV.
+        relu6: whether ReLU6 follows.
     """
 
     def __init__(
-        self, channels: tuple[int, int], kernel: int, norm_cfg: dict[str, Any], stride: int = 1, groups: int = 1
+        self,
+        channels: tuple[int, int],
+        kernel: int,
+        norm_cfg: dict[str, Any],
+        stride: int = 1,
+        groups: int = 1,
+        relu6: bool = True,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(*channels, kernel, stride, groups=groups, bias=False)
+        self.conv = nn.Conv2d(*channels, kernel, stride, kernel // 2, groups=groups, bias=False)
         self.norm = build_norm_layer(norm_cfg, channels[1])[1]
+        self.relu6 = relu6
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(B, C', H / stride, W / stride)``, sizes rounded up, of ``(B, C, H, W)``."""
         conv: Any = self.conv
         norm: Any = self.norm
-        x, padding = _padded(x, conv.kernel_size[0], conv.stride[0])
+        weight = conv.weight.flip(2, 3) if conv.kernel_size[0] > 1 else conv.weight
         frozen = isinstance(norm, _BatchNorm) and not norm.training
         if not frozen:
-            return norm(F.conv2d(x, conv.weight, None, conv.stride, padding, groups=conv.groups))
+            x = norm(F.conv2d(x, weight, None, conv.stride, conv.padding, groups=conv.groups))
+            return F.relu6(x, inplace=True) if self.relu6 else x
         scale = torch.rsqrt(norm.running_var + norm.eps) * norm.weight
         shift = torch.addcmul(norm.bias, norm.running_mean, scale, value=-1)
-        return F.conv2d(x, conv.weight * scale[:, None, None, None], shift, conv.stride, padding, groups=conv.groups)
+        constant = not (norm.weight.requires_grad or norm.bias.requires_grad)
+        if constant and (conv.kernel_size[0] == 1 or conv.groups > 1) and _on_onednn(x):
+            return _Convolution.apply(x, weight, scale, shift, conv.stride[0], self.relu6)
+        x = F.conv2d(x, weight * _per_output(scale), shift, conv.stride, conv.padding, groups=conv.groups)
+        return F.relu6(x, inplace=True) if self.relu6 else x
 
 
-def _padded(x: Tensor, kernel: int, stride: int) -> tuple[Tensor, tuple[int, int]]:
-    """Pad as TensorFlow's ``SAME`` does, and return what of it is left to the convolution, which pads evenly."""
-    height, width = (
-        max((math.ceil(side / stride) - 1) * stride + kernel - side, 0) for side in (x.shape[-2], x.shape[-1])
-    )
-    if height % 2 == 0 and width % 2 == 0:
-        return x, (height // 2, width // 2)
-    return F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2)), (0, 0)
+def _per_output(factors: Tensor) -> Tensor:
+    return factors[:, None, None, None]
+
+
+def _on_onednn(x: Tensor) -> bool:
+    """Return whether the features are oneDNN's: in single precision, on a CPU, not to be cast or compiled."""
+    plain = x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    return plain and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
+
+
+class _Convolution(torch.autograd.Function):
+    """A 1x1 or depthwise convolution, a factor and an offset of every output channel, and ReLU6 where asked for.
+
+    In single precision on a CPU, the same as PyTorch's up to rounding: forward in one of oneDNN's kernels; backward as
+    products of matrices, where kernels are 1x1. Of depthwise weights, oneDNN has fast gradients for 3x3 kernels alone;
+    those of a 5x5 kernel consist of four of them, at its corners, which agree where they overlap. Factors and offsets
+    get no gradients.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, scale: Tensor, shift: Tensor, stride: int, relu6: bool) -> Tensor:
+        """Return ``(B, C', H', W')`` of ``x`` (B, C, H, W), ``weight`` (C', C or 1, K, K), ``scale`` and ``shift``."""
+        groups, padding = x.shape[1] // weight.shape[1], weight.shape[-1] // 2
+        after = ("hardtanh", [0.0, 6.0]) if relu6 else ("none", [])
+        weight = weight * _per_output(scale)
+        y = torch.ops.mkldnn._convolution_pointwise(
+            x, weight, shift, [padding] * 2, [stride] * 2, [1, 1], groups, *after, ""
+        )
+        ctx.stride, ctx.relu6 = stride, relu6
+        ctx.save_for_backward(x, weight, scale, *([y] if relu6 else []))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of input and weight, where they are needed."""
+        x, weight, scale = ctx.saved_tensors[:3]
+        needed = ctx.needs_input_grad
+        if ctx.relu6:
+            grad = torch.ops.aten.hardtanh_backward(grad, ctx.saved_tensors[3], 0.0, 6.0)
+        of_x = of_weight = None
+        if weight.shape[-1] == 1:
+            rows = grad.permute(0, 2, 3, 1).flatten(0, 2)
+            if needed[0]:
+                of_x = (rows @ weight.flatten(1)).view(*grad.shape[:1], *grad.shape[2:], -1).permute(0, 3, 1, 2)
+            if needed[1]:
+                of_weight = (rows.t() @ x.permute(0, 2, 3, 1).flatten(0, 2)).view_as(weight)
+        else:
+            padding = weight.shape[-1] // 2
+            if needed[0]:
+                of_x = _gradients(grad, x, weight, ctx.stride, padding)[0]
+            if needed[1]:
+                of_weight = _weight_gradient(grad, x, weight, ctx.stride)
+        return of_x, None if of_weight is None else of_weight.mul_(_per_output(scale)), None, None, None, None
+
+
+def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """Return the gradient ``(C, 1, K, K)`` of a depthwise weight, of 5x5 kernels from four of 3x3."""
+    if weight.shape[-1] != 5:
+        return _gradients(grad, x, weight, stride, weight.shape[-1] // 2, of_weight=True)[1]
+    x = F.pad(x, (2, 2, 2, 2))
+    height, width = (stride * (side - 1) + 3 for side in grad.shape[2:])
+    whole, part = torch.empty_like(weight), weight[:, :, :3, :3].contiguous()
+    for i in (0, 2):
+        for j in (0, 2):
+            seen = x[:, :, i : i + height, j : j + width].contiguous(memory_format=torch.channels_last)
+            whole[:, :, i : i + 3, j : j + 3] = _gradients(grad, seen, part, stride, 0, of_weight=True)[1]
+    return whole
+
+
+def _gradients(
+    grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, of_weight: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return PyTorch's gradients of a depthwise convolution's input and weight, of which one is computed."""
+    wanted = [not of_weight, of_weight, False]
+    return torch.ops.aten.convolution_backward(
+        grad, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], len(weight), wanted
+    )[:2]
 
 
 class MobileBlock(nn.Module):
@@ -102,15 +186,14 @@ class MobileBlock(nn.Module):
     ) -> None:
         super().__init__()
         inner = channels[0] * expansion
-        self.expand = ConvNorm((channels[0], inner), 1, norm_cfg) if expansion > 1 else None
+        self.expand = ConvNorm((channels[0], inner), 1, norm_cfg) if expansion > 1 else nn.Identity()
         self.depthwise = ConvNorm((inner, inner), kernel, norm_cfg, stride, groups=inner)
-        self.project = ConvNorm((inner, channels[1]), 1, norm_cfg)
+        self.project = ConvNorm((inner, channels[1]), 1, norm_cfg, relu6=False)
         self.residual = stride == 1 and channels[0] == channels[1]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``(B, C', H / stride, W / stride)`` of ``(B, C, H, W)``."""
-        inner = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
-        projected = self.project(F.relu6(self.depthwise(inner), inplace=True))
+        """Return ``(B, C', H / stride, W / stride)``, sizes rounded up, of ``(B, C, H, W)``."""
+        projected = self.project(self.depthwise(self.expand(x)))
         return projected + x if self.residual else projected
 
 
@@ -158,13 +241,18 @@ class EfficientNetLite(BaseModule):
         self.train()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return the features of ``out_indices``, ``(B, C, H / stride, W / stride)`` each, of ``(B, 3, H, W)``."""
-        x = F.relu6(self.stem(x), inplace=True)
+        """Return the features of ``out_indices``, ``(B, C, H / stride, W / stride)`` each, of ``(B, 3, H, W)``.
+
+        TensorFlow's ``SAME`` padding puts the odd row below and the odd column to the right. With images and kernels
+        turned by 180 degrees that is half a kernel on every side, whatever the size. So the images are turned, all
+        layers compute on turned features, and the results are turned back.
+        """
+        x = self.stem(x.flip(2, 3))
         features = []
         for stage in self.stages:
             x = stage(x)
             features.append(x)
-        return tuple(features[index + 1] for index in self.out_indices)
+        return tuple(features[index + 1].flip(2, 3) for index in self.out_indices)
 
     def train(self, mode: bool = True) -> EfficientNetLite:
         """Set the mode; what is frozen stays frozen, as in MMDetection's ResNet."""

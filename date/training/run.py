@@ -218,7 +218,9 @@ def _run(
     from mmengine.config import Config
 
     from date.training.loop import Trainer
+    from date.training.memory import keep_memory
 
+    keep_memory()
     initial = None if planned.initial is None else (planned.initial, file_digest(planned.initial))
     verify = f"python -m date data verify --deep --tier {planned.tier.option}"
     with noticed():
