@@ -103,6 +103,8 @@ def check_paper(catalogue: Catalogue, paper: Paper, experiments: Path, tiers: It
     known("part", paper.defaults.data, paper.parts, f"{where}, defaults")
     for part in paper.noise:
         known("part", part, paper.parts, f"{where}, noise")
+    for part in paper.bounds:
+        known("part", part, paper.parts, f"{where}, bounds")
     for training in catalogue.trainings.values():
         known("part", training.data, paper.parts, f"{training.folder or folder}/trainings.yaml, {training.name}, data")
         _check_id(training, paper, where)

@@ -107,6 +107,10 @@ class Paper(Entry):
     """By part and column, how much two runs of one configuration differ; read as two standard deviations of a run."""
     noise_sources: str = ""
     """Where that is stated, as a sentence."""
+    bounds: dict[str, dict[str, Annotated[float, Field(gt=0)]]] = Field(default_factory=dict)
+    """By part and column without stated noise: half the width of the widest interval that can reproduce a number."""
+    bound_sources: str = ""
+    """Where those come from, as a sentence."""
     headline: Headline | None = None
     looks: list[Look] = Field(default_factory=list)
     """How networks look in figures; those without get what is left, in the catalogue's order."""
@@ -137,6 +141,10 @@ class Paper(Entry):
     def stated_noise(self, part: str, metric: str) -> float | None:
         """Return how much two runs are stated to differ in a column, or None."""
         return self.noise.get(part, {}).get(metric)
+
+    def bound(self, part: str, metric: str) -> float | None:
+        """Return half the width of the widest interval that can reproduce a number of a column, or None."""
+        return self.bounds.get(part, {}).get(metric)
 
     def stated_sd(self, part: str, metric: str) -> float | None:
         """Return the stated noise as a standard deviation of a run, or None."""

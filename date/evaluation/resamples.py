@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from date.catalogue import COCO_AREA_THRESHOLDS
 from date.evaluation.coco_resamples import coco_resamples
 from date.evaluation.crowdhuman_resamples import crowdhuman_resamples
 from date.evaluation.ground_truth import GroundTruth
+from date.evaluation.stored import UNDEFINED
 
 RESAMPLES = 200
 """A deviation over so many is known to 5 %."""
@@ -29,7 +30,6 @@ STORED = {"coco": ("AP", "AP50"), "crowdhuman": ("AP", "mMR", "Recall")}
 """Metrics by protocol whose values on the resamples an evaluation keeps."""
 DIGITS = 3
 """Decimals of stored values, in percent: a hundredth of the smallest deviation that occurs, or less."""
-UNDEFINED = "-"
 LEVEL = 0.95
 
 
@@ -100,14 +100,6 @@ def stored_resamples(
 def resamples_head(image_ids: Sequence[int]) -> dict[str, Any]:
     """Return what an evaluation keeps of its resamples: their number, and of which images they are."""
     return {"count": RESAMPLES, "images_sha256": images_digest(image_ids)}
-
-
-def read_resamples(stored: Mapping[str, str]) -> dict[str, NDArray[np.float64]]:
-    """Return the stored values by metric, (R,); NaN where undefined."""
-    return {
-        name: np.array([math.nan if v == UNDEFINED else float(v) for v in text.split()])
-        for name, text in stored.items()
-    }  # fmt: skip
 
 
 @dataclass(frozen=True)

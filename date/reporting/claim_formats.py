@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from date.catalogue import Tier
 from date.catalogue.paper import own_mark
 from date.catalogue.publication import load_paper
-from date.reporting.claims import VERDICTS, Judged, Outcome
+from date.reporting.claims import DECIDED, VERDICTS, Judged, Outcome, about, p_value, summary
 from date.reporting.formats import marks
 from date.reporting.scores import MISSING, signed
 
 CSV_COLUMNS = (
-    "claim", "place", "verdict", "comparison", "unit", "margin", "paper", "seeds", "differences", "mean", "sd", "low",
-    "high", "p", "noise", "comparison_verdict", "seeds_needed", "remarks",
+    "claim", "place", "verdict", "comparison", "unit", "margin", "paper", "runs", "seeds", "differences", "mean",
+    "error", "seed_error", "image_error", "freedom", "low", "high", "p", "noise", "comparison_verdict", "holm_p",
+    "needs", "remarks",
 )  # fmt: skip
 
 
@@ -23,7 +24,9 @@ def claims_markdown(outcomes: Sequence[Outcome], tier: Tier) -> str:
     """Return all claims with their verdicts as GitHub Markdown."""
     blocks = marks(tier.watermark)
     own = [outcome for outcome in outcomes if outcome.claim.folder is not None]
-    blocks += _section("Claims", [outcome for outcome in outcomes if outcome.claim.folder is None])
+    of_paper = [outcome for outcome in outcomes if outcome.claim.folder is None]
+    said = [text for text in (*summary(of_paper), about(of_paper, tier.reference)) if text]
+    blocks += _section("Claims", of_paper, (), said)
     if own:
         folders = dict.fromkeys(own_mark(outcome.claim.folder) for outcome in own)
         blocks += _section("Own claims", own, list(folders))
@@ -31,15 +34,20 @@ def claims_markdown(outcomes: Sequence[Outcome], tier: Tier) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _section(title: str, outcomes: Sequence[Outcome], marked: Sequence[str] = ()) -> list[str]:
+def _section(
+    title: str, outcomes: Sequence[Outcome], marked: Sequence[str] = (), said: Sequence[str] = ()
+) -> list[str]:
     counts = {word: sum(outcome.verdict == word for outcome in outcomes) for word in VERDICTS}
     told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-    blocks = [f"# {title}", *marked, f"{told}."]
+    blocks = [f"# {title}", *marked, f"{told}.", *said]
     for outcome in outcomes:
         claim = outcome.claim
         lines = [f"**{outcome.verdict}** ({claim.name}, {claim.place or claim.folder})", f"> {claim.sentence}"]
         lines += [f"{claim.reading}"] if claim.reading else []
         lines += ["\n".join(f"- {_comparison(part)}" for part in outcome.parts)] if outcome.parts else []
+        lines += [f"{outcome.needs[0].upper()}{outcome.needs[1:]}."] if outcome.needs else []
+        if outcome.adjusted is not None and outcome.verdict in DECIDED:
+            lines.append(f"p {p_value(outcome.adjusted)} after Holm's correction for all claims.")
         lines += ["\n".join(f"- {remark}" for remark in outcome.remarks)] if outcome.remarks else []
         blocks += lines
     return blocks
@@ -71,7 +79,10 @@ def claims_csv(outcomes: Sequence[Outcome], tier: Tier) -> str:
             c, e = part.comparison, part.estimate
             values = c.difference.values
             seeds, differences = (" ".join(map(str, items)) for items in (values, values.values()))
-            numbers = [e.mean, e.sd, e.low, e.high, e.p, "stated" if e.stated else "observed"] if e else [""] * 6
-            fields = [c.label, c.unit, c.margin, c.paper, seeds, differences, *numbers, part.verdict, part.seeds]
-            writer.writerow([*head, *fields, remarks])
+            runs = " ".join(map(str, e.seeds)) if e else ""
+            numbers: list[float | str | None] = [""] * 9
+            if e is not None:
+                numbers = [e.mean, e.error, e.seed_error, e.image_error, e.freedom, e.low, e.high, e.p, e.noise]
+            fields = [c.label, c.unit, c.margin, c.paper, runs, seeds, differences, *numbers, part.verdict]
+            writer.writerow([*head, *fields, outcome.adjusted, outcome.needs, remarks])
     return stream.getvalue()

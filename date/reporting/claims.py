@@ -1,50 +1,41 @@
-"""The paper's claims judged by our results: paired over equal seeds, with intervals.
+"""The paper's claims judged by our results, with intervals over seeds and images that hold at every look.
 
-Every claim is a conjunction of comparisons "this difference is above a margin". One comparison is, by the 95 % interval
-of its mean difference over seeds,
+Every claim is a conjunction of comparisons "this difference is above a margin". One comparison is, by its interval,
 
 - SUPPORTED where the interval lies above the margin,
 - CONTRADICTED where it lies below,
 - NOT SUPPORTED where it holds the margin but not the paper's difference: an effect of the paper's size is excluded,
-- UNRESOLVED where it holds both, or where there is no interval,
+- UNRESOLVED where it holds both, or where there is no interval: without two seeds a side, unless the field states the
+  noise,
 - MISSING where a result is.
 
 A conjunction is SUPPORTED where all parts are (no correction is needed: each has to pass), and CONTRADICTED where any
-part is with its level corrected for their number (Bonferroni).
+part is with its error divided by their number (Bonferroni).
+
+At the paper's own tier the interval is about the paper's validation set, and the same is said for images like these; at
+the others images count always, since their sets are small and their own.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
-from date.catalogue import METRICS, Catalogue, Claim, Complexity, Convergence, Gap, Higher, Loss, Ordered, Tier, Within
-from date.catalogue.publication import load_paper
-from date.reporting.scores import MINUS, Sample, Scores, number
+from date.catalogue import METRICS, Catalogue, Claim, Complexity, Tier
+from date.reporting.comparisons import Comparer, Comparison
+from date.reporting.crossed import difference
+from date.reporting.panels import image_variance
+from date.reporting.scores import MINUS, Scores, number
 from date.reporting.seeds import SeedAudit
-from date.reporting.statistics import LEVEL, Estimate, estimate, seeds_needed
+from date.reporting.statistics import Estimate, estimate, holm
+from date.reporting.trials import seeds_to_resolve
 from date.results import RunResult
 
 SUPPORTED, NOT_SUPPORTED, CONTRADICTED = "SUPPORTED", "NOT SUPPORTED", "CONTRADICTED"
 UNRESOLVED, MISSING = "UNRESOLVED", "MISSING"
 VERDICTS = (SUPPORTED, NOT_SUPPORTED, CONTRADICTED, UNRESOLVED, MISSING)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A difference that is claimed to be above a margin."""
-
-    label: str
-    """What is subtracted from what."""
-    unit: str
-    difference: Sample
-    margin: float = 0.0
-    paper: float | None = None
-    stated_sd: float | None = None
-    """Of one seed's difference, by the field's stated noise; None where it says nothing of this difference."""
-    lacking: tuple[str, ...] = ()
-    digits: int = 1
+DECIDED = (SUPPORTED, CONTRADICTED)
 
 
 @dataclass(frozen=True)
@@ -54,22 +45,31 @@ class Judged:
     comparison: Comparison
     estimate: Estimate | None
     verdict: str
-    seeds: int | None = None
-    """Of UNRESOLVED: the seeds that it would take, None where that is not known or not feasible."""
+    wider: Estimate | None = None
+    """At the paper's tier: the same for images like these."""
+    wider_verdict: str | None = None
 
     @property
     def sentence(self) -> str:
         """What was found, in words."""
         c, e = self.comparison, self.estimate
         if e is None:
-            return f"no result of {' and '.join(c.lacking)}" if c.lacking else "no seed in common"
-        text = f"{e.n} seed{'s' * (e.n > 1)}"
-        if e.low is not None and e.high is not None:
-            text += f", 95 % interval {_signed(e.low, c.digits)} to {_signed(e.high, c.digits)}"
-            text += " by the field's stated noise" if e.stated else ""
-            text += f", p {p_value(e.p)}"
-        if self.verdict == UNRESOLVED:
-            text += f"; {self.needs}"
+            return f"no result of {' and '.join(c.lacking)}" if c.lacking else "no result of equal iterations"
+        counts = dict.fromkeys(e.seeds) if len(set(e.seeds)) == 1 else e.seeds
+        text = f"{' and '.join(map(str, counts))} seed{'s' * (set(e.seeds) != {1})}"
+        if e.low is None or e.high is None:
+            return f"{text}; at least two seeds a side are needed, since no spread is known"
+        text += f", 95 % interval {_signed(e.low, c.digits)} to {_signed(e.high, c.digits)}, p {p_value(e.p)}"
+        text += ", moderated by the field's stated noise" if e.noise == "stated" else ""
+        if e.image_error is not None and e.seed_error is not None:
+            text += f" (standard error {e.error:.{c.digits + 1}f}: seeds {e.seed_error:.{c.digits + 1}f}, "
+            text += f"images {e.image_error:.{c.digits + 1}f})"
+        if self.wider is not None and self.wider.low is not None and self.wider.high is not None:
+            low, high = _signed(self.wider.low, c.digits), _signed(self.wider.high, c.digits)
+            text += f"; for images like these {low} to {high}, {self.wider_verdict}"
+        plain = c.difference.mean
+        if plain is not None and round(plain, c.digits) != round(e.mean - c.offset, c.digits) and not c.offset:
+            text += f"; over equal seeds alone {_signed(plain, c.digits)}"
         return text
 
     @property
@@ -79,15 +79,6 @@ class Judged:
         interval = (e.low, e.high) if e else ()
         shown = [c.margin, c.paper, *c.difference.values.values(), *interval]
         return 1.1 * max((abs(v) for v in shown if v is not None), default=1.0) or 1.0
-
-    @property
-    def needs(self) -> str:
-        """How many seeds it would take."""
-        if self.seeds is not None:
-            return f"{self.seeds} seed{'s' * (self.seeds > 1)} would resolve it with 80 % power"
-        if self.estimate is None or self.estimate.sd is None:
-            return "at least 2 seeds are needed, since no spread is known"
-        return "no feasible number of seeds would resolve it"
 
 
 @dataclass(frozen=True)
@@ -102,171 +93,109 @@ class Outcome:
     """On networks that were counted, on seeds that were reused or dropped, and on boxes with a dead side."""
     trainings: Sequence[str] = ()
     """Those whose runs it rests on."""
+    needs: str = ""
+    """Of UNRESOLVED: how many seeds it would take."""
+    adjusted: float | None = None
+    """p-value of the verdict, corrected for the number of claims (Holm); None where there is none."""
 
     @property
     def main(self) -> Judged | None:
         """The part that decides: of a conjunction the one whose difference is nearest to its margin."""
         return min(self.parts, key=_decisiveness) if self.parts else None
 
+    @property
+    def p(self) -> float | None:
+        """Of the verdict that the differences point to: of all parts if they are above, of the clearest one below."""
+        found = [part.estimate for part in self.parts]
+        if not found or any(e is None or e.p is None for e in found):
+            return None
+        below = [
+            e.p for e, part in zip(found, self.parts, strict=True) if e and e.p and e.mean < part.comparison.margin
+        ]
+        if below and self.verdict != SUPPORTED:
+            return min(1.0, min(below) * len(found))
+        return max(e.p for e in found if e is not None and e.p is not None)
 
-def judge(
-    claim: Claim,
+
+def judge_all(
     scores: Scores,
     results: Sequence[RunResult],
     tier: Tier,
     catalogue: Catalogue,
     audit: SeedAudit | None = None,
+    claims: Sequence[Claim] | None = None,
+) -> list[Outcome]:
+    """Judge claims by the results of a tier, all of the catalogue's by default, and correct for their number.
+
+    Args:
+        scores: of the tier.
+        results: of the tier.
+        tier: stated noise counts at the paper's alone.
+        catalogue: the paper.
+        audit: what is wrong with the seeds.
+        claims: to judge no others.
+    """
+    comparer = Comparer(scores, results, catalogue, tier.reference)
+    chosen = catalogue.claims.values() if claims is None else claims
+    outcomes = [_judge(claim, comparer, scores, tier, catalogue, audit) for claim in chosen]
+    by_place: dict[int, float] = {}
+    for own in (False, True):  # the paper's claims and those of own experiments are corrected apart
+        told = [i for i, o in enumerate(outcomes) if o.p is not None and (o.claim.folder is not None) == own]
+        by_place |= dict(zip(told, holm([outcomes[i].p or 0.0 for i in told]), strict=True))
+    return [replace(outcome, adjusted=by_place.get(i)) for i, outcome in enumerate(outcomes)]
+
+
+def _judge(
+    claim: Claim, comparer: Comparer, scores: Scores, tier: Tier, catalogue: Catalogue, audit: SeedAudit | None
 ) -> Outcome:
-    """Judge a claim by the results of a tier; stated noise counts at the paper's tier only."""
     if isinstance(claim.predicate, Complexity):
         return _complexity(claim, claim.predicate, scores)
-    is_paper = tier.reference
-    found = comparisons(claim, scores, results, catalogue)
-    judged = [judge_comparison(c if is_paper else replace(c, stated_sd=None), is_paper, len(found)) for c in found]
+    found = comparer.comparisons(claim)
+    judged = [judge_comparison(c, tier.reference, len(found)) for c in found]
+    verdict = conjunction([part.verdict for part in judged])
     trainings = _trainings(claim, catalogue)
     remarks = [*(audit.remarks(trainings) if audit else []), *scores.dead_sides(trainings)]
-    return Outcome(claim, conjunction([part.verdict for part in judged]), judged, remarks, trainings)
-
-
-def comparisons(claim: Claim, scores: Scores, results: Sequence[RunResult], catalogue: Catalogue) -> list[Comparison]:
-    """Return what a claim over seeds asks for."""
-    predicate = claim.predicate
-    if isinstance(predicate, Higher):
-        return [
-            _scored(
-                catalogue, scores, [(1, predicate.above), (-1, predicate.below)], predicate.metric, 0, predicate.paper
-            )
-        ]
-    if isinstance(predicate, Within):
-        found = []
-        for other, paper in zip(predicate.of, predicate.paper, strict=True):
-            terms = [(1, predicate.evaluation), (-1, other)]
-            found.append(_scored(catalogue, scores, terms, predicate.metric, -predicate.by, paper))
-            if not predicate.better_too:
-                terms = [(1, other), (-1, predicate.evaluation)]
-                found.append(_scored(catalogue, scores, terms, predicate.metric, -predicate.by, -paper))
-        return found
-    if isinstance(predicate, Ordered):
-        return [
-            _scored(catalogue, scores, [(1, better), (-1, worse)], metric, 0, None)
-            for metric in predicate.metrics
-            for i, group in enumerate(predicate.groups[:-1])
-            for better in group
-            for worse in predicate.groups[i + 1]
-        ]
-    if isinstance(predicate, Gap):
-        (a, b), (c, d) = predicate.wide, predicate.narrow
-        return [_scored(catalogue, scores, [(1, a), (-1, b), (-1, c), (1, d)], predicate.metric, 0, predicate.paper)]
-    if isinstance(predicate, Convergence):
-        return [_convergence(predicate, results, catalogue)]
-    assert isinstance(predicate, Loss)
-    return [_loss(predicate, results)]
-
-
-def _scored(
-    catalogue: Catalogue,
-    scores: Scores,
-    terms: Sequence[tuple[int, str]],
-    metric: str,
-    margin: float,
-    paper: float | None,
-) -> Comparison:
-    """Return a signed sum of evaluations; an evaluation of annotations is the same with every seed."""
-    samples = [(sign, scores.named(name, metric)) for sign, name in terms]
-    seeded = [set(sample.values) for _, sample in samples if not sample.exact]
-    common = sorted(set.intersection(*seeded)) if seeded else []
-    lacking = tuple(name for (_, name), (_, sample) in zip(terms, samples, strict=True) if not sample.n)
-    values = {} if lacking else {seed: sum(sign * s.at(seed) for sign, s in samples) for seed in common}
-    label = "".join(f" {MINUS if sign < 0 else '+'} {name}" for sign, name in terms).removeprefix(" + ")
-    return Comparison(
-        label, METRICS[metric].name, Sample(values), margin, paper, _stated(terms, metric, catalogue), lacking
-    )
-
-
-def _stated(terms: Sequence[tuple[int, str]], metric: str, catalogue: Catalogue) -> float | None:
-    """Return the stated deviation of a sum of independent trainings; None for two evaluations of one checkpoint."""
-    trainings = [name.split("/")[0] for _, name in terms if "/" in name]
-    stated = [load_paper().stated_sd(catalogue.training(name).data, metric) for name in trainings]
-    known = [sd for sd in stated if sd is not None]
-    independent = len(known) == len(stated) > 0 and len(set(trainings)) == len(trainings)
-    return math.hypot(*known) if independent else None
-
-
-def _convergence(predicate: Convergence, results: Sequence[RunResult], catalogue: Catalogue) -> Comparison:
-    fast, slow = (_curves(results, name, "AP") for name in (predicate.fast, predicate.slow))
-    values, paired = {}, sorted(fast.keys() & slow.keys())
-    for seed in paired:
-        if predicate.measure == "area":
-            value = _mean_lead(fast[seed], slow[seed])
-        else:
-            budget = predicate.fraction * slow[seed][-1][0]
-            within = [value for step, value in fast[seed] if step <= budget]
-            value = within[-1] - slow[seed][-1][1] if within else None
-        if value is not None:
-            values[seed] = value
-    names = {predicate.fast: fast, predicate.slow: slow}
-    lacking = tuple(name for name, curve in names.items() if not curve)
-    if predicate.measure == "area":
-        label, sd = f"mean AP over equal iterations of {predicate.fast} {MINUS} {predicate.slow}", None
-    else:
-        share = f"{100 * predicate.fraction:g} % of the iterations"
-        label, sd = (
-            f"AP of {predicate.fast} by {share} {MINUS} final AP of {predicate.slow}",
-            load_paper().stated_sd(catalogue.training(predicate.fast).data, "AP"),
-        )
-    stated = None if sd is None else sd * math.sqrt(2)
-    return Comparison(label, "AP", Sample(values), 0, predicate.paper, stated, lacking)
-
-
-def _loss(predicate: Loss, results: Sequence[RunResult]) -> Comparison:
-    low, high = (_curves(results, name, predicate.loss) for name in (predicate.low, predicate.high))
-    leads = {seed: _mean_lead(high[seed], low[seed]) for seed in sorted(low.keys() & high.keys())}
-    values = {seed: lead for seed, lead in leads.items() if lead is not None}
-    lacking = tuple(name for name, curve in ((predicate.low, low), (predicate.high, high)) if not curve)
-    label = f"mean {predicate.loss} over equal iterations of {predicate.high} {MINUS} {predicate.low}"
-    return Comparison(label, "loss", Sample(values), lacking=lacking, digits=3)
-
-
-def _curves(results: Sequence[RunResult], training: str, metric: str) -> dict[int, list[tuple[int, float]]]:
-    """Return a training's (step, value) pairs by seed: of its evaluations, or of a loss."""
-    kind = "eval" if metric == "AP" else "train"
-    found: dict[int, list[tuple[int, float]]] = {}
-    for run in results:
-        if run.training == training:
-            pairs = [(r["step"], r[metric]) for r in run.records if r["kind"] == kind and r.get(metric) is not None]
-            found |= {run.seed: pairs} if pairs else {}
-    return found
-
-
-def _mean_lead(ahead: Sequence[tuple[int, float]], behind: Sequence[tuple[int, float]]) -> float | None:
-    """Return the mean difference over the steps that both have, each weighing the steps since the one before."""
-    first, second = dict(ahead), dict(behind)
-    steps = sorted(first.keys() & second.keys())
-    if not steps:
-        return None
-    weights = [step - before for step, before in zip(steps, [0, *steps], strict=False)]
-    return sum(w * (first[s] - second[s]) for w, s in zip(weights, steps, strict=True)) / sum(weights)
+    remarks += _failed_otherwise(found, verdict, tier.reference, audit)
+    needs = ""
+    if verdict == UNRESOLVED:
+        needs = seeds_to_resolve([(part.comparison, part.estimate) for part in judged], tier.reference)
+    return Outcome(claim, verdict, judged, remarks, trainings, needs)
 
 
 def judge_comparison(comparison: Comparison, is_paper: bool = True, parts: int = 1) -> Judged:
     """Return a comparison's verdict, as one of several parts of a claim."""
-    values = list(comparison.difference.values.values())
-    if not values:
-        return Judged(comparison, None, MISSING)
-    found = estimate(values, comparison.margin, comparison.stated_sd)
-    if found.low is None or found.high is None:
-        return Judged(comparison, found, UNRESOLVED)
+    c = comparison
+    if not c.parts:
+        return Judged(c, None, MISSING)
+    found = difference([(each.fit, signs) for each, signs in c.parts])
+    found = replace(found, mean=found.mean + c.offset)
+    if min(c.seeds) < 2 and not c.stated:
+        return Judged(c, Estimate(c.seeds, found.mean, None, 0.0, None, None, None), UNRESOLVED)
+    images = None if c.image_free else image_variance(found, [each for each, _ in c.parts])
+    noise = "stated" if c.stated else "observed"
+
+    def told(variance: float | None) -> tuple[Estimate, str]:
+        plain = estimate(found, c.seeds, c.margin, variance, noise)
+        strict = estimate(found, c.seeds, c.margin, variance, noise, parts)
+        return plain, _word(plain, strict, c, is_paper)
+
+    if not is_paper:
+        return Judged(c, *told(images))
+    wider = (None, None) if images is None else told(images)
+    return Judged(c, *told(None), *wider)
+
+
+def _word(found: Estimate, strict: Estimate, comparison: Comparison, is_paper: bool) -> str:
+    if found.low is None or found.high is None or strict.high is None:
+        return UNRESOLVED
     if found.low > comparison.margin:
-        return Judged(comparison, found, SUPPORTED)
-    strict = estimate(values, comparison.margin, comparison.stated_sd, 1 - (1 - LEVEL) / parts)
-    if strict.high is not None and strict.high < comparison.margin:
-        return Judged(comparison, found, CONTRADICTED)
+        return SUPPORTED
+    if strict.high < comparison.margin:
+        return CONTRADICTED
     paper = comparison.paper if is_paper else None
     if paper is not None and comparison.margin < paper and found.high < paper:
-        return Judged(comparison, found, NOT_SUPPORTED)
-    assert found.sd is not None
-    distance = (found.mean if paper is None else paper) - comparison.margin
-    return Judged(comparison, found, UNRESOLVED, seeds_needed(distance, found.sd, found.stated))
+        return NOT_SUPPORTED
+    return UNRESOLVED
 
 
 def conjunction(verdicts: Sequence[str]) -> str:
@@ -280,6 +209,71 @@ def conjunction(verdicts: Sequence[str]) -> str:
 def _decisiveness(part: Judged) -> tuple[int, float]:
     order = (CONTRADICTED, NOT_SUPPORTED, MISSING, UNRESOLVED, SUPPORTED).index(part.verdict)
     return order, math.inf if part.estimate is None else part.estimate.mean - part.comparison.margin
+
+
+def _failed_otherwise(found: Sequence[Comparison], verdict: str, is_paper: bool, audit: SeedAudit | None) -> list[str]:
+    """Return what the claim would be if failed seeds counted as the worst of their side, where it is another."""
+    if audit is None:
+        return []
+    failed: dict[str, list[int]] = {}
+    judged = []
+    for c in found:
+        parts = []
+        for each, signs in c.parts:
+            added: dict[str, dict[Hashable, float]] = {}
+            for name in signs:
+                seeds = audit.failed(name.split("/")[0])
+                worst = (min if c.higher_is_better else max)(each.cells[name].values())
+                added[name] = dict.fromkeys(seeds, worst)
+                failed |= {name.split("/")[0]: seeds} if seeds else {}
+            parts.append((each.with_runs(added), signs))
+        judged.append(judge_comparison(replace(c, parts=tuple(parts)), is_paper, len(found)))
+    other = conjunction([part.verdict for part in judged])
+    if not failed or other == verdict:
+        return []
+    names = ", ".join(f"seed{'s' * (len(s) > 1)} {', '.join(map(str, s))} of {n}" for n, s in failed.items())
+    return [f"With {names}, which failed, counted as the worst of their side the claim is {other}."]
+
+
+def summary(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return what has to be said of all verdicts together: how many are false by chance, and which survive Holm."""
+    judged = [o for o in outcomes if o.adjusted is not None]
+    decided = [o for o in judged if o.verdict in DECIDED]
+    if not judged:
+        return []
+    holding = [o.claim.name for o in decided if o.adjusted is not None and o.adjusted <= 0.05]
+    lost = [o.claim.name for o in decided if o.claim.name not in holding]
+    count = f"{len(judged)} claim{'s were' if len(judged) > 1 else ' was'}"
+    said = [
+        f"{count} judged by intervals that hold with 95 % however often one looks, so that of the {len(decided)} "
+        f"verdicts SUPPORTED or CONTRADICTED at most {0.05 * len(judged):.1f} are expected to be false (if every true "
+        f"difference were exactly its margin)."
+    ]
+    if decided:
+        said.append(
+            f"After Holm's correction for their number {len(holding)} of the {len(decided)} stand"
+            + (f"; {', '.join(lost)} {'does' if len(lost) == 1 else 'do'} not." if lost else ".")
+        )
+    return said
+
+
+def about(outcomes: Sequence[Outcome], is_paper: bool) -> str:
+    """Return what the intervals are about, as a sentence."""
+    parts = [part for o in outcomes for part in o.parts if not part.comparison.image_free]
+    found = [part.wider or part.estimate for part in parts if part.estimate is not None]
+    known = [e for e in found if e is not None and e.error is not None]
+    with_images = [e for e in known if e.image_error is not None]
+    if not known:
+        return ""
+    if not with_images:
+        return (
+            "Intervals are about the seeds alone: these evaluations store no resamples of the images, so other images "
+            "may move every difference by more than the intervals say."
+        )
+    some = "" if len(with_images) == len(known) else f" ({len(with_images)} of {len(known)} comparisons; others: seeds)"
+    if is_paper:
+        return f"Intervals are about this validation set; beside them stands what holds for images like these{some}."
+    return f"Intervals are about new seeds and new images like these, of sets of the same size{some}."
 
 
 def _complexity(claim: Claim, predicate: Complexity, scores: Scores) -> Outcome:

@@ -16,7 +16,8 @@ from date.catalogue.paper import own_mark
 from date.catalogue.publication import load_paper
 from date.formatting import format_duration
 from date.reporting import style
-from date.reporting.claims import VERDICTS, Outcome
+from date.reporting.claims import DECIDED, VERDICTS, Outcome, about, p_value, summary
+from date.reporting.crossed import PRIOR_WEIGHT
 from date.reporting.figures import Drawing
 from date.reporting.health import dead_sides_note
 from date.reporting.imports import import_mark, import_warnings
@@ -104,6 +105,10 @@ def page(
         own_mark=own_mark,
         verdicts={word: count for word in VERDICTS if (count := sum(o.verdict == word for o in of_paper))},
         paper=load_paper(),
+        claims_summary=[text for text in (*summary(of_paper), about(of_paper, tier.reference)) if text],
+        prior_weight=f"{PRIOR_WEIGHT:g}",
+        decided=DECIDED,
+        p_value=p_value,
         figures=figures,
         entries=entries,
         tuning_rules=TUNING_RULES,

@@ -16,7 +16,7 @@ from date.catalogue.settings import Settings, load_settings
 from date.errors import UserError, unknown_name
 from date.files import replace_text
 from date.reporting.claim_formats import claims_csv, claims_markdown
-from date.reporting.claims import Outcome, judge
+from date.reporting.claims import Outcome, judge_all
 from date.reporting.formats import comma_separated, latex, markdown, marks
 from date.reporting.ledger import ledger, ledger_csv, ledger_markdown
 from date.reporting.page import NOTHING_WRONG, page
@@ -58,8 +58,7 @@ class Report:
 
     def claims(self) -> list[Outcome]:
         """Judge all claims."""
-        judged = self.catalogue.claims.values()
-        return [judge(c, self.scores, self.results, self.tier, self.catalogue, self.audit) for c in judged]
+        return judge_all(self.scores, self.results, self.tier, self.catalogue, self.audit)
 
     def figure(self, name: str) -> Presented:
         """Write a figure in every format."""

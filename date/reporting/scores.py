@@ -7,6 +7,10 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from date.evaluation.stored import read_resamples
 from date.reporting.health import dead_sides_note
 from date.reporting.imports import variant_mark
 from date.results import RunResult
@@ -48,10 +52,6 @@ class Sample:
         """Return the number of a seed that the sample has, or the one number that depends on none."""
         return next(iter(self.values.values())) if self.exact else self.values[seed]
 
-    def minus(self, other: Sample) -> Sample:
-        """Return the differences, paired over the seeds that both have."""
-        return Sample({seed: v - other.values[seed] for seed, v in self.values.items() if seed in other.values})
-
 
 class Scores:
     """Looks numbers up by the name of what they are of.
@@ -70,9 +70,10 @@ class Scores:
         recalls: dict[str, dict[float, float]] | None = None,
         annotation_ious: dict[str, float] | None = None,
     ) -> None:
-        self._results = results
+        self.results = results
         self._annotation_ious = annotation_ious or {}
         self._metrics: dict[str, dict[int, dict[str, float | None]]] = {}
+        self._resamples: dict[tuple[str, int], tuple[str, dict[str, str]]] = {}
         self._areas: dict[str, set[tuple[float, float]]] = {}
         self._marks: dict[str, set[str]] = {}
         self._complexity, self._recalls = complexity or {}, recalls or {}
@@ -83,6 +84,9 @@ class Scores:
             for variant, record in result.evaluation["variants"].items():
                 name = f"{result.training}/{variant}"
                 self._metrics.setdefault(name, {})[result.seed] = _as_printed(record["metrics"])
+                if (stored := record.get("resamples")) and (of := result.evaluation.get("resamples")):
+                    told = {"AP50" if key == "AP" and "mMR" in stored else key: text for key, text in stored.items()}
+                    self._resamples[name, result.seed] = of["images_sha256"], told
                 if mark := variant_mark(result, record):
                     self._marks.setdefault(name, set()).add(mark)
                 if areas is not None:
@@ -113,13 +117,18 @@ class Scores:
             return self.recall(name, self._annotation_ious[name]) if metric == "Recall" else Sample({}, exact=True)
         return self.sample(name, metric)
 
+    def resampled(self, evaluation: str, seed: int, metric: str) -> tuple[str, NDArray[np.float64]] | None:
+        """Return the digest of the images and the metric on their resamples, (R,); None where they are not stored."""
+        digest, stored = self._resamples.get((evaluation, seed), ("", {}))
+        return (digest, read_resamples({metric: stored[metric]})[metric]) if metric in stored else None
+
     def marks(self, evaluation: str) -> list[str]:
         """Return what has to be said of results that are not of our own trainings, see `variant_mark`."""
         return sorted(self._marks.get(evaluation, ()))
 
     def dead_sides(self, trainings: Collection[str]) -> list[str]:
         """Return what has to be said of the boxes of these trainings, see `dead_sides_note`."""
-        return dead_sides_note(self._results, trainings)
+        return dead_sides_note(self.results, trainings)
 
     def area_thresholds(self, evaluations: Iterable[str]) -> list[tuple[float, float]]:
         """Return the distinct pairs of square roots of areas by which evaluations part small, medium and large."""

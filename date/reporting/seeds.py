@@ -78,6 +78,10 @@ class SeedAudit:
         }
         return {name: by_seed for name, by_seed in told.items() if by_seed}
 
+    def failed(self, training: str) -> list[int]:
+        """Return the seeds of a training whose work began and does not go on, and that have no score."""
+        return [seed for seed, lack in sorted(self.unfinished.get(training, {}).items()) if lack.dropped]
+
     def remarks(self, trainings: Sequence[str]) -> list[str]:
         """Return what has to be said beside a claim over these trainings."""
         said = [sentence for name in trainings for sentence in self.reused.get(name, ())]

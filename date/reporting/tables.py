@@ -9,6 +9,7 @@ from typing import Literal
 from date.catalogue import COCO_AREA_THRESHOLDS, METRICS, Catalogue, Metric, Row, Table, Tier
 from date.catalogue.paper import own_mark
 from date.catalogue.publication import load_paper
+from date.reporting.comparisons import Comparer
 from date.reporting.scores import MISSING, Sample, Scores, number, signed
 from date.reporting.verdicts import DIFFERS, REPRODUCED, UNRESOLVED, WITHIN_NOISE, NumberVerdict, number_verdict
 
@@ -157,12 +158,16 @@ class FilledTable:
         return [line for group in self.groups for line in group]
 
 
-def fill(table: Table, tier: Tier, scores: Scores, catalogue: Catalogue) -> FilledTable:
-    """Put the results of a tier beside the paper's numbers."""
+def fill(
+    table: Table, tier: Tier, scores: Scores, catalogue: Catalogue, comparer: Comparer | None = None
+) -> FilledTable:
+    """Put the results of a tier beside the paper's numbers; the comparer tells the spread of runs, for verdicts."""
     rows = {row.id: row for row in table.rows}
+    judging = tier.reference and table.folder is None
+    if judging and comparer is None:
+        comparer = Comparer(scores, scores.results, catalogue, True)
     groups = [
-        _fill_group(table, group, rows, scores, catalogue, tier.reference and table.folder is None)
-        for group in table.groups
+        _fill_group(table, group, rows, scores, catalogue, comparer if judging else None) for group in table.groups
     ]
     filled = FilledTable(table, _marks(table, tier), tier.reference, groups, [])
     filled.notes.extend(_notes(filled, scores, catalogue))
@@ -170,7 +175,12 @@ def fill(table: Table, tier: Tier, scores: Scores, catalogue: Catalogue) -> Fill
 
 
 def _fill_group(
-    table: Table, group: Sequence[Row], rows: dict[str, Row], scores: Scores, catalogue: Catalogue, compared: bool
+    table: Table,
+    group: Sequence[Row],
+    rows: dict[str, Row],
+    scores: Scores,
+    catalogue: Catalogue,
+    comparer: Comparer | None,
 ) -> list[Line]:
     cells: list[dict[str, Cell]] = [{} for _ in group]
     for name in table.metrics:
@@ -183,10 +193,13 @@ def _fill_group(
         for i, row in enumerate(group):
             brackets = _brackets(row, name, rows, scores, catalogue)
             (p_best, p_near), (o_best, o_near) = paper_marks[i], ours_marks[i]
-            noise = load_paper().stated_noise(catalogue.basis(row).data, name)
-            verdict = number_verdict(ours[i], paper[i], metric, noise) if compared else None
-            if brackets and not brackets.is_difference and compared:
-                brackets = replace(brackets, verdict=number_verdict(brackets.ours, brackets.paper, metric, noise))
+            part, verdict = catalogue.basis(row).data, None
+            if comparer is not None:
+                verdict = _verdict(ours[i], paper[i], metric, part, row.evaluation, comparer)
+            if brackets and not brackets.is_difference and comparer is not None:
+                assert row.bracket is not None
+                told = _verdict(brackets.ours, brackets.paper, metric, part, row.bracket.evaluation, comparer)
+                brackets = replace(brackets, verdict=told)
             cells[i][name] = Cell(metric, paper[i], ours[i], p_best, o_best, p_near, o_near, brackets, verdict)
     lines = []
     for row, cell in zip(group, cells, strict=True):
@@ -209,6 +222,16 @@ def _printed(row: Row, name: str, table: Table, catalogue: Catalogue) -> float |
     return catalogue.printed(row.evaluation, name)
 
 
+def _verdict(
+    ours: Sample, paper: float | None, metric: Metric, part: str, evaluation: str | None, comparer: Comparer
+) -> NumberVerdict | None:
+    told = load_paper()
+    spread = comparer.spread(evaluation, metric.name) if evaluation and metric.kind == "score" and ours.n else None
+    return number_verdict(
+        ours, paper, metric, told.stated_noise(part, metric.name), told.bound(part, metric.name), spread
+    )
+
+
 def sample(row: Row, name: str, scores: Scores, catalogue: Catalogue) -> Sample:
     """Return our number of a row in a column, from whichever of the row's sources has it."""
     metric = METRICS[name]
@@ -229,7 +252,16 @@ def _brackets(row: Row, name: str, rows: dict[str, Row], scores: Scores, catalog
         return Brackets(False, paper, scores.sample(row.bracket.evaluation, name))
     assert row.bracket.difference_from is not None
     base = rows[row.bracket.difference_from]
-    return Brackets(True, paper, sample(row, name, scores, catalogue).minus(sample(base, name, scores, catalogue)))
+    return Brackets(
+        True, paper, _difference(sample(row, name, scores, catalogue), sample(base, name, scores, catalogue))
+    )
+
+
+def _difference(one: Sample, other: Sample) -> Sample:
+    """Return the difference of the printed means, whichever seeds they are of."""
+    if one.mean is None or other.mean is None:
+        return Sample({})
+    return Sample({0: one.mean - other.mean}, exact=True)
 
 
 def mark_best(values: Sequence[float | None], metric: Metric, near: float | None = None) -> list[tuple[bool, bool]]:
@@ -292,10 +324,11 @@ def _verdict_notes(filled: FilledTable) -> list[str]:
     if filled.has_seeds:
         told.append(
             "REPRODUCED: equal at the paper's digits, or the paper's number lies where one more run of ours would (95 "
-            "% prediction interval over seeds). WITHIN NOISE: no further away than the stated noise. DIFFERS: outside "
-            "of both. UNRESOLVED: the spread is unknown or too wide; in brackets how many seeds would tell."
+            "% prediction interval over seeds), and that interval is narrower than the column's bound. WITHIN NOISE: "
+            "no further away than the stated noise. DIFFERS: outside of both. UNRESOLVED: the spread is unknown or too "
+            "wide; in brackets how many seeds would tell with 80 % power."
         )
-        told.append(load_paper().noise_sources)
+        told += [text for text in (load_paper().noise_sources, load_paper().bound_sources) if text]
     return told
 
 

@@ -23,7 +23,7 @@ from date.cli import main
 from date.datasets.files import data_files
 from date.datasets.prepare import prepare
 from date.evaluation.crowdhuman import METRICS
-from date.evaluation.resamples import read_resamples
+from date.evaluation.stored import read_resamples
 from date.identity.config import resolve
 from date.imports.checkpoint import import_checkpoint
 from date.inference.evaluate import Selection, batch_detections, evaluate, write_evaluation

@@ -24,11 +24,11 @@ from date.evaluation.resamples import (
     STORED,
     images_digest,
     interval,
-    read_resamples,
     resample_weights,
     resampled_metrics,
     stored_resamples,
 )
+from date.evaluation.stored import read_resamples
 from tests.support.examples import examples
 
 IMAGE_IDS, CATEGORIES = [30, 7, 2**40, -5], [3, 7, 9]

@@ -1,0 +1,143 @@
+"""How many seeds would resolve a claim: the power of its comparisons, together, if each training had so many."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+from date.reporting.comparisons import Comparison
+from date.reporting.crossed import PRIOR_WEIGHT, Fit
+from date.reporting.statistics import Estimate, fewest, look_error, power, total_freedom
+
+DRAWS = 4000
+"""Of the comparisons of a claim together; the power is known to 0.6 points."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A comparison with so many seeds of each of its trainings, as the present variances say it would come out."""
+
+    comparison: Comparison
+    estimate: Estimate
+    distance: float
+    """Of the true difference from the margin, as assumed."""
+
+    def moments(self, seeds: int, is_paper: bool) -> tuple[float, float]:
+        """Return variance and degrees of freedom of the difference, over equal seeds of all trainings."""
+        variance, error = 0.0, 0.0
+        for each, signs in self.comparison.parts:
+            found = each.fit
+            place = {name: i for i, name in enumerate(found.columns)}
+            factors = np.zeros(len(found.columns))
+            for name, sign in signs.items():
+                factors[place[name]] = sign
+            own = np.where(factors != 0, factors**2 * np.nan_to_num(found.variances) / seeds, 0.0)
+            together = found.shared * factors.sum() ** 2 / seeds
+            later = _with_seeds(found, factors, seeds)
+            part = float(own.sum()) + together
+            variance += part
+            error += part**2 / max(later.freedom(own, together), 1e-9)
+        freedom = variance**2 / error if error > 0 else 0.0
+        images = 0.0 if is_paper else (self.estimate.image_error or 0.0) ** 2
+        return variance + images, total_freedom(variance, freedom, images) if variance > 0 else freedom
+
+    def power(self, seeds: int, is_paper: bool, parts: int = 1) -> float:
+        """Return how likely the difference is told, on its side of the margin, by a look at so many seeds."""
+        variance, freedom = self.moments(seeds, is_paper)
+        if variance <= 0 or freedom <= 0 or self.distance == 0:
+            return 0.0
+        return power(self.distance, variance, freedom, look_error(seeds, parts))
+
+
+def _with_seeds(found: Fit, factors: NDArray[np.float64], seeds: int) -> Fit:
+    """Return the fit with the residuals' degrees of freedom that so many seeds of the chosen trainings would have."""
+    lost = 1 / len(found.columns) if found.shared > 0 else 0.0
+    own = np.where(factors != 0, (seeds - 1) * (1 - lost), found.own)
+    others = np.maximum(own.sum() - own, 0.0)
+    weight = np.where(others > 1e-9, 1 / (1 / PRIOR_WEIGHT + 1 / np.maximum(others, 1e-9)), 0.0)
+    weight = np.where(found.stated, PRIOR_WEIGHT, weight)
+    freedom = max(found.shared_freedom, seeds - 1) if found.shared_freedom else 0
+    return Fit(
+        found.columns, found.units, found.column, found.unit, found.values, found.variances, own, weight, found.stated,
+        found.shared, freedom,
+    )  # fmt: skip
+
+
+def trials(parts: Sequence[tuple[Comparison, Estimate | None]], is_paper: bool) -> list[Trial]:
+    """Return the comparisons of a claim; the true differences are taken to be the paper's at its tier, else ours."""
+    found = []
+    for c, e in parts:
+        if e is None or e.error is None:
+            return []
+        truth = c.paper if is_paper and c.paper is not None else e.mean
+        found.append(Trial(c, e, truth - c.margin))
+    return found
+
+
+def resolution_power(found: Sequence[Trial], seeds: int, is_paper: bool) -> float:
+    """Return how likely so many seeds of each training resolve a claim: all comparisons, or one that contradicts."""
+    against = [trial.power(seeds, is_paper, len(found)) for trial in found if trial.distance < 0]
+    if against:
+        return max(against)
+    if len(found) == 1:
+        return found[0].power(seeds, is_paper)
+    return _joint_power(found, seeds, is_paper)
+
+
+def _joint_power(found: Sequence[Trial], seeds: int, is_paper: bool) -> float:
+    """Return how likely all comparisons are told, by draws of their differences, which share trainings."""
+    moments = [trial.moments(seeds, is_paper) for trial in found]
+    if any(variance <= 0 or freedom <= 0 for variance, freedom in moments):
+        return 0.0
+    errors = np.sqrt([variance for variance, _ in moments])
+    correlation = np.array([[_correlation(a, b, seeds, is_paper) for b in found] for a in found])
+    values, vectors = np.linalg.eigh(correlation)
+    rng = np.random.default_rng(0)
+    normal = rng.standard_normal((DRAWS, len(found))) @ (vectors * np.sqrt(np.maximum(values, 0))).T
+    told = np.ones(DRAWS, dtype=bool)
+    for k, (trial, (_, freedom)) in enumerate(zip(found, moments, strict=True)):
+        spread = np.sqrt(rng.chisquare(freedom, DRAWS) / freedom)
+        limit = float(stdtrit(freedom, 1 - look_error(seeds) / 2))
+        told &= trial.distance / errors[k] + normal[:, k] > limit * spread
+    return float(told.mean())
+
+
+def _correlation(one: Trial, other: Trial, seeds: int, is_paper: bool) -> float:
+    """Return the correlation of two differences: by the trainings that both have."""
+    if one is other:
+        return 1.0
+    shared = 0.0
+    for each, signs in one.comparison.parts:
+        for panel, others in other.comparison.parts:
+            if panel is each:
+                variances = dict(zip(each.fit.columns, np.nan_to_num(each.fit.variances), strict=True))
+                shared += sum(signs[n] * others[n] * variances[n] for n in signs.keys() & others.keys()) / seeds
+    whole = math.sqrt(one.moments(seeds, is_paper)[0] * other.moments(seeds, is_paper)[0])
+    return shared / whole if whole > 0 else 0.0
+
+
+def seeds_needed(found: Sequence[Trial], is_paper: bool) -> int | None:
+    """Return the fewest seeds of each training that resolve a claim with 80 % power; None where a thousand don't."""
+    if not found:
+        return None
+    first = 1 if all(trial.comparison.stated for trial in found) else 2
+    return fewest(lambda seeds: resolution_power(found, seeds, is_paper), first)
+
+
+def seeds_to_resolve(parts: Sequence[tuple[Comparison, Estimate | None]], is_paper: bool) -> str:
+    """Return how many seeds a claim would take, in words."""
+    found = trials(parts, is_paper)
+    if not found:
+        return "at least two seeds a side are needed before it can be said how many would resolve it"
+    needed = seeds_needed(found, is_paper)
+    theirs = is_paper and any(trial.comparison.paper is not None for trial in found)
+    whose = "the paper's differences are" if theirs else "our differences are"
+    if needed is None:
+        return f"no feasible number of seeds would resolve it, if {whose} the true ones"
+    each = f"{needed} seeds of each training" if needed > 1 else "one seed of each training"
+    return f"{each} would resolve it with 80 % power, if {whose} the true ones"
