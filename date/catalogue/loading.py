@@ -302,7 +302,9 @@ def load_tier(name: str, experiments: Path | None = None) -> Tier:
     return tier
 
 
-def _follow_the_data(data: dict[str, Any], inherited: dict[str, Any], name: str, base: str, experiments: Path) -> None:
+def _follow_the_data(
+    data: dict[str, Any], inherited: dict[str, Any], name: str, base: str, experiments: Path | None
+) -> None:
     """Let a tier with datasets of its own inherit nothing that was said of the other tier's; both dicts are changed."""
     datasets = data.get("datasets")
     if not isinstance(datasets, dict):
