@@ -122,7 +122,7 @@ def child(what: str, folder: Path) -> None:
     """Do one measurement in this process and print it as JSON."""
     import resource
 
-    import faster_coco_eval  # noqa: F401 - imports are not timed
+    import hotcoco  # noqa: F401 - imports are not timed
     import pycocotools.cocoeval  # noqa: F401
 
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
@@ -196,12 +196,12 @@ def main() -> None:
         folder = Path(name)
         measure("write", folder)
         print("| | seconds | CPU seconds | peak MiB | before MiB |\n|---|--:|--:|--:|--:|", flush=True)
-        found = {what: measure(what, folder) for what in ("faster-coco-eval", "pycocotools", "crowdhuman", "nms")}
-        fast, slow = found["faster-coco-eval"], found["pycocotools"]
+        found = {what: measure(what, folder) for what in ("hotcoco", "pycocotools", "crowdhuman", "nms")}
+        fast, slow = found["hotcoco"], found["pycocotools"]
         for metric, value in slow["numbers"].items():
             np.testing.assert_allclose(fast["numbers"][metric], value, rtol=0, atol=1e-10)
         ratios = [f"{slow[key] / fast[key]:.1f}" for key in ("seconds", "cpu_seconds")]
-        print(f"\nfaster-coco-eval: {ratios[0]} times as fast ({ratios[1]} by CPU time), the same twelve numbers:")
+        print(f"\nhotcoco: {ratios[0]} times as fast ({ratios[1]} by CPU time), the same twelve numbers:")
         print(json.dumps(fast["numbers"]))
         print(f"CrowdHuman: {found['crowdhuman']['numbers']}\nNMS on annotations: {found['nms']['numbers']}")
         found["literal"] = compare_with_literal(folder)

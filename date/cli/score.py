@@ -34,9 +34,9 @@ def add(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object, in percent, null where undefined")
     parser.add_argument(
         "--engine",
-        choices=["faster-coco-eval", "pycocotools"],
-        default="faster-coco-eval",
-        help="of COCO's metrics; both give the same numbers [faster-coco-eval]",
+        choices=["hotcoco", "pycocotools"],
+        default="hotcoco",
+        help="of COCO's metrics; both give the same numbers [hotcoco]",
     )
     parser.add_argument(
         "--area-thresholds",

@@ -35,7 +35,7 @@ def protocol_metrics(
     ground_truth: GroundTruth | Path,
     detections: NDArray[np.float64],
     area_thresholds: Sequence[float] = COCO_AREA_THRESHOLDS,
-    engine: Engine = "faster-coco-eval",
+    engine: Engine = "hotcoco",
 ) -> dict[str, float | None]:
     """Return a protocol's metrics in percent; see `coco_metrics` and `crowdhuman_metrics`."""
     if protocol == "crowdhuman":
@@ -54,7 +54,7 @@ def score(
     detections_file: Path,
     variant: str | None = None,
     area_thresholds: Sequence[float] = COCO_AREA_THRESHOLDS,
-    engine: Engine = "faster-coco-eval",
+    engine: Engine = "hotcoco",
     images: Path | None = None,
 ) -> Score:
     """Score detections by a protocol.

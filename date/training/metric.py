@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from date.evaluation.coco import coco_metrics
 from date.evaluation.crowdhuman import crowdhuman_metrics
+from date.evaluation.ground_truth import GroundTruth, read_ground_truth
 
 
 class DetectionMetric(BaseMetric):
@@ -30,6 +32,11 @@ class DetectionMetric(BaseMetric):
         super().__init__(**kwargs)
         self.ann_file = Path(ann_file)
         self.category_ids: list[int] = []
+
+    @cached_property
+    def ground_truth(self) -> GroundTruth:
+        """Annotations of the validation images, read once."""
+        return read_ground_truth(self.ann_file)
 
     @property
     def dataset_meta(self) -> dict[str, Any] | None:
@@ -80,7 +87,7 @@ class CocoDetectionMetric(DetectionMetric):
 
     def judge(self, detections: NDArray[np.float64]) -> dict[str, float | None]:
         """See `DetectionMetric`."""
-        return coco_metrics(self.ann_file, detections, self.area_thresholds)
+        return coco_metrics(self.ground_truth, detections, self.area_thresholds)
 
 
 @METRICS.register_module()
@@ -89,7 +96,7 @@ class CrowdHumanDetectionMetric(DetectionMetric):
 
     def judge(self, detections: NDArray[np.float64]) -> dict[str, float | None]:
         """See `DetectionMetric`."""
-        return crowdhuman_metrics(self.ann_file, detections)
+        return crowdhuman_metrics(self.ground_truth, detections)
 
 
 def category_ids(ann_file: Path) -> list[int]:

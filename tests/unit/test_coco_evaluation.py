@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,7 @@ def test_cocos_published_example(shared_data: Path) -> None:
     assert found[0] == pytest.approx(found[1], abs=1e-10), "not only to the three digits published"
 
 
-ENGINES: list[Any] = ["faster-coco-eval", "pycocotools"]
+ENGINES: list[Any] = ["hotcoco", "pycocotools"]
 IMAGE_IDS, CATEGORIES = [30, 7, 2**40, -5], [3, 7, 9]
 
 # On a coarse grid equal boxes, equal overlaps, IoUs of exactly a threshold and empty boxes are common.
@@ -183,3 +185,27 @@ def test_detection_rows(tmp_path: Path) -> None:
     rows = detection_rows(10, np.array([[1.0, 2, 4, 8]]), np.array([0.5]), np.array([1]), ids)
     assert rows.tolist() == [[10, 1, 2, 3, 6, 0.5, 7]]
     assert detection_rows(10, np.empty((0, 4)), np.empty(0), np.empty(0, int), ids).shape == (0, 7)
+
+
+def test_a_fork_of_a_process_that_used_hotcoco_is_refused(tmp_path: Path) -> None:
+    """It would wait forever for threads that it lacks."""
+    ground_truth = write_ground_truth(
+        tmp_path / "gt.json", 1, [{"image_id": 10, "bbox": [0, 0, 9, 9], "category_id": 3}]
+    )
+    program = f"""
+import os, numpy, pathlib
+from date.evaluation.coco import coco_metrics
+ground_truth = pathlib.Path({str(ground_truth)!r})
+score = lambda engine: round(coco_metrics(ground_truth, numpy.array([[10, 0, 0, 9, 9, 0.5, 3.0]]), engine=engine)["AP"], 9)
+print(score("hotcoco"), flush=True)
+if os.fork() == 0:
+    print(score("pycocotools"), flush=True)
+    try:
+        score("hotcoco")
+    except RuntimeError as error:
+        print(error, flush=True)
+    os._exit(0)
+os.wait()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=True)
+    assert done.stdout.startswith("100.0\n100.0\nhotcoco was used before this process was forked"), done.stderr
