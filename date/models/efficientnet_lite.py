@@ -208,7 +208,7 @@ class EfficientNetLite(BaseModule):
         norm_cfg: of MMCV; ``requires_grad=False`` freezes the factors and offsets.
         norm_eval: keep the stored batch statistics in training.
         init_cfg: ``dict(type="Pretrained", checkpoint=...)`` takes a file with the published names. Every tensor of
-            the backbone has to be in it, and nothing may be left but the classifier.
+            the backbone has to be in it, and nothing may be left but the classifier and stages that are not built.
     """
 
     def __init__(
@@ -222,7 +222,8 @@ class EfficientNetLite(BaseModule):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         norm_cfg = {"type": "BN", "eps": EPS, **(norm_cfg or {})}
-        self.out_indices, self.frozen_stages, self.norm_eval = tuple(out_indices), frozen_stages, norm_eval
+        self.arch, self.out_indices = arch, tuple(out_indices)
+        self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
         self.stem = ConvNorm((3, STEM_CHANNELS), 3, norm_cfg, stride=2)
         stages: list[list[nn.Module]] = [[]]
         self.stage_channels = []
@@ -307,7 +308,11 @@ LAYERS = {"_expand_conv": "expand.conv", "_bn0": "expand.norm", "_depthwise_conv
 
 
 def published(state: Mapping[str, Tensor], model: EfficientNetLite) -> dict[str, Tensor]:
-    """Return a published file's backbone by the names of `EfficientNetLite`; the classifier is left out."""
+    """Return a published file's tensors by the names of `EfficientNetLite`.
+
+    Left out are the classifier and, where the network ends below the last stage, the blocks above its end.
+    """
+    total = sum(repeats for *_, repeats in scaled(model.arch))
     places = [f"stages.{i}.{j}" for i, stage in enumerate(model.stages) for j, _ in enumerate(stage.children())]
     renamed = {}
     for name, value in state.items():
@@ -316,7 +321,9 @@ def published(state: Mapping[str, Tensor], model: EfficientNetLite) -> dict[str,
         first, _, rest = name.partition(".")
         if first == "_blocks":
             number, layer, parameter = rest.split(".")
-            place = places[int(number)] if int(number) < len(places) else f"blocks.{number}"
+            if len(places) <= int(number) < total:
+                continue
+            place = places[int(number)] if int(number) < total else f"blocks.{number}"
             renamed[f"{place}.{LAYERS.get(layer, layer)}.{parameter}"] = value
         else:
             renamed[f"{ {'_conv_stem': 'stem.conv', '_bn0': 'stem.norm'}.get(first, first) }.{rest}"] = value

@@ -91,7 +91,7 @@ def test_features_have_the_strides_of_the_stages(arch: str, size: tuple[int, int
 
 
 def test_stages_above_the_last_that_is_asked_for_are_not_built() -> None:
-    network = EfficientNetLite("lite0", out_indices=(1, 2))
+    network = pretrained("lite0", out_indices=(1, 2))
     assert [tuple(f.shape[1:]) for f in network(torch.zeros(1, 3, 64, 64))] == [(40, 8, 8), (112, 4, 4)]
     assert not any(name.startswith("stages.4") for name in network.state_dict())
 
