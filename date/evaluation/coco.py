@@ -119,8 +119,9 @@ def _by_hotcoco(
         warnings.filterwarnings("ignore", message="hotcoco: area range bounds differ")
         evaluator.evaluate()
     evaluator.accumulate()
+    arrays: Any = evaluator.eval
     place = [distinct.index(area_range) for area_range in ranges]
-    return evaluator.eval["precision"][:, :, :, place], evaluator.eval["recall"][:, :, place]
+    return arrays["precision"][:, :, :, place], arrays["recall"][:, :, place]
 
 
 _used_in: set[int] = set()
