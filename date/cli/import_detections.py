@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from date.cli.options import TIER_HELP, print_notes, seed
+from date.cli.options import TIER_HELP, add_categories, print_notes, seed
 
 
 def add(commands: Any) -> None:
@@ -32,6 +32,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--results", type=Path, default=Path("results"), metavar="DIR", help="the folder of all results [results]"
     )
+    add_categories(parser)
     parser.add_argument("--replace", action="store_true", help="replace results that are there already")
     parser.set_defaults(command=run)
 
@@ -52,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
         source=args.source,
         replace=args.replace,
+        categories=args.categories,
     )
     imported = json.loads((folder / "provenance.json").read_text())["imported"]
     for entry in [*imported["detections"].values(), *filter(None, [imported["log"]])]:

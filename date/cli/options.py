@@ -113,6 +113,16 @@ def interval(text: str) -> float:
     return seconds
 
 
+def add_categories(parser: argparse.ArgumentParser) -> None:
+    """Add what the category ids of detections are."""
+    parser.add_argument(
+        "--categories",
+        choices=["ids", "labels"],
+        help="what category ids of detections are: the annotations' ids, or labels, places among their categories "
+        "[ids; what looks like labels is refused]",
+    )
+
+
 def add_batch_timeout(parser: argparse.ArgumentParser) -> None:
     """Add how long to wait for data."""
     parser.add_argument(

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from date.cli.options import pixels, print_notes
+from date.cli.options import add_categories, pixels, print_notes
 from date.errors import UserError
 
 SCORE_HELP = """\
@@ -29,7 +29,13 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--protocol", choices=["coco", "crowdhuman"], required=True)
     parser.add_argument("--gt", type=Path, required=True, metavar="FILE", help="COCO annotations or CrowdHuman odgt")
-    parser.add_argument("--detections", type=Path, required=True, metavar="FILE", help="npz, COCO results or odgt")
+    parser.add_argument(
+        "--detections",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="npz, COCO results or odgt, also packed by gzip",
+    )
     parser.add_argument("--variant", metavar="V", help="which array of a detections.npz [the first]")
     parser.add_argument("--json", action="store_true", help="print one JSON object, in percent, null where undefined")
     parser.add_argument(
@@ -49,6 +55,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--images", type=Path, metavar="DIR", help="images whose sizes an odgt file lacks, to clip boxes (crowdhuman)"
     )
+    add_categories(parser)
     parser.set_defaults(command=run)
 
 
@@ -59,7 +66,14 @@ def run(args: argparse.Namespace) -> None:
     if args.area_thresholds[0] > args.area_thresholds[1]:
         raise UserError("--area-thresholds: the first is larger than the second; give small before medium.")
     scored = score(
-        args.protocol, args.gt, args.detections, args.variant, args.area_thresholds, args.engine, args.images
+        args.protocol,
+        args.gt,
+        args.detections,
+        args.variant,
+        args.area_thresholds,
+        args.engine,
+        args.images,
+        args.categories,
     )
     print_notes(scored.notes)
     if args.json:

@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 
 from date.datasets.columns import Flags, Floats, Integers, boxes, floats, integers, is_file_name
+from date.datasets.content import plain
 from date.datasets.crowdhuman import LARGEST, shown
+from date.datasets.normal import INFO, changes
 from date.errors import LISTED, listed
 
 SMALLEST_SIDE = 32
@@ -46,6 +48,7 @@ class Checked:
         images: its image records, but those with something wrong; None where there are none to speak of.
         counts: the manifest's counts, see docs/data.md; empty where anything is wrong.
         problems: what is wrong, each a sentence.
+        normal: content of the file's normal form, where that is another one; see `date.datasets.normal`.
     """
 
     sha256: str
@@ -53,9 +56,12 @@ class Checked:
     images: Images | None
     counts: dict[str, Any]
     problems: list[str]
+    normal: dict[str, Any] | None = None
 
 
-def check_annotations(path: Path, classes: list[str], negative_sizes: bool = False) -> Checked:
+def check_annotations(
+    path: Path, classes: list[str], negative_sizes: bool = False, image_folder: Path | None = None
+) -> Checked:
     """Read and check an annotation file.
 
     Args:
@@ -63,6 +69,7 @@ def check_annotations(path: Path, classes: list[str], negative_sizes: bool = Fal
         classes: the names that its categories must have, in their order.
         negative_sizes: count boxes of negative width or height in place of refusing them. CrowdHuman's are taken as
             they are: nobody can mend them, and training drops them.
+        image_folder: of its images, to which absolute file names are made relative; None to leave them.
     """
     try:
         raw = path.read_bytes()
@@ -74,15 +81,19 @@ def check_annotations(path: Path, classes: list[str], negative_sizes: bool = Fal
     except (ValueError, RecursionError) as error:
         problem = f"{path} is not valid JSON ({error}); restore it from its source."
         return Checked(digest, {}, None, {}, [problem])
-    del raw
     absent = [k for k in ("images", "annotations", "categories") if not isinstance(data, dict) or k not in data]
     if absent:
         problem = f"{path} has no {', '.join(absent)}; it is not a COCO annotation file."
         return Checked(digest, {}, None, {}, [problem])
+    changed = changes(raw, data, classes, image_folder)
+    del raw
+    info = data["info"] if isinstance(data.get("info"), dict) else {}
+    if changed:
+        info = data["info"] = {**info, INFO: {"source_sha256": digest, "changes": changed}}
     check = _Check(str(path), data, classes, negative_sizes)
-    info = data.get("info")
     counts = {} if check.problems else check.counts()
-    return Checked(digest, info if isinstance(info, dict) else {}, check.sound_images(), counts, check.problems)
+    normal = data if changed and not check.problems else None
+    return Checked(digest, info, check.sound_images(), counts, check.problems, normal)
 
 
 def _parse(raw: bytes) -> Any:
@@ -90,10 +101,14 @@ def _parse(raw: bytes) -> Any:
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        return json.loads(raw.decode())
+        return json.loads(plain(raw).decode())
     finally:
         if was_enabled:
             gc.enable()
+
+
+def _texts(values: list[Any]) -> Flags:
+    return np.array([isinstance(value, str) for value in values], dtype=bool)
 
 
 class _Check:
@@ -136,11 +151,18 @@ class _Check:
     def _ids(self, records: list[dict[str, Any]], what: str, least: int) -> Integers:
         """Return the ids of records; those that are no integers, too large, too small or repeated are problems."""
         values = [record.get("id") for record in records]
-        ids = integers(values, least)
-        place = f"{what} ids that are not integers from {least} on"
-        why = "" if least == 0 else " (COCO's evaluation takes 0 for no match)"
+        ids, texts = integers(values, least), _texts(values)
+        absent = np.array(["id" not in record for record in records], dtype=bool)
+        self._refuse(f"{what} records without an 'id': {{}}; number them", absent, lambda i: f"number {i + 1}")
         self._refuse(
-            f"{place}{why}: {{}}; number them anew", ids < least, lambda i: f"number {i + 1} ({shown(values[i])})"
+            f"{what} ids that are texts: {{}}; write them as numbers, without quotation marks",
+            texts,
+            lambda i: f"number {i + 1} ({shown(values[i])})",
+        )
+        self._refuse(
+            f"{what} ids that are not integers from {least} on: {{}}; number them anew",
+            (ids < least) & ~absent & ~texts,
+            lambda i: f"number {i + 1} ({shown(values[i])})",
         )
         unique, counts = np.unique(ids[ids >= least], return_counts=True)
         self._refuse(f"repeated {what} ids: {{}}; ids must be unique", counts > 1, lambda i: str(unique[i]))
@@ -154,7 +176,7 @@ class _Check:
             self.problems.append(
                 f"{self.path} has {len(names)} categories, not the dataset's {len(self.classes)} 'classes': "
                 f"number {number} is {shown(theirs)} in the file and {shown(ours)} in 'classes'; "
-                f"list the file's names in its order."
+                f"list the file's names in 'classes', in the order in which results are to show them."
             )
         return self._ids(records, "category", 0)
 
@@ -191,7 +213,8 @@ class _Check:
         return Images(images.ids[sound], names, images.widths[sound], images.heights[sound])
 
     def _annotations(self, records: list[dict[str, Any]]) -> None:
-        self.ids = self._ids(records, "annotation", 1)
+        self.ids = self._ids(records, "annotation", 0)
+        known = self.images.ids >= 0
 
         def column(key: str, default: Any = None) -> list[Any]:
             return [record.get(key, default) for record in records]
@@ -200,14 +223,21 @@ class _Check:
             return lambda i: f"{shown(records[i].get('id'))} ({shown(records[i].get(key))})"
 
         self.image_ids, self.label_ids = integers(column("image_id"), 0), integers(column("category_id"), 0)
+        texts = {key: _texts(column(key)) for key in ("image_id", "category_id")}
+        for key, text in texts.items():
+            self._refuse(
+                f"annotations whose {key!r} is a text: {{}}; write it as a number, without quotation marks",
+                text,
+                describe(key),
+            )
         self._refuse(
             "annotations of unknown images: {}; remove them",
-            ~np.isin(self.image_ids, self.images.ids) | (self.image_ids < 0),
+            (~np.isin(self.image_ids, self.images.ids) | (self.image_ids < 0)) & ~texts["image_id"] & bool(known.all()),
             lambda i: f"{shown(records[i].get('id'))} (image {shown(records[i].get('image_id'))})",
         )
         self._refuse(
             "annotations of unknown categories: {}; remove them",
-            ~np.isin(self.label_ids, self.category_ids) | (self.label_ids < 0),
+            (~np.isin(self.label_ids, self.category_ids) | (self.label_ids < 0)) & ~texts["category_id"],
             lambda i: f"{shown(records[i].get('id'))} (category {shown(records[i].get('category_id'))})",
         )
         self.boxes = boxes(column("bbox"))
@@ -226,6 +256,7 @@ class _Check:
             "annotations whose area is not a finite number: {}; mend them", ~np.isfinite(self.areas), describe("area")
         )
         flags = {}
+        self.without_crowd = sum("iscrowd" not in record for record in records)
         for key in ("iscrowd", "ignore"):
             values = column(key, 0)
             flags[key] = floats(
@@ -263,6 +294,14 @@ class _Check:
             "objects": dict(sorted(objects.items())),
             "boxes": {use: int(flags.sum()) for use, flags in uses.items()},
             "boxes_beyond_the_border": int((uses["trained_on"] & beyond).sum()),
+            **{what: count for what, count in self._oddities().items() if count},
+        }
+
+    def _oddities(self) -> dict[str, int]:
+        """Return what is legal, taken in a standard way, and so rare that it is only told where it is there."""
+        return {
+            "annotations_with_id_0": int((self.ids == 0).sum()),
+            "annotations_without_iscrowd": self.without_crowd,
         }
 
     def _uses(self, widths: Floats, heights: Floats) -> dict[str, Flags]:

@@ -2,7 +2,7 @@
 
 The conversion is that of the official DATE code (DATE sec. 4.5): an image's id is its line, counted from 1; every
 entry of ``gtboxes`` becomes an annotation whose ``bbox`` is the full body's (``fbox``), unclipped, and ``iscrowd`` says
-that ``extra.ignore`` is set, whatever the tag.
+that it is ignored: `is_ignored`, by which evaluation goes as well.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import math
 import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from date.datasets.content import annotation_bytes
 from date.datasets.images import ABSENT, Listing, Progress, header_sizes, listing_digest
 from date.errors import UserError, listed
 from date.files import file_digest, replace_text
 
-CONVERSION_VERSION = 1
+CONVERSION_VERSION = 2
 """Of what is written for an odgt file; part of the converted file's name."""
 LARGEST = 2.0**20
 """Largest magnitude of a coordinate in px; a 32-bit float still resolves an eighth of a pixel there."""
@@ -38,7 +38,7 @@ class Person:
     vbox: XYWH | None
     """The visible part, where the file has it."""
     ignore: bool
-    """Whether ``extra.ignore`` is 1; such boxes are neither trained on nor to be found."""
+    """See `is_ignored`; such boxes are neither trained on nor to be found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,9 @@ def read_odgt(path: Path) -> list[OdgtRecord]:
         UserError: the file is absent, empty or has broken lines; each is named with what is wrong with it.
     """
     try:
-        lines = path.read_bytes().rstrip().split(b"\n")
+        lines = annotation_bytes(path).rstrip().split(b"\n")
+    except ValueError as error:
+        raise UserError(f"{path} is {error}; restore it from its source.") from None
     except OSError as error:
         raise UserError(
             f"{path} cannot be read ({error.strerror}); put CrowdHuman's odgt file there or correct the name."
@@ -116,10 +118,21 @@ def _person(data: Any, number: int) -> Person:
         raise _Broken(f"has a box {number} whose fbox is not x, y, width, height, but {shown(data.get('fbox'))}")
     if data.get("vbox") is not None and not is_box(data["vbox"]):
         raise _Broken(f"has a box {number} whose vbox is not x, y, width, height, but {shown(data['vbox'])}")
-    extra = data.get("extra", {})
+    ignored = is_ignored(data)
+    if ignored is None:
+        raise _Broken(f"has a box {number} whose extra.ignore is neither 0 nor 1, but {shown(data['extra'])}")
+    return Person(data["fbox"], data.get("vbox"), ignored)
+
+
+def is_ignored(box: dict[str, Any]) -> bool | None:
+    """Whether an entry of ``gtboxes`` is a region to be ignored: no person, or marked so; None where its mark is none.
+
+    CrowdHuman's own evaluation goes by both; in its files every box that is no person is marked as well.
+    """
+    extra = box.get("extra", {})
     if not isinstance(extra, dict) or extra.get("ignore", 0) not in (0, 1):
-        raise _Broken(f"has a box {number} whose extra.ignore is neither 0 nor 1, but {shown(extra)}")
-    return Person(data["fbox"], data.get("vbox"), extra.get("ignore", 0) == 1)
+        return None
+    return box.get("tag", "person") != "person" or extra.get("ignore", 0) == 1
 
 
 def is_box(value: Any) -> bool:
@@ -128,12 +141,15 @@ def is_box(value: Any) -> bool:
 
 
 def _sane(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and abs(value) <= LARGEST
+    return type(value) in (int, float) and abs(value) <= LARGEST  # so is no NaN, nor an integer of 400 digits
 
 
 def shown(value: Any) -> str:
     """Return a JSON value for a message, cut where it is long."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return f"a very long {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -190,7 +206,7 @@ def _coco(records: list[OdgtRecord], names: list[str], sizes: list[Any]) -> dict
                 "category_id": 1,
                 "bbox": person.fbox,
                 **({} if person.vbox is None else {"bbox_vis": person.vbox}),
-                "area": person.fbox[2] * person.fbox[3],
+                "area": max(person.fbox[2], 0) * max(person.fbox[3], 0),
                 "iscrowd": int(person.ignore),
             }
             for line, person in persons

@@ -10,6 +10,7 @@ from date.catalogue import ROOT, Dataset, Tier, Weights, load, load_dataset
 from date.catalogue.settings import Settings, data_root, dataset_for
 from date.data.synthetic import scene_fingerprint
 from date.datasets.crowdhuman import converted_path
+from date.datasets.normal import present_normal
 from date.errors import UserError
 
 
@@ -24,6 +25,13 @@ class DataFiles:
     val_images: Path
     odgt: tuple[Path, Path] | None = None
     """CrowdHuman's own files of train and val, of which the annotation files are made."""
+    originals: tuple[Path, Path] | None = None
+    """COCO files of train and val as they were given, of which the annotation files may be the normal form."""
+
+    @property
+    def sources(self) -> tuple[Path, Path]:
+        """The annotation files of train and val that a user knows."""
+        return self.odgt or self.originals or (self.train_annotations, self.val_annotations)
 
 
 NAMES_ONLY = DataFiles(Path(), Path("train.json"), Path("train"), Path("val.json"), Path("val"))
@@ -47,11 +55,19 @@ def data_files(dataset: Dataset, root: Path) -> DataFiles:
     assert dataset.root and dataset.train and dataset.val
     base = root / Path(dataset.root).expanduser()
     train, val = base / dataset.train.annotations, base / dataset.val.annotations
-    odgt = None
+    odgt, originals, folder = None, None, conversions(dataset, root)
     if dataset.format == "crowdhuman":
-        odgt, folder = (train, val), root / f"{dataset.name}-converted"
+        odgt = train, val
         train, val = converted_path(train, folder), converted_path(val, folder)
-    return DataFiles(base, train, base / dataset.train.images, val, base / dataset.val.images, odgt)
+    else:
+        originals = train, val
+        train, val = (present_normal(path, folder, dataset.classes) for path in originals)
+    return DataFiles(base, train, base / dataset.train.images, val, base / dataset.val.images, odgt, originals)
+
+
+def conversions(dataset: Dataset, root: Path) -> Path:
+    """Return the folder of the annotation files that are made of a dataset's own."""
+    return root / f"{dataset.name}-converted"
 
 
 def weights_file(weights: Weights, root: Path) -> Path:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from date.data.synthetic import generate
 from date.datasets.annotations import Checked, Images, check_annotations
 from date.datasets.cache import Splits, cache_key, recall, remember
 from date.datasets.crowdhuman import convert, read_odgt
-from date.datasets.files import DataFiles, data_files, obtaining, weights_file
+from date.datasets.files import DataFiles, conversions, data_files, obtaining, weights_file
 from date.datasets.images import ABSENT, Listing, Progress, listing_digest, parent_folders, undecodable
+from date.datasets.normal import INFO, normal_path
 from date.errors import UserError, listed
-from date.files import exclusive, file_digest
+from date.files import exclusive, file_digest, replace_text
 
 MANIFEST_SCHEMA = 2
 DIGITS = 8
@@ -91,10 +92,10 @@ def examine(dataset: Dataset, root: Path, progress: Progress | None = None, deep
     listings = {images: Listing(images) for _, _, images in splits}
     parts: dict[str, dict[str, Any]] = {}
     folders: dict[str, list[str]] = {}
-    sources = files.odgt or [path for _, path, _ in splits]
-    for (name, path, images), source in zip(splits, sources, strict=True):
+    for (name, path, images), source in zip(splits, files.sources, strict=True):
         try:
             checked = _checked(dataset, files, name, listings[images], progress)
+            checked = _normalised(checked, source, dataset, root)
             parts[name], found = verify_split(checked, path, source, listings[images], dataset, name)
         except UserError as error:
             found = [str(error)]
@@ -102,7 +103,7 @@ def examine(dataset: Dataset, root: Path, progress: Progress | None = None, deep
         if name in parts and checked.images is not None:
             folders[name] = parent_folders(checked.images.names)
             if deep and images.is_dir():
-                problems += _decode(checked.images, images, progress)
+                problems += _decode(source, checked.images, listings[images], progress)
     if absent := incomplete(dataset, root):
         problems.append(absent)
     if problems:
@@ -128,7 +129,7 @@ def _splits(files: DataFiles) -> Splits:
 def incomplete(dataset: Dataset, root: Path) -> str | None:
     """Return the sentence on the files and folders of a dataset that are missing, and where to get it; None if none."""
     files = data_files(dataset, root)
-    annotations = files.odgt or (files.train_annotations, files.val_annotations)
+    annotations = files.sources
     present = ((path, path.is_file()) for path in annotations)
     folders = ((path, path.is_dir()) for path in dict.fromkeys((files.train_images, files.val_images)))
     missing = [str(path) for path, there in (*present, *folders) if not there]
@@ -187,12 +188,22 @@ def _checked(dataset: Dataset, files: DataFiles, split: str, listing: Listing, p
     """Read a split's annotation file; one that was converted and is damaged, or of other images, is converted anew."""
     path = files.train_annotations if split == "train" else files.val_annotations
     if files.odgt is None:
-        return check_annotations(path, dataset.classes)
+        folder = files.train_images if split == "train" else files.val_images
+        return check_annotations(path, dataset.classes, image_folder=folder)
     checked = check_annotations(path, dataset.classes, negative_sizes=True)
     if path.is_file() and not _current(checked, listing):
         _convert(files, split, progress, anew=True)
         checked = check_annotations(path, dataset.classes, negative_sizes=True)
     return checked
+
+
+def _normalised(checked: Checked, source: Path, dataset: Dataset, root: Path) -> Checked:
+    """Write the normal form of a file whose own is another, and return what was checked as that of the new file."""
+    if checked.normal is None:
+        return checked
+    target = normal_path(source, conversions(dataset, root), dataset.classes)
+    replace_text(target, json.dumps(checked.normal, separators=(",", ":")))
+    return replace(checked, sha256=file_digest(target), normal=None)
 
 
 def _current(checked: Checked, listing: Listing) -> bool:
@@ -232,6 +243,7 @@ def verify_split(
     if problems:
         return {}, problems
     origin = {"odgt_sha256": checked.info["odgt_sha256"]} if dataset.format == "crowdhuman" else {}
+    origin |= {INFO: checked.info[INFO]} if isinstance(checked.info.get(INFO), dict) else {}
     files_sha256 = listing_digest(zip(names, sizes, strict=True))
     return {"annotations_sha256": checked.sha256, "files_sha256": files_sha256, **origin, **checked.counts}, []
 
@@ -253,12 +265,19 @@ def _count_problems(path: Path, entry: DatasetSplit | None, counts: dict[str, An
         yield f"{path} has no box that training could use ({counts['boxes']}); choose another file."
 
 
-def _decode(records: Images, images: Path, progress: Progress | None) -> list[str]:
-    sizes = zip(records.names, records.widths.tolist(), records.heights.tolist(), strict=True)
-    wrong = undecodable([(images / name, int(w), int(h)) for name, w, h in sizes], progress=progress)
+def _decode(source: Path, records: Images, listing: Listing, progress: Progress | None) -> list[str]:
+    """Return what is wrong inside the images that are there, as a sentence; missing ones are told elsewhere."""
+    there = [size > 0 for size in listing.sizes(records.names)]
+    columns = zip(records.names, records.widths.tolist(), records.heights.tolist(), there, strict=True)
+    wrong = undecodable(
+        [(listing.root / name, int(w), int(h)) for name, w, h, is_there in columns if is_there], progress=progress
+    )
     if not wrong:
         return []
-    return [f"{images} has images that do not decode, or not to the recorded size: {listed(wrong)}; restore them."]
+    return [
+        f"{source} refers to images in {listing.root} that do not decode, or not to what is recorded: {listed(wrong)}; "
+        f"restore them."
+    ]
 
 
 def verify_weights(tier: Tier, name: str, root: Path) -> None:

@@ -15,6 +15,7 @@ from date.catalogue.fragments import fragment
 from date.catalogue.settings import dataset_name, load_settings
 from date.datasets.content import annotation_bytes
 from date.datasets.files import data_files
+from date.datasets.normal import INFO
 from date.datasets.prepare import examine, refusal, verify_weights
 from date.errors import UserError
 
@@ -116,8 +117,13 @@ def describe(record: dict[str, Any], deep: bool) -> str:
         boxes = {k.replace("_", " "): n for k, n in part["boxes"].items() if n}
         uses = ", ".join(f"{n:,} {use}" for use, n in boxes.items())
         lines.append(f"  {name}: {part['images']:,} images, {part['annotations']:,} annotations ({uses})")
+        if normal := part.get(INFO):
+            changed = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in normal["changes"].items())
+            lines.append(f"    used in normal form: {changed}")
         odd = {
-            k.replace("_", " "): n for k, n in part.items() if k.startswith(("images_", "repeated_", "boxes_")) and n
+            k.replace("_", " "): n
+            for k, n in part.items()
+            if k.startswith(("images_", "repeated_", "boxes_", "annotations_with")) and n
         }
         if odd:
             lines.append(f"    {', '.join(f'{n:,} {what}' for what, n in odd.items())}")

@@ -3,9 +3,10 @@
 Three kinds of file, told apart by their content:
 
 - ``detections.npz`` as `date.inference.evaluate.write_evaluation` writes it: one array per variant;
-- COCO's results format: a JSON list of ``{image_id, category_id, bbox: [x, y, width, height], score}``;
-- CrowdHuman's odgt: a JSON object per line with ``ID`` and ``dtboxes``, a list of ``{box: [x, y, width, height],
-  score}``; a ``tag`` is not looked at, as in the official tool.
+- COCO's results format: a JSON list, or an object per line, of ``{image_id, category_id, bbox: [x, y, width, height],
+  score}``, where the image may be named by its file in place of its id;
+- CrowdHuman's odgt: a JSON object per line, or a list of such, with ``ID`` and ``dtboxes``, a list of ``{box: [x, y,
+  width, height], score}``; a ``tag`` is not looked at, as in the official tool.
 
 Refused, with all places listed: values that are no finite numbers, negative sizes, images that are not among the
 annotated ones, an odgt ID twice; and a file without any detection of an annotated category. Counted in
@@ -19,7 +20,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +28,22 @@ from numpy.typing import NDArray
 from date.errors import UserError, unknown_name
 from date.evaluation.coco import DETECTION_COLUMNS
 from date.evaluation.ground_truth import GroundTruth, odgt_images
-from date.evaluation.reading import Defects, is_box, is_integer, is_number, listing, read_json_or_lines, shown
+from date.evaluation.reading import (
+    Defects,
+    counted,
+    is_box,
+    is_integer,
+    is_number,
+    listing,
+    read_json_or_lines,
+    shown,
+    whole,
+)
 
 REMEDY = "mend the file of detections."
+SUSPICIOUS = 0.9
+"""Share of boxes of a strange form from which on it is said; boxes that leave the image: half of that."""
+Categories = Literal["ids", "labels"] | None
 
 
 @dataclass(frozen=True)
@@ -44,31 +58,36 @@ class Detections:
     """Width and height of images by index, where the file (odgt) has them."""
 
 
-def read_detections(path: Path, ground_truth: GroundTruth, variant: str | None = None) -> Detections:
+def read_detections(
+    path: Path, ground_truth: GroundTruth, variant: str | None = None, categories: Categories = None
+) -> Detections:
     """Read a file of detections.
 
     Args:
         path: of the file.
         ground_truth: the annotations that they are of.
         variant: which array of a ``detections.npz``; the first by default, which is said in the notes.
+        categories: what the category ids of detections are: ``ids`` of the annotations, or ``labels``, places among
+            their categories; by default they are ids, and what looks like labels is refused.
 
     Raises:
         UserError: the file is none of the known kinds, or has defects; all are listed.
     """
     if is_archive(path):
         rows, notes = _from_npz(path, variant)
-        return _checked(path, rows, notes, ground_truth)
+        return _checked(path, rows, notes, ground_truth, categories)
     if variant is not None:
         raise UserError(f"{path} has no variants (only detections.npz has); leave --variant out.")
-    data, is_lines = read_json_or_lines(path)
-    if is_lines:
+    data, is_odgt = read_json_or_lines(path)
+    if is_odgt:
         return _from_odgt(path, data, ground_truth)
     if not isinstance(data, list):
         raise UserError(
             f"{path} holds a JSON {_kind(data)}; detections are a list of "
             f"{{image_id, category_id, bbox, score}}, an odgt file with 'dtboxes', or a detections.npz."
         )
-    return _checked(path, _from_results(path, data, ground_truth), [], ground_truth)
+    rows, notes = _from_results(path, data, ground_truth)
+    return _checked(path, rows, notes, ground_truth, categories)
 
 
 def _kind(value: Any) -> str:
@@ -116,31 +135,56 @@ def _from_npz(path: Path, variant: str | None) -> tuple[NDArray[np.float64], lis
     return rows.astype(np.float64), notes
 
 
-def _from_results(path: Path, data: list[Any], ground_truth: GroundTruth) -> NDArray[np.float64]:
+def _from_results(path: Path, data: list[Any], ground_truth: GroundTruth) -> tuple[NDArray[np.float64], list[str]]:
     by_name = {name: ground_truth.image_ids[i] for name, i in ground_truth.image_by_name().items()}
     defects = Defects(path)
-    rows = []
+    rows, renamed = [], 0
     for i, record in enumerate(data):
         if not isinstance(record, dict):
             defects.add("entries that are not objects", f"entry {i} ({shown(record)})")
             continue
-        image_id, box = record.get("image_id"), record.get("bbox")
-        if isinstance(image_id, str) and image_id in by_name:
-            image_id = by_name[image_id]
+        image_id, box = _image_id(record, by_name), record.get("bbox")
+        category_id = whole(record.get("category_id"))
+        renamed += _names_another(record, image_id)
         if isinstance(image_id, str):
             defects.add("detections of unknown images", f"entry {i} (image {shown(image_id)})")
         elif not is_integer(image_id):
-            defects.add("entries without an integer 'image_id'", f"entry {i} ({shown(image_id)})")
-        elif not is_integer(record.get("category_id")):
-            defects.add("entries without an integer 'category_id'", f"entry {i} ({shown(record.get('category_id'))})")
+            what = "entries without an 'image_id' that is an integer of at most 2^53"
+            defects.add(what, f"entry {i} ({shown(image_id)})")
+        elif not is_integer(category_id):
+            what = "entries without a 'category_id' that is an integer of at most 2^53"
+            defects.add(what, f"entry {i} ({shown(category_id)})")
         elif not is_box(box):
             defects.add("boxes ('bbox') that are not four finite numbers", f"entry {i} ({shown(box)})")
         elif not is_number(record.get("score")):
             defects.add("scores that are not finite numbers", f"entry {i} ({shown(record.get('score'))})")
         else:
-            rows.append([image_id, *box, record["score"], record["category_id"]])  # type: ignore[misc]
+            rows.append([image_id, *box, record["score"], category_id])  # type: ignore[misc]
     defects.raise_if_any(REMEDY)
-    return np.array(rows, dtype=np.float64).reshape(-1, len(DETECTION_COLUMNS))
+    notes = []
+    if renamed:
+        notes.append(
+            f"{counted(renamed, 'detections', 'have')} an 'image_id' that is not the annotations'; their 'file_name' "
+            f"says which image is meant."
+        )
+    return np.array(rows, dtype=np.float64).reshape(-1, len(DETECTION_COLUMNS)), notes
+
+
+def _image_id(record: dict[str, Any], by_name: dict[str, int]) -> Any:
+    """Return the annotations' id of a record's image: by its file's name, where it has that, by id or name otherwise.
+
+    Ultralytics makes an ``image_id`` of every name that is a number, whatever the annotations' ids are.
+    """
+    file_name, image_id = record.get("file_name"), record.get("image_id")
+    if isinstance(file_name, str) and file_name in by_name:
+        return by_name[file_name]
+    if isinstance(image_id, str) and image_id in by_name:
+        return by_name[image_id]
+    return whole(image_id)
+
+
+def _names_another(record: dict[str, Any], image_id: Any) -> bool:
+    return type(record.get("image_id")) is int and isinstance(image_id, int) and record["image_id"] != image_id
 
 
 def _from_odgt(path: Path, records: list[Any], ground_truth: GroundTruth) -> Detections:
@@ -175,8 +219,15 @@ def _from_odgt(path: Path, records: list[Any], ground_truth: GroundTruth) -> Det
     return Detections(checked.rows, checked.notes, sizes)
 
 
-def _checked(path: Path, rows: NDArray[np.float64], notes: list[str], ground_truth: GroundTruth) -> Detections:
+def _checked(
+    path: Path,
+    rows: NDArray[np.float64],
+    notes: list[str],
+    ground_truth: GroundTruth,
+    categories: Categories = None,
+) -> Detections:
     """Refuse what can't be judged and count what is judged in a standard way."""
+    rows = _with_categories(path, rows, ground_truth, categories)
     defects: list[str] = []
 
     def refuse(bad: Any, what: str, columns: slice) -> None:
@@ -202,15 +253,62 @@ def _checked(path: Path, rows: NDArray[np.float64], notes: list[str], ground_tru
                 f"no detection in {path} is of an annotated category: it has the ids {listed}, {ground_truth.path} has "
                 f"{annotated}; give the detections the annotations' category ids."
             )
-        notes = [*notes, f"{(~known).sum()} detections are of unknown categories and count nowhere: {listed}."]
+        unknown = counted(int((~known).sum()), "detections", "are")
+        notes = [*notes, f"{unknown} of unknown categories, which no metric counts: {listed}."]
         rows = rows[known]
     flat = int((rows[:, 3:5] == 0).any(axis=1).sum())
     if flat:
-        notes = [*notes, f"{flat} detections have boxes without extent; they can find nothing."]
+        notes = [*notes, f"{counted(flat, 'detections', 'have')} no extent and can find nothing."]
     silent = len(ground_truth.image_ids) - len(np.unique(rows[:, 0]))
     if silent:
         notes = [*notes, f"{silent} of {len(ground_truth.image_ids)} images have no detection."]
-    return Detections(rows, notes)
+    return Detections(rows, [*notes, *_suspicions(rows, ground_truth)])
+
+
+def _with_categories(
+    path: Path, rows: NDArray[np.float64], ground_truth: GroundTruth, categories: Categories
+) -> NDArray[np.float64]:
+    """Return the rows with category ids of the annotations, where they have labels and ``categories`` says so.
+
+    Raises:
+        UserError: they look like labels, counted from 0 or from 1, and nothing is said of them.
+    """
+    ids = list(ground_truth.categories)
+    found = np.unique(rows[:, 6]) if len(rows) else np.empty(0)
+    first = 1 if len(found) and found.min() >= 1 and found.max() == len(ids) else 0
+    inside = len(found) > 0 and bool(np.isin(found, np.arange(first, first + len(ids))).all())
+    if categories == "labels":
+        if not inside:
+            raise UserError(
+                f"{path} has category ids that are no labels of {len(ids)} categories; leave --categories out."
+            )
+        rows = rows.copy()
+        rows[:, 6] = np.array(ids, dtype=np.float64)[rows[:, 6].astype(np.int64) - first]
+        return rows
+    strange = ~np.isin(found, ids)
+    if categories is None and inside and len(ids) > 1 and len(found) > 1 and strange.any():
+        raise UserError(
+            f"{path} has the category ids {found.min():g} to {found.max():g}, some of which {ground_truth.path} does "
+            f"not have: they look like labels, places among its {len(ids)} categories; say --categories labels, or "
+            f"--categories ids if they are its ids."
+        )
+    return rows
+
+
+def _suspicions(rows: NDArray[np.float64], ground_truth: GroundTruth) -> list[str]:
+    """Return hints at boxes in another form than x, y, width, height in pixels of the image."""
+    if not len(rows):
+        return []
+    boxes, sizes = rows[:, 1:5], ground_truth.sizes[ground_truth.image_of(rows[:, 0])]
+    if np.mean((np.abs(boxes) <= 1.5).all(axis=1)) > SUSPICIOUS:
+        return ["almost all boxes lie in the first pixel: they look like fractions of the image, and not pixels."]
+    with np.errstate(invalid="ignore", over="ignore"):
+        leave = (boxes[:, :2] + boxes[:, 2:] > 1.1 * sizes + 1).any(axis=1)
+        corners = (boxes[:, 2:] >= boxes[:, :2]).all(axis=1) & (boxes[:, 2:] <= sizes + 1).all(axis=1)
+    if leave.mean() > SUSPICIOUS / 2 and corners.mean() > SUSPICIOUS:
+        share = f"{100 * leave.mean():.0f} % of the boxes leave their image"
+        return [f"{share}: they look like x1, y1, x2, y2, and not x, y, width, height."]
+    return []
 
 
 def _numbers(values: NDArray[np.float64]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,8 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from date.datasets import crowdhuman
+from date.datasets.images import header_sizes
 from date.errors import UserError
-from date.evaluation.reading import Defects, is_box, is_integer, is_number, listing, read_json_or_lines, shown
+from date.evaluation.reading import (
+    Defects,
+    counted,
+    is_box,
+    is_integer,
+    is_number,
+    listing,
+    read_json_or_lines,
+    shown,
+)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -42,6 +52,8 @@ class GroundTruth:
     """(N,) whether the box is a region to be ignored: ``iscrowd``, or odgt boxes that are no person or ``ignore``."""
     notes: list[str] = field(default_factory=list)
     """Sentences on what was treated in some standard way, with counts."""
+    files: list[str] = field(default_factory=list)
+    """The images' file names as they stand in a COCO file."""
 
     def image_of(self, image_ids: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return the index into ``image_ids`` of each of some ids, (D,); -1 for an id that is none of them."""
@@ -53,9 +65,12 @@ class GroundTruth:
         return np.where(ids[order[place]] == image_ids, order[place], -1)
 
     def image_by_name(self) -> dict[str, int]:
-        """Return the index of each image by its name, where no other image has the same."""
-        counts = Counter(self.image_names)
-        return {name: i for i, name in enumerate(self.image_names) if counts[name] == 1}
+        """Return the index of each image by its name, its file's name and path, where no other image has the same."""
+        names: dict[str, set[int]] = {}
+        for forms in (self.image_names, [Path(file).name for file in self.files], self.files):
+            for i, name in enumerate(forms):
+                names.setdefault(name, set()).add(i)
+        return {name: min(found) for name, found in names.items() if len(found) == 1}
 
 
 def read_ground_truth(path: Path, images: Path | None = None) -> GroundTruth:
@@ -86,7 +101,7 @@ def _has_list(data: Any, key: str) -> bool:
 
 def _from_coco(path: Path, data: dict[str, Any]) -> GroundTruth:
     defects = Defects(path)
-    image_ids, names, sizes = [], [], []
+    image_ids, names, sizes, files = [], [], [], []
     seen: set[int] = set()
     for i, record in enumerate(data["images"]):
         if not isinstance(record, dict) or not is_integer(record.get("id")):
@@ -96,7 +111,8 @@ def _from_coco(path: Path, data: dict[str, Any]) -> GroundTruth:
             defects.add("repeated image ids", str(record["id"]))
         seen.add(record["id"])
         image_ids.append(record["id"])
-        names.append(Path(str(record.get("file_name", record["id"]))).stem)
+        files.append(str(record.get("file_name", record["id"])))
+        names.append(Path(files[-1]).stem)
         sizes.append(_size(record))
     categories: dict[int, str] = {}
     for i, record in enumerate(data["categories"]):
@@ -108,7 +124,9 @@ def _from_coco(path: Path, data: dict[str, Any]) -> GroundTruth:
         categories[record["id"]] = str(record.get("name", record["id"]))
     index = {image_id: i for i, image_id in enumerate(image_ids)}
     rows = []
-    without_area = 0
+    missing = {"area": 0, "iscrowd": 0}
+    marked = 0
+    converted = _is_conversion(data)
     for i, record in enumerate(data["annotations"]):
         place = f"annotation {i}"
         if not isinstance(record, dict):
@@ -117,20 +135,41 @@ def _from_coco(path: Path, data: dict[str, Any]) -> GroundTruth:
             defects.add("annotations of unknown images", f"{place} (image {shown(record.get('image_id'))})")
         elif not (is_integer(record.get("category_id")) and record["category_id"] in categories):
             defects.add("annotations of unknown categories", f"{place} (category {shown(record.get('category_id'))})")
-        elif not (is_box(record.get("bbox")) and min(record["bbox"][2:]) >= 0):
+        elif not (is_box(record.get("bbox")) and (converted or min(record["bbox"][2:]) >= 0)):
             defects.add("boxes that are not finite x, y, width, height", f"{place} ({shown(record.get('bbox'))})")
         elif record.get("iscrowd", 0) not in (0, 1):
             defects.add("'iscrowd' that are not 0 or 1", f"{place} ({shown(record['iscrowd'])})")
         elif "area" in record and not is_number(record["area"]):
             defects.add("areas that are not finite numbers", f"{place} ({shown(record['area'])})")
         else:
-            box = record["bbox"]
-            without_area += "area" not in record
+            box = [*record["bbox"][:2], *(max(side, 0) for side in record["bbox"][2:])]
+            marked += record.get("ignore", 0) == 1 and not record.get("iscrowd", 0)
+            for key in missing:
+                missing[key] += key not in record
             area = record.get("area", box[2] * box[3])
             rows.append((index[record["image_id"]], record["category_id"], *box, area, record.get("iscrowd", 0)))
     defects.raise_if_any("mend the annotation file.")
-    notes = [f"{without_area} annotations have no 'area'; their boxes' areas are used."] if without_area else []
-    return _arrays(path, image_ids, names, sizes, categories, rows, notes)
+    notes = _notes(missing["area"], missing["iscrowd"], marked)
+    return replace(_arrays(path, image_ids, names, sizes, categories, rows, notes), files=files)
+
+
+def _is_conversion(data: dict[str, Any]) -> bool:
+    """Whether a file is the COCO form of CrowdHuman's, whose boxes of negative size nobody can mend."""
+    return isinstance(data.get("info"), dict) and "odgt_sha256" in data["info"]
+
+
+def _notes(without_area: int, without_crowd: int, marked: int) -> list[str]:
+    notes = []
+    if without_area:
+        notes.append(f"{counted(without_area, 'annotations', 'have')} no 'area': the areas of boxes are used.")
+    if without_crowd:
+        notes.append(f"{counted(without_crowd, 'annotations', 'have')} no 'iscrowd': counted as objects.")
+    if marked:
+        notes.append(
+            f"{counted(marked, 'annotations', 'have')} 'ignore: 1', at which COCO's evaluation does not look: "
+            f"counted as objects."
+        )
+    return notes
 
 
 def _from_odgt(path: Path, records: list[Any]) -> GroundTruth:
@@ -145,13 +184,19 @@ def _from_odgt(path: Path, records: list[Any]) -> GroundTruth:
         names.append(record["ID"])
         sizes.append(_size(record))
         for i, box in enumerate(record["gtboxes"]):
-            if not isinstance(box, dict) or not is_box(box.get("fbox")):
+            if not isinstance(box, dict) or not crowdhuman.is_box(box.get("fbox")):
                 found = shown(box.get("fbox") if isinstance(box, dict) else box)
                 defects.add("boxes ('fbox') that are not four finite numbers", f"line {number}, box {i} ({found})")
                 continue
+            ignored = crowdhuman.is_ignored(box)
+            if ignored is None:
+                defects.add(
+                    "marks ('extra.ignore') that are not 0 or 1", f"line {number}, box {i} ({shown(box['extra'])})"
+                )
+                continue
             x, y, width, height = box["fbox"]
             width, height = max(width, 0), max(height, 0)
-            rows.append((len(names) - 1, 1, x, y, width, height, width * height, _is_ignored(box)))
+            rows.append((len(names) - 1, 1, x, y, width, height, width * height, ignored))
     defects.raise_if_any("mend the odgt file.")
     return _arrays(path, list(range(1, len(names) + 1)), names, sizes, {1: "person"}, rows, [])
 
@@ -165,11 +210,6 @@ def odgt_images(records: list[Any], boxes_key: str, defects: Defects) -> Iterabl
             defects.add(f"records without a list {boxes_key!r}", f"line {number} ({shown(record['ID'])})")
         else:
             yield number, record
-
-
-def _is_ignored(box: dict[str, Any]) -> bool:
-    extra = box.get("extra")
-    return box.get("tag") != "person" or (isinstance(extra, dict) and extra.get("ignore", 0) != 0)
 
 
 def _size(record: dict[str, Any]) -> tuple[float, float]:
@@ -190,7 +230,7 @@ def _arrays(
     table = np.array(rows, dtype=np.float64).reshape(-1, 8)
     flat = int((table[:, 4:6] <= 0).any(axis=1).sum())
     if flat:
-        notes.append(f"{flat} annotated boxes have no extent; nothing can match them.")
+        notes.append(f"{counted(flat, 'annotated boxes', 'have')} no extent: always missed.")
     return GroundTruth(
         path=path,
         image_ids=image_ids,
@@ -212,8 +252,6 @@ def with_sizes_of(ground_truth: GroundTruth, images: Path) -> GroundTruth:
     Raises:
         UserError: images are missing or can't be read; all are listed.
     """
-    from PIL import Image
-
     defects, absent = Defects(images), []
     sizes = ground_truth.sizes.copy()
     for i in np.nonzero(np.isnan(sizes[:, 0]))[0]:
@@ -222,11 +260,11 @@ def with_sizes_of(ground_truth: GroundTruth, images: Path) -> GroundTruth:
         if not found:
             absent.append(shown(name))
             continue
-        try:
-            with Image.open(found[0]) as image:
-                sizes[i] = image.size
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        (size,) = header_sizes([found[0]])  # upright, as they are decoded
+        if size is None:
             defects.add("images that can't be read", found[0].name)
+        else:
+            sizes[i] = size
     if absent:
         raise UserError(
             f"{images} lacks {len(absent)} annotated images: {listing(absent)}; give the folder that has them."

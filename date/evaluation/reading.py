@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from date.datasets.content import annotation_bytes
 from date.errors import UserError
 
 LISTED = 5
@@ -17,13 +18,15 @@ LISTED = 5
 def read_text(path: Path) -> str:
     """Return a text file's content, or raise a `UserError`."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return annotation_bytes(path).decode()
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; correct the name of the file.") from None
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror}); name a file that can be.") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); give a JSON file.") from None
+    except ValueError as error:
+        raise UserError(f"{path} is {error}; restore it from its source.") from None
 
 
 def parse_json(text: str, where: str) -> Any:
@@ -44,14 +47,20 @@ def parse_json(text: str, where: str) -> Any:
 
 
 def read_json_or_lines(path: Path) -> tuple[Any, bool]:
-    """Return a file's JSON value and False, or where it has a JSON object per line (odgt), their list and True."""
+    """Return a file's JSON value and False, or the list of a JSON object per line, and whether these are odgt's.
+
+    A list of odgt's objects (MMDetection's CrowdHumanMetric writes one) is the same as their lines.
+    """
     text = read_text(path)
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if len(lines) > 1 and _is_object(lines[0][1]):
-        return [parse_json(line, f"line {number} of {path}") for number, line in lines], True
+        records = [parse_json(line, f"line {number} of {path}") for number, line in lines]
+        return records, not all(isinstance(record, dict) and "image_id" in record for record in records)
     value = parse_json(text, str(path))
-    single = isinstance(value, dict) and "ID" in value
-    return ([value], True) if single else (value, False)
+    if isinstance(value, dict) and "ID" in value:
+        return [value], True
+    listed = isinstance(value, list) and bool(value) and all(isinstance(v, dict) and "ID" in v for v in value)
+    return value, listed
 
 
 def _is_object(line: str) -> bool:
@@ -77,6 +86,22 @@ def is_number(value: Any) -> bool:
 def is_box(value: Any) -> bool:
     """Return whether a JSON value is a list of four finite numbers."""
     return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
+
+
+def counted(number: int, what: str, verb: str = "") -> str:
+    """Return e.g. ``1 detection has`` or ``2,000 detections have``; ``verb`` is that of several."""
+    singular = {"are": "is", "have": "has", "come": "comes", "were": "was", "count": "counts", "name": "names"}
+    noun = what if number != 1 else what.removesuffix("es") if what.endswith("xes") else what.removesuffix("s")
+    return " ".join(filter(None, (f"{number:,}", noun, singular.get(verb, verb) if number == 1 else verb)))
+
+
+def whole(value: Any) -> Any:
+    """Return an id as an integer where it is one in another form: a whole number, or a text of digits."""
+    if type(value) is float and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 17:
+        return int(value)
+    return value
 
 
 def listing(items: Sequence[str]) -> str:

@@ -14,8 +14,9 @@ from date.catalogue import COCO_AREA_THRESHOLDS
 from date.evaluation import coco, crowdhuman
 from date.evaluation.coco import Engine, coco_metrics
 from date.evaluation.crowdhuman import crowdhuman_metrics
-from date.evaluation.detections import read_detections
+from date.evaluation.detections import Categories, Detections, read_detections
 from date.evaluation.ground_truth import GroundTruth, read_ground_truth
+from date.evaluation.reading import counted
 
 Protocol = Literal["coco", "crowdhuman"]
 
@@ -56,6 +57,7 @@ def score(
     area_thresholds: Sequence[float] = COCO_AREA_THRESHOLDS,
     engine: Engine = "hotcoco",
     images: Path | None = None,
+    categories: Categories = None,
 ) -> Score:
     """Score detections by a protocol.
 
@@ -67,27 +69,41 @@ def score(
         area_thresholds: of COCO's metrics, see `coco_metrics`.
         engine: of COCO's metrics, see `coco_metrics`.
         images: folder of the images, where neither file has their sizes and CrowdHuman's protocol needs them.
+        categories: see `read_detections`.
 
     Raises:
         UserError: a file is missing, damaged or does not fit the other; everything wrong with it is listed.
     """
     ground_truth = read_ground_truth(ground_truth_file, images)
-    detections = read_detections(detections_file, ground_truth, variant)
+    detections = read_detections(detections_file, ground_truth, variant, categories)
     notes = [*ground_truth.notes, *detections.notes]
     if protocol == "crowdhuman":
-        ground_truth = _with_sizes(ground_truth, detections.sizes)
-        unknown = int(np.isnan(ground_truth.sizes[:, 0]).sum())
-        if unknown:
-            notes.append(
-                f"the size of {unknown} of {len(ground_truth.image_ids)} images is in neither file, so their boxes are "
-                f"not clipped to the image as the protocol asks; name the folder of the images by --images."
-            )
+        ground_truth, note = sized(ground_truth, detections)
+        notes += note
     elif beyond := coco.beyond_limit(detections.rows):
         notes.append(
-            f"{beyond} detections come after the best {coco.MAX_DETECTIONS} of their image and category, which is all "
-            f"that COCO's metrics judge."
+            f"{counted(beyond, 'detections', 'come')} after the best {coco.MAX_DETECTIONS} of their image and "
+            f"category, which is all that COCO's metrics judge."
         )
     return Score(protocol_metrics(protocol, ground_truth, detections.rows, area_thresholds, engine), notes)
+
+
+def sized(ground_truth: GroundTruth, detections: Detections) -> tuple[GroundTruth, list[str]]:
+    """Return annotations with the images' sizes that a file of detections adds, and a note where some stay unknown.
+
+    CrowdHuman's protocol clips boxes to their images; where there is nothing to clip, no size is missed.
+    """
+    ground_truth = _with_sizes(ground_truth, detections.sizes)
+    used = np.zeros(len(ground_truth.image_ids), dtype=bool)
+    used[ground_truth.image_of(detections.rows[:, 0])] = True
+    used[ground_truth.image] = True
+    unknown = int((np.isnan(ground_truth.sizes[:, 0]) & used).sum())
+    if not unknown:
+        return ground_truth, []
+    return ground_truth, [
+        f"the size of {unknown} of {len(ground_truth.image_ids)} images is in neither file, so their boxes are not "
+        f"clipped to the image as the protocol asks; name the folder of the images by --images."
+    ]
 
 
 def _with_sizes(ground_truth: GroundTruth, sizes: dict[int, tuple[float, float]]) -> GroundTruth:

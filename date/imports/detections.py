@@ -22,10 +22,10 @@ from date.datasets.files import data_files
 from date.datasets.lengths import steps_per_epoch
 from date.datasets.prepare import prepare
 from date.errors import UserError, unknown_name
-from date.evaluation.detections import is_archive, read_detections
+from date.evaluation.detections import Categories, is_archive, read_detections
 from date.evaluation.ground_truth import GroundTruth, read_ground_truth
 from date.evaluation.resamples import resamples_head, stored_resamples
-from date.evaluation.score import metric_names, protocol_metrics
+from date.evaluation.score import metric_names, protocol_metrics, sized
 from date.files import file_digest, replace_text
 from date.identity.length import length
 from date.imports.checkpoint import imported_provenance
@@ -74,6 +74,7 @@ def import_detections(
     seed: int = 0,
     source: str | None = None,
     replace: bool = False,
+    categories: Categories = None,
 ) -> Path:
     """Score detections, read a training log, or both, and write them as results; return the results' folder.
 
@@ -90,6 +91,7 @@ def import_detections(
         seed: the place among the training's seeds in tables; what the network was really seeded with is not known.
         source: where the files come from, for the provenance.
         replace: replace results that are there already.
+        categories: see `date.evaluation.detections.read_detections`.
 
     Raises:
         UserError: bad names or files; or the folder holds other results, and ``replace`` is not set.
@@ -120,9 +122,13 @@ def import_detections(
         assert ground_truth is not None
         entry = _entry(file)
         _refuse_other(f"detections of {name!r}", state.files.get(name), entry, folder, replace)
-        read = read_detections(file, ground_truth, name if is_archive(file) else None)
+        read = read_detections(file, ground_truth, name if is_archive(file) else None, categories)
+        notes = read.notes
+        if dataset.protocol == "crowdhuman":
+            ground_truth, note = sized(ground_truth, read)
+            notes = [*notes, *note]
         metrics = protocol_metrics(dataset.protocol, ground_truth, read.rows, dataset.area_thresholds)
-        state.files[name], state.detections[name] = entry | {"notes": read.notes}, read.rows
+        state.files[name], state.detections[name] = entry | {"notes": notes}, read.rows
         resamples = stored_resamples(dataset.protocol, ground_truth, read.rows, dataset.area_thresholds)
         state.variants[name] = {
             "metrics": metrics,
@@ -157,21 +163,35 @@ def _variant_name(training: Training, name: str | None) -> str:
 
 def _annotated(dataset: Dataset) -> bool:
     """Whether a dataset's validation annotations are there, or can be made; a log alone needs none."""
-    return dataset.scenes is not None or data_files(dataset, data_root()).val_annotations.is_file()
+    return dataset.scenes is not None or _annotations(dataset).is_file()
+
+
+def _annotations(dataset: Dataset) -> Path:
+    """Return the validation annotations: CrowdHuman's own where they were not converted, which takes their images."""
+    files = data_files(dataset, data_root())
+    own = files.odgt is not None and files.odgt[1].is_file() and not files.val_annotations.is_file()
+    return files.odgt[1] if own and files.odgt is not None else files.val_annotations
 
 
 def _ground_truth(dataset: Dataset) -> GroundTruth:
     root = data_root()
     if dataset.scenes is not None:
         prepare(dataset, root, generation_progress(dataset.name))
-    path = data_files(dataset, root).val_annotations
+    path = _annotations(dataset)
     if not path.is_file():
         obtain = f" Get it from: {dataset.obtain}" if dataset.obtain else ""
         raise UserError(
-            f"the annotations {path} that the detections are scored against are missing; put them there, or set "
-            f"data_root in experiments/config.yaml or DATE_DATA_ROOT.{obtain}"
+            f"the annotations {_source(dataset)} that the detections are scored against are missing; put them there, "
+            f"or set data_root in experiments/config.yaml or DATE_DATA_ROOT.{obtain}"
         )
-    return read_ground_truth(path)
+    images = data_files(dataset, root).val_images
+    return read_ground_truth(path, images if dataset.format == "crowdhuman" and images.is_dir() else None)
+
+
+def _source(dataset: Dataset) -> Path:
+    """Return the validation annotations as a user obtains them."""
+    files = data_files(dataset, data_root())
+    return files.val_annotations if files.odgt is None else files.odgt[1]
 
 
 def _entry(path: Path) -> dict[str, Any]:

@@ -86,12 +86,12 @@ def test_the_coco_form(root: Path, dataset: Dataset) -> None:
     assert [tuple(a[c] for c in columns) for a in data["annotations"]] == [
         (1, 1, 1, [-5, 10, 30, 60], [0, 10, 20, 40], 1800, 0),
         (2, 1, 1, [1, 2, 3, 4], [1, 2, 3, 4], 12, 1),
-        (3, 3, 1, [10, 10, -5, 20], [10, 10, -5, 20], -100, 0),
+        (3, 3, 1, [10, 10, -5, 20], [10, 10, -5, 20], 0, 0),
         (4, 3, 1, [200, 10, 20, 20], [200, 10, 20, 20], 400, 0),
-        (5, 3, 1, [0, 0, 9, 9], [0, 0, 9, 9], 81, 0),
+        (5, 3, 1, [0, 0, 9, 9], [0, 0, 9, 9], 81, 1),
     ]
     assert {k: n for k, n in part["boxes"].items() if n} == dict(
-        trained_on=2, iscrowd=1, negative_size=1, outside_the_image=1
+        trained_on=1, iscrowd=2, negative_size=1, outside_the_image=1
     )
     assert part["images_without_annotations"] == 1
 
@@ -112,7 +112,7 @@ def test_mmdetection_trains_on_the_coco_form(root: Path, dataset: Dataset) -> No
     found = [data.get_data_info(i) for i in range(len(data))]
     assert [Path(info["img_path"]).name for info in found] == ["273,a.jpg", "285,c.jpg"]
     boxes = [[(i["bbox"], i["ignore_flag"]) for i in info["instances"]] for info in found]
-    assert boxes == [[([-5, 10, 25, 70], 0), ([1, 2, 4, 6], 1)], [([0, 0, 9, 9], 0)]]
+    assert boxes == [[([-5, 10, 25, 70], 0), ([1, 2, 4, 6], 1)], [([0, 0, 9, 9], 1)]]
 
 
 def test_the_conversion_is_written_once_per_content(

@@ -1,0 +1,100 @@
+"""The normal form of a COCO annotation file: what training, evaluation and MMDetection read alike.
+
+Most files are in it already and are used as they are. What others write otherwise, and what has one meaning, is written
+anew below ``<dataset>-converted/`` in the data root, as CrowdHuman's files are: packed files, byte order marks,
+categories in another order than the dataset's classes, annotations without ``area``, absolute paths inside the image
+folder.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from date.datasets.content import BYTE_ORDER_MARK, GZIP
+from date.files import file_digest
+
+NORMAL_VERSION = 1
+"""Of what is written; part of the file's name."""
+INFO = "normal_form"
+"""Key of the file's ``info`` that says of which file it is made, and what was changed, with counts."""
+
+
+def normal_path(original: Path, folder: Path, classes: list[str]) -> Path:
+    """Return where the normal form of a file lies; the name has the digest of its content and of the classes."""
+    text = f"{NORMAL_VERSION} {classes} {file_digest(original)}"
+    return folder / f"{_stem(original)}-{hashlib.sha256(text.encode()).hexdigest()[:10]}.json"
+
+
+def present_normal(original: Path, folder: Path, classes: list[str]) -> Path:
+    """Return the normal form of a file where it was made, else the file; nothing is read where none was made."""
+    made = glob.glob(f"{glob.escape(_stem(original))}-*.json", root_dir=folder)
+    if not made or not (original.is_file() and os.access(original, os.R_OK)):
+        return original
+    target = normal_path(original, folder, classes)
+    return target if target.name in made else original
+
+
+def _stem(path: Path) -> str:
+    return Path(path.name.removesuffix(".gz")).stem
+
+
+def changes(raw: bytes, data: dict[str, Any], classes: list[str], images: Path | None) -> dict[str, int]:
+    """Bring a file's content into normal form, in place, and return what was changed, with counts; nothing if nothing.
+
+    Args:
+        raw: the file.
+        data: its content, of which nothing is known yet; what is not as expected is left for the checks.
+        classes: the names that its categories have, in the dataset's order.
+        images: folder of the images; None where there is none to compare paths with.
+    """
+    found = {
+        "packed": int(raw.startswith(GZIP)),
+        "byte_order_marks": int(raw.startswith(BYTE_ORDER_MARK)),
+        "categories_in_another_order": _reorder(data, classes),
+        "areas_computed": _add_areas(data.get("annotations")),
+        "absolute_file_names": 0 if images is None else _relative(data.get("images"), images),
+    }
+    return {what: count for what, count in found.items() if count}
+
+
+def _reorder(data: dict[str, Any], classes: list[str]) -> int:
+    """Sort the categories by the dataset's classes where they have the same names; MMDetection goes by their order."""
+    records = data.get("categories")
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        return 0
+    names = [record.get("name") for record in records]
+    if names == classes or len(names) != len(classes) or not all(isinstance(name, str) for name in names):
+        return 0
+    if sorted(names) != sorted(classes) or len(set(names)) != len(names):
+        return 0
+    data["categories"] = sorted(records, key=lambda record: classes.index(record["name"]))
+    return sum(name != ours for name, ours in zip(names, classes, strict=True))
+
+
+def _add_areas(records: Any) -> int:
+    """Give annotations without ``area`` that of their box, as `date score` does."""
+    count = 0
+    for record in records if isinstance(records, list) else ():
+        if isinstance(record, dict) and "area" not in record:
+            box = record.get("bbox")
+            if isinstance(box, list) and len(box) == 4 and all(type(side) in (int, float) for side in box[2:]):
+                record["area"] = max(box[2], 0) * max(box[3], 0)
+                count += 1
+    return count
+
+
+def _relative(records: Any, images: Path) -> int:
+    """Make absolute paths of images that lie in the image folder relative to it."""
+    count = 0
+    folders = tuple(f"{folder}/" for folder in dict.fromkeys((str(images), os.path.realpath(images))))
+    for record in records if isinstance(records, list) else ():
+        name = record.get("file_name") if isinstance(record, dict) else None
+        if isinstance(name, str) and name.startswith(folders):
+            prefix = next(folder for folder in folders if name.startswith(folder))
+            record["file_name"] = name.removeprefix(prefix)
+            count += 1
+    return count
