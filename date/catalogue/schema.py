@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from date.catalogue.claims import Claim
 from date.catalogue.entries import Entry
+from date.catalogue.folders import folders
 from date.catalogue.fragments import fragment_names
 from date.catalogue.loading import GIVEN
 from date.catalogue.models import Dataset, Tier, Training, Variant
@@ -22,9 +23,13 @@ FOLDER = "schema"
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """Return the schema of each kind of file, by the name that its file has without ``.json``."""
+    """Return the schema of each kind of file, by the name that its file has without ``.json``.
+
+    With own experiments beside the paper's they are those of own files, and offer the names of all folders.
+    """
     from date.catalogue.settings import Settings
 
+    own = len(folders()) > 1
     judged = {
         "type": "object",
         "additionalProperties": {"type": "array", "items": {"type": "string"}, "minItems": 1},
@@ -39,16 +44,18 @@ def schemas() -> dict[str, dict[str, Any]]:
     found = {
         "config": _of(Settings),
         "paper": _of(Paper),
-        "trainings": _trainings(),
-        "evaluations": {"type": "object", "properties": evaluations, "required": list(evaluations)},
+        "trainings": _trainings(own),
+        "evaluations": {"type": "object", "properties": evaluations, "required": [] if own else list(evaluations)},
         "claims": _by_name(Claim),
         "text": _by_name(Statement),
-        "table": _of(Table),
+        "table": _table(own),
         "figure": _of(Figure),
         "pictures": _pictures(),
         "dataset": _of(Dataset),
         "tier": _extending(_of(Tier)),
     }
+    if own:
+        found = {kind: schema for kind, schema in found.items() if kind not in ("config", "paper", "text")}
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     return {name: head | _hoisted(schema) for name, schema in found.items()}
 
@@ -77,7 +84,7 @@ def _by_name(model: type[Entry]) -> dict[str, Any]:
     return {"type": "object", "additionalProperties": _of(model)}
 
 
-def _trainings() -> dict[str, Any]:
+def _trainings(own: bool) -> dict[str, Any]:
     """Return the schema of ``trainings.yaml``: what the experiments have is offered, and each model's own options."""
     from date.families import models
 
@@ -86,9 +93,10 @@ def _trainings() -> dict[str, Any]:
     for key, valid in (("model", families), ("data", paper.parts), ("schedule", fragment_names("schedules"))):
         keys[key]["enum"] = sorted(valid)
     keys["options"] = {"type": "object", "description": "What the model leaves to its trainings."}
-    schema["required"] = [
-        key for key in schema["required"] if key not in ("options", *type(paper.defaults).model_fields)
-    ]
+    optional = ("options", *type(paper.defaults).model_fields, *(("source", "gpu_hours") if own else ()))
+    schema["required"] = [key for key in schema["required"] if key not in optional]
+    for key in ("id", "source") if own else ():
+        del keys[key]
     schema["allOf"] = []
     for family in dict.fromkeys(families.values()):
         named = {"properties": {"model": {"enum": [name for name, kind in families.items() if kind is family]}}}
@@ -96,6 +104,14 @@ def _trainings() -> dict[str, Any]:
         needed = {"required": ["options"]} if options["properties"]["options"].get("required") else {}
         schema["allOf"].append({"if": named | {"required": ["model"]}, "then": options | needed})
     return {"type": "object", "additionalProperties": schema}
+
+
+def _table(own: bool) -> dict[str, Any]:
+    """Return the schema of a table; the rows of own tables get their ids."""
+    schema = _of(Table)
+    if own:
+        schema["$defs"]["Row"]["required"].remove("id")
+    return schema
 
 
 def _pictures() -> dict[str, Any]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
 from date.catalogue import EXPERIMENTS, ROOT, load, load_dataset, load_tier
 from date.catalogue.folders import VARIABLE, folders
 from date.catalogue.listing import experiments_markdown, listing
+from date.catalogue.schema import schemas
 from date.catalogue.settings import load_settings
 from date.errors import UserError
 from date.identity.code import module_digests
@@ -188,3 +191,22 @@ def test_folders_come_from_setting_command_line_or_environment(tmp_path: Path, m
         load_settings({"experiments": ["nowhere"]})
     with pytest.raises(UserError, match=r"both have a paper.yaml; name one paper at a time"):
         load_settings({"experiments": ["experiments", str(shutil.copytree(EXPERIMENTS, tmp_path / "copy"))]})
+
+
+def test_editors_get_schemas_with_the_names_of_all_folders(beside: Any) -> None:
+    beside(EXAMPLE)
+    stored = {path.stem: json.loads(path.read_text()) for path in (EXAMPLE / "schema").glob("*.json")}
+    assert stored == schemas(), (
+        "run: python -m date --experiments examples/after-date schema --output examples/after-date/schema"
+    )
+    for kind, name in (("trainings", "trainings"), ("evaluations", "evaluations"), ("claims", "claims"), ("table", "tables/after_date")):  # fmt: skip
+        path = EXAMPLE / f"{name}.yaml"
+        jsonschema.validate(yaml.safe_load(path.read_text()), stored[kind])
+        target = path.read_text().splitlines()[0].split("$schema=")[1]
+        assert (path.parent / target).resolve() == EXAMPLE / "schema" / f"{kind}.json"
+    wrong = {"x": {"model": "date_stopp", "schedule": "12e", "why": ""}}
+    with pytest.raises(jsonschema.ValidationError, match="'date_stopp' is not one of .*'date_stop'.*'fcos'"):
+        jsonschema.validate(wrong, stored["trainings"])
+    wrong = {"x": {"model": "date_stop", "schedule": "12e", "why": "", "options": {"qualty": "poto"}}}
+    with pytest.raises(jsonschema.ValidationError, match="qualty"):
+        jsonschema.validate(wrong, stored["trainings"])
