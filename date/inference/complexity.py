@@ -187,8 +187,9 @@ def networks() -> list[Network]:
                 model=model,
             )
             numbers = {"params": "paper_params_m", "gflops": "paper_gops"}
-            paper = {numbers[metric.split("_")[0]]: row.paper[metric]}
-            said = _text_number(catalogue, row, metric)
+            stated = row.paper.get(metric)
+            paper = {} if stated is None else {numbers[metric.split("_")[0]]: stated}
+            said = None if stated is None else _text_number(catalogue, row, metric)
             if said is not None and said.printed is not None:
                 paper["text_gops"] = float(said.printed)
                 known = replace(known, text_place=said.place[:1].lower() + said.place[1:])
@@ -205,7 +206,7 @@ def counted_columns(table: Table) -> Iterator[tuple[TableRow, str, Literal["trai
     """Yield row, column and phase of each number of a table that is a network's and no checkpoint's."""
     for row in table.rows:
         for name in table.metrics:
-            if METRICS[name].kind == "complexity":
+            if METRICS[name].kind == "complexity" and row.network is not None:
                 yield row, name, METRICS[name].phase or row.phase
 
 
