@@ -198,7 +198,7 @@ def _detect(
     with contextlib.redirect_stdout(io.StringIO()):  # MMDetection's datasets print pycocotools' chatter
         loader = build_loader(Config(loader_config), device)
     ids = category_ids(Path(loader.dataset.ann_file))
-    selections = {name: _selection(model.bbox_head, variant) for name, variant in variants.items()}
+    selections = {name: selection_of(model.bbox_head, variant) for name, variant in variants.items()}
     parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in variants}
     pictures = load().pictures
     photographer = Photographer(
@@ -236,7 +236,7 @@ def _batches(loader: Any, name: str, patience: float) -> Iterator[Any]:
         ) from failed
 
 
-def _selection(head: Any, variant: Variant) -> Selection:
+def selection_of(head: Any, variant: Variant) -> Selection:
     """Return a variant's settings, the network's own where it has none."""
     own = family_of(head).test_cfg(head, variant.branch)
     return Selection(

@@ -97,10 +97,22 @@ def latest(folder: Path, run_digest: str, say: Callable[[str], None]) -> tuple[P
 
 
 def load(path: Path, run_digest: str) -> dict[str, Any]:
+    """Return the state in a checkpoint of a certain run, on the CPU.
+
+    Raises:
+        CheckpointError: see `read`; or the checkpoint is of another run.
+    """
+    state = read(path)
+    if state["run_digest"] != run_digest:
+        raise CheckpointError(f"{path.name} is of another run ({str(state['run_digest'])[:10]})")
+    return state
+
+
+def read(path: Path) -> dict[str, Any]:
     """Return a checkpoint's state, on the CPU.
 
     Raises:
-        CheckpointError: the file is damaged, of another run, or holds anything that would execute code when read.
+        CheckpointError: the file is damaged, or holds anything that would execute code when read.
     """
     match = _NAME.fullmatch(path.name)
     try:
@@ -116,8 +128,6 @@ def load(path: Path, run_digest: str) -> dict[str, Any]:
         raise CheckpointError(f"{path.name} is not a checkpoint of a training ({reason})") from None
     if not isinstance(state, dict) or state.get("schema_version") != SCHEMA or "run_digest" not in state:
         raise CheckpointError(f"{path.name} is not a checkpoint of this version")
-    if state["run_digest"] != run_digest:
-        raise CheckpointError(f"{path.name} is of another run ({str(state['run_digest'])[:10]})")
     return state
 
 

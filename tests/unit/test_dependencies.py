@@ -14,7 +14,8 @@ from date.catalogue import ROOT
 
 def declared() -> dict[str, str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    requirements = map(Requirement, [*project["dependencies"], *project["optional-dependencies"]["dev"]])
+    extras = [requirement for extra in project["optional-dependencies"].values() for requirement in extra]
+    requirements = map(Requirement, [*project["dependencies"], *extras])
     return {r.name: str(r.specifier) for r in requirements}
 
 

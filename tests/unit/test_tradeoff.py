@@ -13,7 +13,7 @@ from test_reporting import markdown_cells
 
 from date.catalogue import Figure, load, load_tier, parse
 from date.errors import UserError
-from date.inference.evaluate import Selection, _selection
+from date.inference.evaluate import Selection, selection_of
 from date.reporting.report import write_report
 from date.reporting.scores import Scores
 from date.reporting.tradeoff import TradeOffDrawing, dominates, trade_offs, values
@@ -135,8 +135,8 @@ def test_the_one_to_many_branch_is_judged_by_its_own_settings(training: str, acr
     head = MODELS.build(
         ConfigDict(resolve(catalogue.training(training), load_tier("smoke"), 0, None)["model"]["bbox_head"])
     )
-    assert _selection(head, catalogue.variants["o2m"]) == across
-    up = _selection(head, catalogue.variants["o2o"])
+    assert selection_of(head, catalogue.variants["o2m"]) == across
+    up = selection_of(head, catalogue.variants["o2o"])
     assert up == Selection("o2o", 0.01, 100 if training.startswith("date_f") else 1000, None, 100)
 
 

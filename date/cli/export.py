@@ -1,0 +1,37 @@
+"""``python -m date export``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from date.cli.options import TIER_HELP, share
+
+
+def add(commands: Any) -> None:
+    """Add the command to a parser's commands."""
+    parser = commands.add_parser("export", help="write a trained network for use elsewhere, with a model card")
+    parser.add_argument("network", type=Path, metavar="RUN", help="a sealed run's folder, or a checkpoint")
+    parser.add_argument("--format", required=True, choices=["onnx", "torchscript", "mmdet", "safetensors"])
+    parser.add_argument("--out", type=Path, metavar="PATH", help="file, or folder for mmdet [exports/RUN and a suffix]")
+    parser.add_argument("--branch", choices=["o2o", "o2m"], help="branch that is kept [the one that is evaluated]")
+    parser.add_argument("--nms", type=share, metavar="T", help="IoU above which NMS removes a box [as evaluated]")
+    parser.add_argument("--training", metavar="NAME", help="what training a bare file of weights is of")
+    parser.add_argument("--tier", help=f"and at which size: {TIER_HELP}")
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Carry out the command."""
+    from date.inference.exporting import SUFFIXES, export
+    from date.inference.network import Choice, open_network
+
+    network = open_network(args.network, args.training, args.tier)
+    branch = f"-{args.branch}" if args.branch else ""
+    stem = network.name.replace(" ", "-")
+    path = args.out or Path("exports") / f"{stem}{branch}{'-mmdet' if args.format == 'mmdet' else ''}"
+    if args.out is None:
+        path = path.with_name(path.name + SUFFIXES[args.format])
+    export(network, args.format, path, Choice(args.branch, args.nms))
+    print(path)
