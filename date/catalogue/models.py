@@ -165,6 +165,10 @@ class Dataset(Entry):
     scenes: SceneSpec | None = None
     obtain: str = ""
     """Where a user gets the data; part of the message when it is missing."""
+    licence: str = ""
+    """Of images and annotations, for the cards of networks that are trained on them."""
+    not_for: str = ""
+    """What a network that is trained on them must not be used for."""
 
     @property
     def area_thresholds(self) -> tuple[float, float]:
@@ -194,6 +198,8 @@ class Weights(Entry):
     """The digest; of a file below the data root, its first digits are enough."""
     obtain: str = ""
     """Where a user gets a file below the data root."""
+    licence: str = ""
+    """Of the weights; that of the package where it has them, unless this says otherwise."""
 
     @model_validator(mode="after")
     def _either(self) -> Weights:

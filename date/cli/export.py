@@ -8,6 +8,8 @@ from typing import Any
 
 from date.cli.options import TIER_HELP, share
 
+CARD = "card.md"
+
 
 def add(commands: Any) -> None:
     """Add the command to a parser's commands."""
@@ -17,6 +19,13 @@ def add(commands: Any) -> None:
     parser.add_argument("--out", type=Path, metavar="PATH", help="file, or folder for mmdet [exports/RUN and a suffix]")
     parser.add_argument("--branch", choices=["o2o", "o2m"], help="branch that is kept [the one that is evaluated]")
     parser.add_argument("--nms", type=share, metavar="T", help="IoU above which NMS removes a box [as evaluated]")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="evaluations, for the card [results]",
+    )
     parser.add_argument("--training", metavar="NAME", help="what training a bare file of weights is of")
     parser.add_argument("--tier", help=f"and at which size: {TIER_HELP}")
     parser.set_defaults(command=run)
@@ -24,6 +33,8 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Carry out the command."""
+    from date.files import replace_text
+    from date.inference.card import card, find_evaluation
     from date.inference.exporting import SUFFIXES, export
     from date.inference.network import Choice, open_network
 
@@ -33,5 +44,9 @@ def run(args: argparse.Namespace) -> None:
     path = args.out or Path("exports") / f"{stem}{branch}{'-mmdet' if args.format == 'mmdet' else ''}"
     if args.out is None:
         path = path.with_name(path.name + SUFFIXES[args.format])
-    export(network, args.format, path, Choice(args.branch, args.nms))
+    metadata = export(network, args.format, path, Choice(args.branch, args.nms))
+    text = card(network, metadata, args.format, find_evaluation(args.results, network.provenance))
+    about = path / CARD if path.is_dir() else path.with_name(f"{path.name}.{CARD}")
+    replace_text(about, text)
     print(path)
+    print(about)
