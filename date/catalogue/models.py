@@ -215,7 +215,7 @@ class Compute(Entry):
 
     precision: Literal["fp32", "tf32", "bf16", "fp64"] = "fp32"
     """``fp32``: the paper's; ``tf32``: float32 with TensorFloat-32 products on GPUs that have them; ``bf16``: backbone,
-    neck and head in bfloat16 (autocast), losses and matching in float32; ``fp64``: for comparisons."""
+    neck and towers in bfloat16 (autocast), predictions, losses and matching in float32; ``fp64``: for comparisons."""
     channels_last: bool = False
     """Keep images and features with the channels last in memory, as tensor cores like them."""
     compile: bool = False

@@ -12,7 +12,7 @@ from pydantic import Field
 from date.catalogue.entries import Entry
 from date.errors import UserError, unknown_name
 from date.families.base import Branch, BranchView, Facts, Family
-from date.families.dense import anchor_centers, nearest
+from date.families.dense import anchor_centers
 from date.families.sizes import size_dense_detector
 
 if TYPE_CHECKING:
@@ -206,32 +206,28 @@ def positives(branch: BuiltBranch, output: BranchOutput, sample: Any) -> tuple[T
     """
     import torch
 
-    from date.models.assigners import assign_fcos
-    from date.models.branches import FCOSBranch, OneToOneBranch, RetinaBranch
-    from date.models.head import objects_of
+    from date.models.branches import OneToOneBranch
+    from date.models.objects import objects_of
+    from date.models.one_to_many import FCOSBranch, RetinaBranch
 
-    objects = objects_of(sample)
+    objects = objects_of([sample])
     if (own := getattr(branch, "positives", None)) is not None:
         return own(output, objects)
     if isinstance(branch, RetinaBranch):
         anchors = branch.anchors(output)
-        labels, index = branch.assign(output, anchors, objects)
-        chosen = ((labels >= 0) & (labels < branch.num_classes)).nonzero(as_tuple=True)[0]
+        (index,) = branch.assign(output, objects)
+        chosen = ((index >= 0) & (index < len(objects.labels))).nonzero(as_tuple=True)[0]
         strides = torch.cat(
             [anchors.new_full((n,), s) for n, s in zip(output.level_sizes, branch.strides, strict=True)]
         )
         return anchor_centers(anchors[chosen]), strides[chosen], index[chosen]
     points = branch.points(output)
     if isinstance(branch, OneToOneBranch):
-        (matched,) = branch.match(output, [objects])
+        (matched,) = branch.match(output, objects)
         index = (matched >= 0).nonzero(as_tuple=True)[0]
         return points.centers[matched[index]], points.strides[matched[index]], index
     if not isinstance(branch, FCOSBranch):
         return points.centers[:0], points.strides[:0], points.strides[:0].long()
-    pairs = zip(branch.regress_ranges, output.level_sizes, strict=True)
-    ranges = torch.cat([points.centers.new_tensor(pair).expand(size, 2) for pair, size in pairs])
-    labels, ltrb = assign_fcos(points, ranges, objects, branch.num_classes)
-    chosen = (labels < branch.num_classes).nonzero(as_tuple=True)[0]
-    centers = points.centers[chosen]
-    targets = torch.cat([centers - ltrb[chosen, :2], centers + ltrb[chosen, 2:]], dim=-1)
-    return centers, points.strides[chosen], nearest(targets, objects.bboxes)
+    (index,) = branch.assign(output, objects)
+    chosen = (index < len(objects.labels)).nonzero(as_tuple=True)[0]
+    return points.centers[chosen], points.strides[chosen], index[chosen]

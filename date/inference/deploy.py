@@ -24,8 +24,9 @@ from torch.nn import functional as F
 
 from date.errors import UserError
 from date.inference.evaluate import Selection
-from date.models.branches import Branch, BranchOutput, RetinaBranch
+from date.models.branches import Branch, BranchOutput
 from date.models.head import DualAssignmentHead
+from date.models.one_to_many import RetinaBranch
 
 NONE = -1.0
 """Score of a place that holds no detection; the label there is -1."""

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from date.errors import UserError
 from date.inference.evaluate import Selection
 from date.inference.network import Network
-from date.models.branches import Branch, FCOSBranch, OneToOneBranch
+from date.models.branches import Branch, OneToOneBranch
 from date.models.head import DualAssignmentHead
+from date.models.one_to_many import FCOSBranch
 
 CONFIG, CHECKPOINT = "config.py", "checkpoint.pth"
 CERTAIN = 100.0

@@ -5,15 +5,19 @@ from date import compat
 compat.activate()
 
 from date.models.assigners import OneNetQuality, POTOQuality  # noqa: E402
-from date.models.baselines import RetinaNetHead  # noqa: E402
-from date.models.branches import FCOSBranch, OneToOneBranch, RetinaBranch  # noqa: E402
+from date.models.baselines import FCOSHead, RetinaNetHead  # noqa: E402
+from date.models.branches import OneToOneBranch  # noqa: E402
 from date.models.efficientnet_lite import EfficientNetLite  # noqa: E402
 from date.models.head import DualAssignmentHead  # noqa: E402
+from date.models.one_to_many import FCOSBranch, RetinaBranch  # noqa: E402
+from date.models.preprocessor import DetDataPreprocessor  # noqa: E402
 
 __all__ = [
+    "DetDataPreprocessor",
     "DualAssignmentHead",
     "EfficientNetLite",
     "FCOSBranch",
+    "FCOSHead",
     "OneNetQuality",
     "OneToOneBranch",
     "POTOQuality",

@@ -1,56 +1,36 @@
 """Assignment of objects to points: one-to-one qualities (OneNet, POTO), the one-to-many rules of FCOS and DeFCN.
 
-One-to-one qualities are tensors (N points, G objects), larger is better, that `date.models.matching` maximises. They
-are stored object by object (the transpose of a contiguous (G, N) tensor), which is how the predictions lie in memory
-and what the matcher reads fastest.
+The objects of all images of a batch are assigned together, as T rows of one matrix over the N points, so that the
+number of operations does not depend on the number of images, and nothing waits for a device but the matching itself.
+One-to-one qualities are such tensors (T, N), larger is better; each image's rows, transposed, are what
+`date.models.matching` maximises, in the memory layout that it reads fastest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from mmdet.registry import TASK_UTILS
-from mmdet.structures.bbox import bbox_overlaps, bbox_xyxy_to_cxcywh
 from torch import Tensor
 
+from date.models.geometry import Points, pairwise_giou, pairwise_iou
 from date.models.matching import match_batch
-
-
-class ImageObjects(NamedTuple):
-    """The annotated objects of one image, on the device of the predictions."""
-
-    bboxes: Tensor
-    """(G, 4) xyxy in pixels of the network's input."""
-    labels: Tensor
-    """(G,) class indices."""
-    img_shape: tuple[int, int]
-    """Height and width of the image before padding."""
-    pad_shape: tuple[int, int]
-    """Height and width of the image padded by itself; a batch may be larger."""
-
-
-class Points(NamedTuple):
-    """The N feature-map points of all levels, concatenated from the finest level to the coarsest."""
-
-    centers: Tensor
-    """(N, 2) x, y in pixels of the network's input: (index + 0.5) * stride."""
-    strides: Tensor
-    """(N,) stride of each point's level."""
+from date.models.objects import BatchObjects
 
 
 class MatchingQuality(Protocol):
     """How good a point's prediction is for an object."""
 
-    def __call__(self, log_probs: Tensor, bboxes: Tensor, points: Points, objects: ImageObjects) -> Tensor:
-        """Return the quality (N, G) of every point for every object.
+    def __call__(self, log_probs: Tensor, bboxes: Tensor, points: Points, objects: BatchObjects) -> Tensor:
+        """Return the quality (T, N) of every point of an object's image for the object.
 
         Args:
-            log_probs: (C, N) log of the class probabilities, detached.
-            bboxes: (N, 4) predicted xyxy boxes in pixels, detached.
+            log_probs: (B, C, N) log of the class probabilities, detached.
+            bboxes: (B, 4, N) predicted xyxy boxes in pixels, detached.
             points: where the predictions were made.
-            objects: the image's objects.
+            objects: the batch's T objects.
         """
         ...
 
@@ -75,23 +55,28 @@ class OneNetQuality:
         self.cls_weight, self.reg_weight, self.iou_weight = cls_weight, reg_weight, iou_weight
         self.alpha, self.gamma = alpha, gamma
 
-    def __call__(self, log_probs: Tensor, bboxes: Tensor, points: Points, objects: ImageObjects) -> Tensor:
+    def __call__(self, log_probs: Tensor, bboxes: Tensor, points: Points, objects: BatchObjects) -> Tensor:
         """See `MatchingQuality`; the result is the negated cost."""
-        prob = log_probs[objects.labels].exp()  # (G, N)
+        prob = log_probs[objects.image, objects.labels].exp()  # (T, N)
         eps = 1e-12
         positive = -(prob + eps).log() * self.alpha * (1 - prob).pow(self.gamma)
         negative = -(1 - prob + eps).log() * (1 - self.alpha) * prob.pow(self.gamma)
         cost = self.cls_weight * (positive - negative)
 
-        height, width = objects.img_shape
-        size = bboxes.new_tensor([width, height, width, height])
-        gt = bbox_xyxy_to_cxcywh(objects.bboxes.to(bboxes.dtype)) / size
-        pred = bbox_xyxy_to_cxcywh(bboxes) / size
-        for k in range(4):  # one (G, N) term at a time instead of a (G, N, 4) difference
-            cost += self.reg_weight * (gt[:, k, None] - pred[None, :, k]).abs()
+        gt_bboxes = objects.bboxes.to(bboxes.dtype)
+        gt = _normalised_cxcywh(gt_bboxes[:, :, None], objects.extents[objects.image])
+        pred = _normalised_cxcywh(bboxes, objects.extents)[objects.image]
+        for k in range(4):  # one (T, N) term at a time instead of a (T, N, 4) difference
+            cost += self.reg_weight * (gt[:, k] - pred[:, k]).abs()
 
-        cost -= self.iou_weight * bbox_overlaps(objects.bboxes.to(bboxes.dtype), bboxes, mode="giou")
-        return -cost.t()
+        cost -= self.iou_weight * pairwise_giou(gt_bboxes, bboxes[objects.image])
+        return -cost
+
+
+def _normalised_cxcywh(bboxes: Tensor, extents: Tensor) -> Tensor:
+    """Return cxcywh (M, 4, N) of boxes (M, 4, N) xyxy over the images' extents (M, 4)."""
+    near, far = bboxes[:, :2], bboxes[:, 2:]
+    return torch.cat([(near + far) / 2, far - near], dim=1) / extents[:, :, None]
 
 
 @TASK_UTILS.register_module()
@@ -113,22 +98,21 @@ class POTOQuality:
     def __init__(self, alpha: float = 0.8, center_radius: float = 1.5, outside: float = 0.0) -> None:
         self.alpha, self.center_radius, self.outside = alpha, center_radius, outside
 
-    def __call__(self, log_probs: Tensor, bboxes: Tensor, points: Points, objects: ImageObjects) -> Tensor:
+    def __call__(self, log_probs: Tensor, bboxes: Tensor, points: Points, objects: BatchObjects) -> Tensor:
         """See `MatchingQuality`."""
-        gt_bboxes = objects.bboxes.to(bboxes.dtype)
-        quality = _class_times_iou(log_probs, bboxes, objects.labels, gt_bboxes, self.alpha)
-        admissible = points_near_centers(points, gt_bboxes, self.center_radius)
-        return torch.where(admissible, quality, self.outside).t()
+        quality = _class_times_iou(log_probs, bboxes, objects, self.alpha)
+        admissible = points_near_centers(points, objects.bboxes.to(bboxes.dtype), self.center_radius)
+        return torch.where(admissible, quality, self.outside)
 
 
-def _class_times_iou(log_probs: Tensor, bboxes: Tensor, labels: Tensor, gt_bboxes: Tensor, alpha: float) -> Tensor:
-    """Return ``p^(1-alpha) * IoU^alpha``, (G, N), of every point's prediction for every object, wherever the point."""
-    iou = bbox_overlaps(gt_bboxes, bboxes)
-    return (log_probs[labels] * (1 - alpha)).exp() * iou.pow(alpha)
+def _class_times_iou(log_probs: Tensor, bboxes: Tensor, objects: BatchObjects, alpha: float) -> Tensor:
+    """Return ``p^(1-alpha) * IoU^alpha``, (T, N), of every point's prediction for every object, wherever the point."""
+    iou, _ = pairwise_iou(objects.bboxes.to(bboxes.dtype), bboxes[objects.image])
+    return (log_probs[objects.image, objects.labels] * (1 - alpha)).exp() * iou.pow(alpha)
 
 
 def points_near_centers(points: Points, gt_bboxes: Tensor, radius: float) -> Tensor:
-    """Return bool (G, N): the point is strictly inside the box and, for radius > 0, within ``radius`` strides of its
+    """Return bool (T, N): the point is strictly inside the box and, for radius > 0, within ``radius`` strides of its
     centre.
     """
     x, y = points.centers.unbind(-1)
@@ -143,60 +127,64 @@ def points_near_centers(points: Points, gt_bboxes: Tensor, radius: float) -> Ten
 
 @torch.no_grad()
 def assign_one_to_one(
-    quality: MatchingQuality,
-    log_probs: Tensor,
-    bboxes: Tensor,
-    points: Points,
-    batch_objects: Sequence[ImageObjects],
+    quality: MatchingQuality, log_probs: Tensor, bboxes: Tensor, points: Points, objects: BatchObjects
 ) -> list[Tensor]:
     """Match every object of the batch to one point: maximum total quality, at most one object a point.
 
     Args:
         quality: the measure, e.g. `POTOQuality`.
         log_probs: (B, C, N) log class probabilities.
-        bboxes: (B, N, 4) predicted xyxy boxes in pixels.
+        bboxes: (B, 4, N) predicted xyxy boxes in pixels.
         points: the N points.
-        batch_objects: B images' objects.
+        objects: the batch's T objects.
 
     Returns:
         Per image a LongTensor (G,): the matched point of each object, -1 where there are more objects than points.
     """
-    qualities = [quality(log_probs[i], bboxes[i], points, objects) for i, objects in enumerate(batch_objects)]
-    return match_batch(qualities)
+    qualities = quality(log_probs, bboxes, points, objects).split(objects.counts)
+    return match_batch([by_object.t() for by_object in qualities])
 
 
 @torch.no_grad()
-def assign_fcos(
-    points: Points, regress_ranges: Tensor, objects: ImageObjects, num_classes: int
-) -> tuple[Tensor, Tensor]:
+def assign_fcos(points: Points, regress_ranges: Tensor, objects: BatchObjects) -> Tensor:
     """FCOS's one-to-many rule without centre sampling (FCOS sec. 3.2).
 
     A point is a positive of an object if it lies strictly inside the box and its largest ltrb distance falls in its
-    level's range (ends included); of several such objects it takes the one of the smallest area.
+    level's range (ends included); of several such objects it takes the one of the smallest area, the first of equals.
 
     Args:
         points: the N points.
-        regress_ranges: (N, 2) lower and upper end of each point's range in pixels.
-        objects: the image's objects.
-        num_classes: C, the label that means background.
+        regress_ranges: (2, N) lower and upper end of each point's range in pixels.
+        objects: the batch's T objects.
 
     Returns:
-        labels (N,) in [0, C] and ltrb targets (N, 4) in pixels, meaningful where the label is not C.
+        (B, N) the object that each point of each image takes, an index in [0, T), or T: background.
     """
-    num_points = len(points.centers)
-    if len(objects.labels) == 0:
-        background = objects.labels.new_full((num_points,), num_classes)
-        return background, points.centers.new_zeros((num_points, 4))
-    gt_bboxes = objects.bboxes.to(points.centers.dtype)
-    x, y = points.centers[:, None].unbind(-1)
-    x1, y1, x2, y2 = gt_bboxes.unbind(-1)
-    ltrb = torch.stack([x - x1, y - y1, x2 - x, y2 - y], dim=-1)  # (N, G, 4)
-    reach = ltrb.amax(-1)
-    positive = (ltrb.amin(-1) > 0) & (reach >= regress_ranges[:, :1]) & (reach <= regress_ranges[:, 1:])
-    areas = ((x2 - x1) * (y2 - y1)).expand(num_points, -1)
-    smallest, index = torch.where(positive, areas, torch.inf).min(dim=1)
-    labels = torch.where(smallest.isfinite(), objects.labels[index], num_classes)
-    return labels, ltrb[torch.arange(num_points, device=index.device), index]
+    x, y = points.centers.unbind(-1)
+    gt_bboxes = objects.bboxes.to(x.dtype)
+    x1, y1, x2, y2 = gt_bboxes[:, :, None].unbind(1)
+    areas = ((x2 - x1) * (y2 - y1)).flatten()
+    ranks = areas.argsort(stable=True)  # the smallest first, so that the least row is the smallest object's
+    left, top, right, bottom = x - x1, y - y1, x2 - x, y2 - y
+    reach = torch.maximum(torch.maximum(left, right), torch.maximum(top, bottom))
+    nearest = torch.minimum(torch.minimum(left, right), torch.minimum(top, bottom))
+    positive = (nearest > 0) & (reach >= regress_ranges[0]) & (reach <= regress_ranges[1])
+    rank = _least_row(positive[ranks], objects.image[ranks], len(objects.counts))
+    return torch.cat([ranks, ranks.new_full((1,), len(areas))])[rank]
+
+
+def _least_row(chosen: Tensor, image: Tensor, images: int) -> Tensor:
+    """Return (B, N) the least of the rows of each image, among T, that a bool (T, N) has chosen; T where none is."""
+    rows = len(chosen)
+    index = torch.where(chosen, torch.arange(rows, device=chosen.device)[:, None], rows)
+    least = index.new_full((images, chosen.shape[1]), rows)
+    return least.scatter_reduce_(0, image[:, None].expand_as(index), index, "amin")
+
+
+def _greatest_value(values: Tensor, image: Tensor, images: int, otherwise: float) -> Tensor:
+    """Return (B, N) the greatest of the values (T, N) of the rows of each image, and of ``otherwise``."""
+    greatest = values.new_full((images, values.shape[1]), otherwise)
+    return greatest.scatter_reduce_(0, image[:, None].expand_as(values), values, "amax")
 
 
 @torch.no_grad()
@@ -205,8 +193,7 @@ def assign_auxiliary(
     bboxes: Tensor,
     points: Points,
     level_sizes: Sequence[int],
-    objects: ImageObjects,
-    num_classes: int,
+    objects: BatchObjects,
     alpha: float = 0.8,
     top: int = 9,
 ) -> Tensor:
@@ -218,33 +205,32 @@ def assign_auxiliary(
     of the highest quality, the first of equals.
 
     Args:
-        log_probs: (C, N) log of the class probabilities before any filter.
-        bboxes: (N, 4) predicted xyxy boxes in pixels.
+        log_probs: (B, C, N) log of the class probabilities before any filter.
+        bboxes: (B, 4, N) predicted xyxy boxes in pixels.
         points: the N points.
         level_sizes: number of points of each level; they sum to N. A level of fewer than ``top`` is all candidates.
-        objects: the image's objects.
-        num_classes: C, the label that means background.
+        objects: the batch's T objects.
         alpha: exponent of the IoU.
         top: candidates per level and object.
 
     Returns:
-        labels (N,) in [0, C].
+        (B, N) the object that each point of each image takes, an index in [0, T), or T: background.
     """
-    if len(objects.labels) == 0:
-        return objects.labels.new_full((len(points.centers),), num_classes)
-    gt_bboxes = objects.bboxes.to(bboxes.dtype)
-    quality = _class_times_iou(log_probs, bboxes, objects.labels, gt_bboxes, alpha)  # (G, N)
+    if not len(objects.labels):
+        return objects.labels.new_zeros((len(bboxes), len(points.centers)))
+    quality = _class_times_iou(log_probs, bboxes, objects, alpha)  # (T, N)
     levels = [_best(level, min(top, level.shape[1])) for level in quality.split(list(level_sizes), dim=1)]
     best = torch.cat([values for values, _ in levels], dim=1)
     candidate = torch.cat([mask for _, mask in levels], dim=1)
     threshold = best.mean(dim=1, keepdim=True) + best.std(dim=1, keepdim=True)
-    positive = candidate & (quality >= threshold) & points_near_centers(points, gt_bboxes, 0)
-    highest, index = torch.where(positive, quality, -1.0).max(dim=0)
-    return torch.where(highest >= 0, objects.labels[index], num_classes)
+    inside = points_near_centers(points, objects.bboxes.to(bboxes.dtype), 0)
+    claimed = torch.where(candidate & (quality >= threshold) & inside, quality, -1.0)
+    highest = _greatest_value(claimed, objects.image, len(objects.counts), -1.0)
+    return _least_row((claimed >= 0) & (claimed == highest[objects.image]), objects.image, len(objects.counts))
 
 
 def _best(quality: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return each row's ``count`` largest values, (G, count) in order, and their places as a bool mask (G, N).
+    """Return each row's ``count`` largest values, (T, count) in order, and their places as a bool mask (T, N).
 
     ``topk`` leaves open which of equal values it takes; here it is those of the lowest index.
     """
@@ -252,3 +238,44 @@ def _best(quality: Tensor, count: int) -> tuple[Tensor, Tensor]:
     last = values[:, -1:]
     above, equal = quality > last, quality == last
     return values, above | (equal & (equal.cumsum(dim=1) <= count - above.sum(dim=1, keepdim=True)))
+
+
+@torch.no_grad()
+def assign_max_iou(
+    anchors: Tensor,
+    valid: Tensor,
+    objects: BatchObjects,
+    pos_iou_thr: float = 0.5,
+    neg_iou_thr: float = 0.4,
+    min_pos_iou: float = 0.0,
+) -> Tensor:
+    """RetinaNet's one-to-many rule, as MMDetection's `MaxIoUAssigner` has it (RetinaNet sec. 4.1).
+
+    An anchor takes the object of its highest IoU, the first of equals, where that IoU reaches ``pos_iou_thr``; below
+    ``neg_iou_thr`` it is background, between them it is ignored. Besides, every object takes all anchors that have the
+    highest IoU with it, if that reaches ``min_pos_iou``; the last of several objects that claim an anchor so gets it.
+
+    Args:
+        anchors: (P, 4) xyxy in pixels.
+        valid: (B, P) or (1, P): the anchor's cell lies in the image padded by itself; others are ignored.
+        objects: the batch's T objects.
+        pos_iou_thr: least IoU of a positive.
+        neg_iou_thr: IoU from which on an anchor is not background.
+        min_pos_iou: least IoU of an object's best anchors.
+
+    Returns:
+        (B, P) the object that each anchor takes, an index in [0, T), or T: background, or -1: ignored.
+    """
+    images, rows = len(objects.counts), len(objects.labels)
+    iou, _ = pairwise_iou(objects.bboxes, anchors.t())  # (T, P), in the wider of their precisions
+    iou = torch.where(valid.expand(images, -1)[objects.image], iou, -1.0)
+    highest = _greatest_value(iou, objects.image, images, 0.0)  # an image without objects: all background
+    first = _least_row(iou == highest[objects.image], objects.image, images)
+    taken = torch.where(highest < neg_iou_thr, rows, -1)
+    taken = torch.where(highest >= pos_iou_thr, first, taken)
+    # Empty images are none of the rows; where there are no rows at all, amax has nothing to reduce.
+    best = iou.amax(dim=1, keepdim=True) if rows else iou[:, :1]
+    claims = (iou == best) & (best >= min_pos_iou)
+    index = torch.where(claims, torch.arange(rows, device=iou.device)[:, None], -1)
+    last = _greatest_value(index, objects.image, images, -1)
+    return torch.where(valid, torch.where(last >= 0, last, taken), -1)

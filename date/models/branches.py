@@ -1,4 +1,4 @@
-"""Prediction branches on shared features: one-to-one (kept at inference), FCOS- and RetinaNet-style one-to-many.
+"""Prediction branches on shared features: what they have in common, and the one-to-one branch, kept at inference.
 
 A branch owns its prediction convolutions, its assignment, its losses and its decoding; towers and the per-level scales
 belong to the head and are shared (DATE fig. 2). Parameter names are those of the official DATE code.
@@ -11,25 +11,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from mmcv.cnn import Scale
 from mmdet.registry import MODELS, TASK_UTILS
-from mmdet.structures.bbox import bbox_xyxy_to_cxcywh, distance2bbox
 from mmengine.model import BaseModule, bias_init_with_prob, normal_init
-from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from date.models.assigners import ImageObjects, Points, assign_auxiliary, assign_fcos, assign_one_to_one
+from date.models.assigners import assign_auxiliary, assign_one_to_one
 from date.models.filtering import MaxFilter3D, product_log_probs
+from date.models.geometry import Points, feature_points, ltrb_to_xyxy, xyxy_to_cxcywh
 from date.models.losses import (
     NORMALISER_EPS,
-    centerness_target,
+    class_targets,
     focal_loss_from_log_probs,
     giou_loss,
-    log_iou_loss,
-    one_hot_targets,
     sigmoid_focal_loss,
 )
 from date.models.normalisers import reduce_mean
+from date.models.objects import BatchObjects
+from date.models.precision import PreciseConv2d
 
 
 @dataclass
@@ -60,28 +60,10 @@ class Candidates:
     """(K,)."""
 
 
-def full_precision(x: Tensor) -> Tensor:
-    """Return a half-precision tensor (autocast) in float32 and any other as it is: losses and boxes need the bits."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
 def flatten_level(x: Tensor, channels: int) -> Tensor:
     """Turn (B, A*channels, H, W) into (B, channels, H*W*A), the order of MMDetection's priors (A per cell, last)."""
     batch, _, height, width = x.shape
     return x.view(batch, -1, channels, height * width).permute(0, 2, 3, 1).reshape(batch, channels, -1)
-
-
-def anchor_deltas(anchors: Tensor, gt_bboxes: Tensor) -> Tensor:
-    """Return RetinaNet's regression targets (K, 4): shift of the centre over the size, log of the sizes' ratio.
-
-    What MMDetection's `DeltaXYWHBBoxCoder` computes with means 0 and deviations 1, in the boxes' own precision.
-
-    Args:
-        anchors: (K, 4) xyxy in pixels.
-        gt_bboxes: (K, 4) xyxy of the objects that they take.
-    """
-    anchor, gt = bbox_xyxy_to_cxcywh(anchors.to(gt_bboxes.dtype)), bbox_xyxy_to_cxcywh(gt_bboxes)
-    return torch.cat([(gt[:, :2] - anchor[:, :2]) / anchor[:, 2:], (gt[:, 2:] / anchor[:, 2:]).log()], dim=-1)
 
 
 class Branch(BaseModule):
@@ -114,8 +96,11 @@ class Branch(BaseModule):
         self.loss_weight = loss_weight
         self.alpha, self.gamma = alpha, gamma
         self.test_cfg = dict(score_thr=0.01, nms_pre=1000, nms=None, max_per_img=100) | dict(test_cfg or {})
-        self.conv_cls = nn.Conv2d(in_channels, num_base_priors * num_classes, 3, padding=1)
-        self.conv_reg = nn.Conv2d(in_channels, num_base_priors * 4, 3, padding=1)
+        self.conv_cls = PreciseConv2d(in_channels, num_base_priors * num_classes, 3, padding=1)
+        self.conv_reg = PreciseConv2d(in_channels, num_base_priors * 4, 3, padding=1)
+        self.reg_units: Tensor
+        """(L,) the pixels, or other units of the regression maps, by which each level's scale is multiplied."""
+        self.register_buffer("reg_units", torch.ones(len(self.strides)), persistent=False)
 
     def init_weights(self) -> None:
         """Draw the predictors from N(0, 0.01); the class bias makes every initial probability 0.01 (RetinaNet)."""
@@ -126,8 +111,8 @@ class Branch(BaseModule):
             elif isinstance(conv, BaseModule):
                 conv.init_weights()
 
-    def regress(self, scaled: Tensor, stride: int) -> Tensor:
-        """Turn a level's scaled regression map into what the branch decodes; the identity unless overridden."""
+    def regress(self, scaled: Tensor) -> Tensor:
+        """Turn the scaled regression maps (B, 4, P) into what the branch decodes; the identity unless overridden."""
         return scaled
 
     def extra_levels(self, cls_feats: Sequence[Tensor], reg_feats: Sequence[Tensor]) -> list[Tensor] | None:
@@ -135,38 +120,29 @@ class Branch(BaseModule):
         return None
 
     def forward(
-        self, cls_feats: Sequence[Tensor], reg_feats: Sequence[Tensor], scales: Sequence[nn.Module]
+        self, cls_feats: Sequence[Tensor], reg_feats: Sequence[Tensor], scales: Sequence[Scale]
     ) -> BranchOutput:
         """Predict from the towers' outputs of all levels, each (B, in_channels, H_l, W_l), finest first."""
-        cls = [flatten_level(full_precision(self.conv_cls(x)), self.num_classes) for x in cls_feats]
-        reg = [
-            flatten_level(self.regress(scale(full_precision(self.conv_reg(x))), stride), 4)
-            for x, scale, stride in zip(reg_feats, scales, self.strides, strict=True)
-        ]
+        shapes = [(x.shape[-2], x.shape[-1]) for x in cls_feats]
+        cls = [flatten_level(self.conv_cls(x), self.num_classes) for x in cls_feats]
+        reg = [flatten_level(self.conv_reg(x), 4) for x in reg_feats]
+        sizes = [x.shape[-1] for x in cls]
+        factors = torch.stack([module.scale for module in scales]) * self.reg_units
+        factor = torch.cat([f.expand(size) for f, size in zip(factors.unbind(), sizes, strict=True)])
         extra = self.extra_levels(cls_feats, reg_feats)
         return BranchOutput(
             cls=torch.cat(cls, dim=-1),
-            reg=torch.cat(reg, dim=-1),
-            extra=None if extra is None else torch.cat([flatten_level(full_precision(x), 1) for x in extra], dim=-1),
-            level_shapes=[(x.shape[-2], x.shape[-1]) for x in cls_feats],
-            level_sizes=[x.shape[-1] for x in cls],
+            reg=self.regress(torch.cat(reg, dim=-1) * factor),
+            extra=None if extra is None else torch.cat([flatten_level(x, 1) for x in extra], dim=-1),
+            level_shapes=shapes,
+            level_sizes=sizes,
         )
 
     def points(self, output: BranchOutput) -> Points:
         """Return the (x, y) and stride of every feature-map point of the output's levels."""
-        like = output.reg
-        centers, strides = [], []
-        for (height, width), stride in zip(output.level_shapes, self.strides, strict=True):
-            y, x = torch.meshgrid(
-                (torch.arange(height, dtype=like.dtype, device=like.device) + 0.5) * stride,
-                (torch.arange(width, dtype=like.dtype, device=like.device) + 0.5) * stride,
-                indexing="ij",
-            )
-            centers.append(torch.stack([x, y], dim=-1).view(-1, 2))
-            strides.append(like.new_full((height * width,), stride))
-        return Points(torch.cat(centers), torch.cat(strides))
+        return feature_points(output.level_shapes, self.strides, output.reg)
 
-    def loss(self, output: BranchOutput, batch_objects: Sequence[ImageObjects]) -> dict[str, Tensor]:
+    def loss(self, output: BranchOutput, objects: BatchObjects) -> dict[str, Tensor]:
         """Assign the objects and return the branch's losses, multiplied by its lambda."""
         raise NotImplementedError
 
@@ -250,6 +226,7 @@ class OneToOneBranch(Branch):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.reg_units = torch.tensor(self.strides, dtype=torch.get_default_dtype())
         self.quality = TASK_UTILS.build(quality)
         self.cls_weight, self.reg_weight, self.iou_weight = cls_weight, reg_weight, iou_weight
         self.aux_weight = aux_weight
@@ -259,12 +236,12 @@ class OneToOneBranch(Branch):
         if max_filter is not None:
             channels = self.conv_cls.in_channels
             self.max3d = MaxFilter3D(channels, max_filter["norm_cfg"])
-            self.filter = nn.Conv2d(channels, 1, 3, padding=1)
+            self.filter = PreciseConv2d(channels, 1, 3, padding=1)
             self.product_eps = max_filter.get("eps")
 
-    def regress(self, scaled: Tensor, stride: int) -> Tensor:
+    def regress(self, scaled: Tensor) -> Tensor:
         """Return non-negative ltrb distances in pixels."""
-        return scaled.clamp(min=0) * stride
+        return scaled.clamp(min=0)
 
     def extra_levels(self, cls_feats: Sequence[Tensor], reg_feats: Sequence[Tensor]) -> list[Tensor] | None:
         """Return the filter's logits where there is one."""
@@ -284,215 +261,65 @@ class OneToOneBranch(Branch):
 
     def bboxes(self, output: BranchOutput, image: int, prior_index: Tensor | slice) -> Tensor:
         """See `Branch`."""
-        return distance2bbox(self.points(output).centers[prior_index], output.reg[image].t()[prior_index])
+        return ltrb_to_xyxy(self.points(output).centers[prior_index], output.reg[image].t()[prior_index])
 
     def all_bboxes(self, output: BranchOutput) -> Tensor:
-        """Decode the predictions of all images to (B, P, 4) xyxy boxes in pixels, unclipped and detached."""
-        return distance2bbox(self.points(output).centers.expand(len(output.reg), -1, -1), output.reg.detach().mT)
+        """Decode the predictions of all images to (B, 4, P) xyxy boxes in pixels, unclipped and detached."""
+        centers, ltrb = self.points(output).centers.t(), output.reg.detach()
+        return torch.cat([centers - ltrb[:, :2], centers + ltrb[:, 2:]], dim=1)
 
-    def match(self, output: BranchOutput, batch_objects: Sequence[ImageObjects]) -> list[Tensor]:
+    def match(self, output: BranchOutput, objects: BatchObjects) -> list[Tensor]:
         """Return each image's matched points, (G,) indices into the P points (-1: object without a point)."""
-        log_probs = self.log_probs(output)[0].detach()
-        return assign_one_to_one(self.quality, log_probs, self.all_bboxes(output), self.points(output), batch_objects)
+        return self._match(self.log_probs(output)[0], output, objects)
 
-    def loss(self, output: BranchOutput, batch_objects: Sequence[ImageObjects]) -> dict[str, Tensor]:
+    def _match(self, log_probs: Tensor, output: BranchOutput, objects: BatchObjects) -> list[Tensor]:
+        points = self.points(output)
+        return assign_one_to_one(self.quality, log_probs.detach(), self.all_bboxes(output), points, objects)
+
+    def loss(self, output: BranchOutput, objects: BatchObjects) -> dict[str, Tensor]:
         """Return ``loss_cls``, ``loss_reg`` (L1 on normalised cxcywh) and ``loss_iou`` (GIoU) of eq. 2 times lambda.
 
         Classification and box losses are divided by the mean number of positives over the processes, the former's at
         least 1, the latter's at least ``min_box_normaliser``. There is no ``loss_reg`` where ``reg_weight`` is 0, and
         a ``loss_aux`` where ``aux_weight`` is not.
         """
-        labels = output.cls.new_full((output.cls.shape[0], output.cls.shape[-1]), self.num_classes, dtype=torch.long)
-        pred, target, size = [], [], []
-        for i, (matched, objects) in enumerate(zip(self.match(output, batch_objects), batch_objects, strict=True)):
-            objects_matched = (matched >= 0).nonzero(as_tuple=True)[0]
-            points_matched = matched[objects_matched]
-            labels[i, points_matched] = objects.labels[objects_matched]
-            pred.append(self.bboxes(output, i, points_matched))
-            target.append(objects.bboxes[objects_matched].to(output.reg.dtype))
-            height, width = objects.img_shape
-            size.append(output.reg.new_tensor([width, height, width, height]).expand(len(points_matched), 4))
-        pred_bboxes, target_bboxes, scale = torch.cat(pred), torch.cat(target), torch.cat(size)
+        log_probs, log_others = self.log_probs(output)
+        points = torch.cat(self._match(log_probs, output, objects))
+        image, gt_labels, gt_bboxes = objects.image, objects.labels, objects.bboxes.to(output.reg.dtype)
+        if max(objects.counts) > output.cls.shape[-1]:  # only then does an object go without a point
+            taken = (points >= 0).nonzero(as_tuple=True)[0]
+            points, image, gt_labels, gt_bboxes = points[taken], image[taken], gt_labels[taken], gt_bboxes[taken]
+        labels = torch.full_like(output.cls[:, 0], self.num_classes, dtype=torch.long)
+        labels[image, points] = gt_labels
+        bboxes = ltrb_to_xyxy(self.points(output).centers[points], output.reg.mT[image, points])
 
-        num_pos = reduce_mean(output.reg.new_tensor(float(len(pred_bboxes))))
-        targets = one_hot_targets(labels, self.num_classes).mT
+        num_pos = reduce_mean(output.reg.new_full((), float(len(points))))
+        targets = class_targets(labels, self.num_classes)
         if output.extra is None:
             cls = sigmoid_focal_loss(output.cls, targets, self.alpha, self.gamma)
         else:
-            cls = focal_loss_from_log_probs(*self.log_probs(output), targets, self.alpha, self.gamma)
-        iou = giou_loss(pred_bboxes, target_bboxes)
+            cls = focal_loss_from_log_probs(log_probs, log_others, targets, self.alpha, self.gamma)
         num_boxes = num_pos.clamp(min=self.min_box_normaliser)
         losses = {"loss_cls": self.loss_weight * self.cls_weight * cls / (num_pos.clamp(min=1) + NORMALISER_EPS)}
         if self.reg_weight:
-            reg = (bbox_xyxy_to_cxcywh(pred_bboxes) / scale - bbox_xyxy_to_cxcywh(target_bboxes) / scale).abs().sum()
+            extents = objects.extents[image]
+            reg = (xyxy_to_cxcywh(bboxes) / extents - xyxy_to_cxcywh(gt_bboxes) / extents).abs().sum()
             losses["loss_reg"] = self.loss_weight * self.reg_weight * reg / (num_boxes + NORMALISER_EPS)
+        iou = giou_loss(bboxes, gt_bboxes)
         losses["loss_iou"] = self.loss_weight * self.iou_weight * iou / (num_boxes + NORMALISER_EPS)
         if self.aux_weight:
-            losses["loss_aux"] = self.loss_weight * self.aux_weight * self._auxiliary_loss(output, batch_objects)
+            losses["loss_aux"] = self.loss_weight * self.aux_weight * self._auxiliary_loss(output, objects)
         return losses
 
-    def _auxiliary_loss(self, output: BranchOutput, batch_objects: Sequence[ImageObjects]) -> Tensor:
+    def _auxiliary_loss(self, output: BranchOutput, objects: BatchObjects) -> Tensor:
         """Return the focal loss of the class logits without the filter under `assign_auxiliary` (DeFCN).
 
         It is divided by its own mean number of positives over the processes, at least 1.
         """
         log_probs, bboxes, points = F.logsigmoid(output.cls.detach()), self.all_bboxes(output), self.points(output)
-        labels = torch.stack(
-            [
-                assign_auxiliary(log_probs[i], bboxes[i], points, output.level_sizes, objects, self.num_classes)
-                for i, objects in enumerate(batch_objects)
-            ]
+        labels = objects.labels_of(
+            assign_auxiliary(log_probs, bboxes, points, output.level_sizes, objects), self.num_classes
         )
         num_pos = reduce_mean((labels < self.num_classes).sum().to(output.cls.dtype))
-        targets = one_hot_targets(labels, self.num_classes).mT
-        loss = sigmoid_focal_loss(output.cls, targets, self.alpha, self.gamma)
+        loss = sigmoid_focal_loss(output.cls, class_targets(labels, self.num_classes), self.alpha, self.gamma)
         return loss / (num_pos.clamp(min=1) + NORMALISER_EPS)
-
-
-@MODELS.register_module()
-class FCOSBranch(Branch):
-    """FCOS-style one-to-many branch: class, box and centre-ness (on the class tower); discarded after training.
-
-    A point's box is ``exp(scale * conv)`` as ltrb distances in pixels. No centre sampling, IoU loss ``-log IoU``
-    weighted by the centre-ness target (DATE eq. 3 with FCOS's weights of 1).
-
-    Args:
-        regress_ranges: per level, the (lower, upper) range in pixels of the largest ltrb distance.
-        kwargs: of `Branch`.
-    """
-
-    def __init__(self, *, regress_ranges: Sequence[tuple[float, float]], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.regress_ranges = [tuple(pair) for pair in regress_ranges]
-        self.conv_ctr = nn.Conv2d(self.conv_cls.in_channels, 1, 3, padding=1)
-
-    def regress(self, scaled: Tensor, stride: int) -> Tensor:
-        """Return positive ltrb distances in pixels."""
-        return scaled.exp()
-
-    def extra_levels(self, cls_feats: Sequence[Tensor], reg_feats: Sequence[Tensor]) -> list[Tensor] | None:
-        """Return the centre-ness logits."""
-        return [self.conv_ctr(x) for x in cls_feats]
-
-    def bboxes(self, output: BranchOutput, image: int, prior_index: Tensor | slice) -> Tensor:
-        """See `Branch`."""
-        return distance2bbox(self.points(output).centers[prior_index], output.reg[image].t()[prior_index])
-
-    def score_factors(self, output: BranchOutput) -> Tensor | None:
-        """Return the centre-ness; the threshold judges the class probability alone, as MMDetection's FCOS."""
-        assert output.extra is not None
-        return output.extra[:, 0].sigmoid()
-
-    def loss(self, output: BranchOutput, batch_objects: Sequence[ImageObjects]) -> dict[str, Tensor]:
-        """Return ``loss_cls``, ``loss_iou`` and ``loss_ctr``, times lambda.
-
-        Normalisers, each a mean over the processes: number of positives, at least 1 (class, centre-ness); sum of the
-        centre-ness targets, at least 1e-6 (box).
-        """
-        assert output.extra is not None
-        points = self.points(output)
-        ranges = torch.cat(
-            [
-                points.centers.new_tensor(pair).expand(size, 2)
-                for pair, size in zip(self.regress_ranges, output.level_sizes, strict=True)
-            ]
-        )
-        assigned = [assign_fcos(points, ranges, objects, self.num_classes) for objects in batch_objects]
-        labels = torch.stack([label for label, _ in assigned])
-        image, point = (labels < self.num_classes).nonzero(as_tuple=True)
-        target_ltrb = torch.stack([ltrb for _, ltrb in assigned])[image, point]
-        centers = points.centers[point]
-        ctr_target = centerness_target(target_ltrb)
-        num_pos = reduce_mean(ctr_target.new_tensor(float(len(point)))).clamp(min=1)
-        ctr_sum = reduce_mean(ctr_target.sum()).clamp(min=1e-6)
-
-        cls = sigmoid_focal_loss(output.cls, one_hot_targets(labels, self.num_classes).mT, self.alpha, self.gamma)
-        pred_ltrb = output.reg.mT[image, point]
-        iou = log_iou_loss(distance2bbox(centers, pred_ltrb), distance2bbox(centers, target_ltrb), ctr_target)
-        ctr = F.binary_cross_entropy_with_logits(output.extra[:, 0][image, point], ctr_target, reduction="sum")
-        return {
-            "loss_cls": self.loss_weight * cls / (num_pos + NORMALISER_EPS),
-            "loss_iou": self.loss_weight * iou / (ctr_sum + NORMALISER_EPS),
-            "loss_ctr": self.loss_weight * ctr / (num_pos + NORMALISER_EPS),
-        }
-
-
-@MODELS.register_module()
-class RetinaBranch(Branch):
-    """RetinaNet-style one-to-many branch: 9 anchors a cell, class and box deltas; discarded after training.
-
-    The deltas are multiplied by the head's shared scale of the level, as every regression map (official DATE code).
-
-    Args:
-        anchor_generator, assigner, bbox_coder: configs of MMDetection's `AnchorGenerator`, `MaxIoUAssigner` and
-            `DeltaXYWHBBoxCoder` (means 0, deviations 1).
-        reduce_normaliser: True divides by the mean over the processes of their numbers of positives (each image
-            counting at least 1), so that the division into processes does not matter; False by this process's own, as
-            the official code. In one process the two are the same.
-        kwargs: of `Branch`.
-    """
-
-    def __init__(
-        self,
-        *,
-        anchor_generator: dict[str, Any],
-        assigner: dict[str, Any],
-        bbox_coder: dict[str, Any],
-        reduce_normaliser: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        generator = TASK_UTILS.build(anchor_generator)
-        super().__init__(num_base_priors=generator.num_base_priors[0], **kwargs)
-        self.prior_generator = generator
-        self.assigner = TASK_UTILS.build(assigner)
-        self.bbox_coder = TASK_UTILS.build(bbox_coder)
-        self.reduce_normaliser = reduce_normaliser
-
-    def anchors(self, output: BranchOutput) -> Tensor:
-        """Return the (P, 4) xyxy anchors of all levels in pixels.
-
-        Always in float32, as MMDetection's: rounding decides which of several equally good anchors an object takes.
-        """
-        return torch.cat(self.prior_generator.grid_priors(output.level_shapes, device=output.reg.device))
-
-    def bboxes(self, output: BranchOutput, image: int, prior_index: Tensor | slice) -> Tensor:
-        """See `Branch`."""
-        return self.bbox_coder.decode(self.anchors(output)[prior_index], output.reg[image].t()[prior_index])
-
-    def assign(self, output: BranchOutput, anchors: Tensor, objects: ImageObjects) -> tuple[Tensor, Tensor]:
-        """Return an image's (P,) labels (C: background, -1: ignored) and the (P,) index of each anchor's object."""
-        valid = torch.cat(self.prior_generator.valid_flags(output.level_shapes, objects.pad_shape, anchors.device))
-        gt_instances = InstanceData(bboxes=objects.bboxes, labels=objects.labels)
-        gt_inds = self.assigner.assign(InstanceData(priors=anchors[valid]), gt_instances).gt_inds
-        labels = objects.labels.new_full((len(anchors),), -1)
-        index = torch.zeros_like(labels)
-        index[valid] = (gt_inds - 1).clamp(min=0)
-        inside = torch.where(gt_inds == 0, self.num_classes, -1)
-        positive = gt_inds > 0
-        inside[positive] = objects.labels[gt_inds[positive] - 1]
-        labels[valid] = inside
-        return labels, index
-
-    def loss(self, output: BranchOutput, batch_objects: Sequence[ImageObjects]) -> dict[str, Tensor]:
-        """Return ``loss_cls`` and ``loss_reg`` (L1 on the deltas), times lambda; see ``reduce_normaliser``."""
-        anchors = self.anchors(output)
-        assigned = [self.assign(output, anchors, objects) for objects in batch_objects]
-        labels = torch.stack([label for label, _ in assigned])
-        positive = (labels >= 0) & (labels < self.num_classes)
-        num_pos = positive.sum(-1).clamp(min=1).sum().to(output.reg.dtype)
-        num_pos = reduce_mean(num_pos, self.reduce_normaliser)
-
-        judged = (labels >= 0).unsqueeze(1)  # ignored anchors: a logit of -inf would be exact but has no gradient path
-        logits = torch.where(judged, output.cls, output.cls.new_tensor(-1e4))
-        cls = sigmoid_focal_loss(logits, one_hot_targets(labels, self.num_classes).mT, self.alpha, self.gamma)
-        target, pred = [], []
-        for i, objects in enumerate(batch_objects):
-            prior = positive[i].nonzero(as_tuple=True)[0]
-            gt_bboxes = objects.bboxes[assigned[i][1][prior]]
-            target.append(anchor_deltas(anchors[prior], gt_bboxes))
-            pred.append(output.reg[i].t()[prior])
-        reg = (torch.cat(pred) - torch.cat(target)).abs().sum()
-        return {
-            "loss_cls": self.loss_weight * cls / (num_pos + NORMALISER_EPS),
-            "loss_reg": self.loss_weight * reg / (num_pos + NORMALISER_EPS),
-        }

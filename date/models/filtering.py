@@ -37,11 +37,22 @@ class MaxFilter3D(BaseModule):
         convolved = [self.conv(x) for x in feats]
         filtered = []
         for level, x in enumerate(feats):
-            neighbours = convolved[max(level - 1, 0) : level + 2]
-            stack = torch.stack([_resize(y, x.shape[-2:]) for y in neighbours], dim=2)
-            pooled = F.max_pool3d(stack, kernel_size=3, stride=1, padding=1)[:, :, min(level, 1)]
-            filtered.append(F.relu(self.norm(pooled + x)))
+            neighbours = [_resize(y, x.shape[-2:]) for y in convolved[max(level - 1, 0) : level + 2]]
+            filtered.append(F.relu(self.norm(max_over_neighbourhood(neighbours) + x)))
         return filtered
+
+
+def max_over_neighbourhood(maps: Sequence[Tensor]) -> Tensor:
+    """Return the maximum over maps of one size, each (B, C, H, W), and over 3x3 positions.
+
+    The values of ``max_pool3d``, whose gradient is not deterministic on GPUs; the gradient goes to one of the largest:
+    the first position in reading order, there the first of the maps. (``max_pool3d`` takes the first of the maps that
+    has one; they differ only where two maps hold the same maximum at different positions.)
+    """
+    highest = maps[0]
+    for other in maps[1:]:
+        highest = torch.where((highest >= other) | highest.isnan(), highest, other)
+    return F.max_pool2d(highest, kernel_size=3, stride=1, padding=1)
 
 
 def _resize(x: Tensor, size: torch.Size) -> Tensor:

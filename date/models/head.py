@@ -15,8 +15,8 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
-from date.models.assigners import ImageObjects
 from date.models.branches import Branch, BranchOutput, Candidates
+from date.models.objects import objects_of
 
 
 @MODELS.register_module()
@@ -115,11 +115,11 @@ class DualAssignmentHead(BaseModule):
     def loss(self, feats: Sequence[Tensor], batch_data_samples: SampleList) -> dict[str, Tensor]:
         """Return all branches' losses, already multiplied by their lambdas, named ``<branch>.<loss>``."""
         outputs = self(feats)
-        batch_objects = [objects_of(sample) for sample in batch_data_samples]
+        objects = objects_of(batch_data_samples)
         return {
             f"{self.branch_name(i)}.{name}": value
             for i, output in outputs.items()
-            for name, value in self.branch(i).loss(output, batch_objects).items()
+            for name, value in self.branch(i).loss(output, objects).items()
         }
 
     def branch(self, index: int) -> Branch:
@@ -178,17 +178,6 @@ def final_selection(bboxes: Tensor, scores: Tensor, labels: Tensor, nms: float |
     if nms is None:
         return scores.argsort(descending=True, stable=True)[:max_per_img]
     return batched_nms(bboxes, scores, labels, nms)[:max_per_img]
-
-
-def objects_of(sample: Any) -> ImageObjects:
-    """Return the objects of one of MMDetection's `DetDataSample`s."""
-    meta = sample.metainfo
-    return ImageObjects(
-        bboxes=sample.gt_instances.bboxes,
-        labels=sample.gt_instances.labels,
-        img_shape=tuple(meta["img_shape"][:2]),
-        pad_shape=tuple(meta.get("pad_shape", meta["img_shape"])[:2]),
-    )
 
 
 def _run(tower: nn.ModuleList, x: Tensor) -> Tensor:

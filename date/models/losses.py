@@ -6,32 +6,55 @@ Every function returns the *sum* over its samples, because each branch of the pa
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from mmdet.structures.bbox import bbox_overlaps
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from date.models.geometry import aligned_giou, aligned_iou
 
 # What MMDetection adds to every normaliser (float32 machine epsilon), so that no positives give 0 and not NaN.
 NORMALISER_EPS = torch.finfo(torch.float32).eps
 
 
-def one_hot_targets(labels: Tensor, num_classes: int) -> Tensor:
-    """Return (M, C) bool targets for (M,) labels, of which ``num_classes`` means background (an all-False row)."""
-    return labels.unsqueeze(-1) == torch.arange(num_classes, device=labels.device)
+def class_targets(labels: Tensor, num_classes: int) -> Tensor:
+    """Return bool (B, C, N) targets for (B, N) labels; those outside of [0, C), e.g. C of background, have none."""
+    return labels.unsqueeze(1) == torch.arange(num_classes, device=labels.device)[:, None]
 
 
 def sigmoid_focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
     """Sum of the sigmoid focal loss (RetinaNet, eq. 5) over all points and classes.
 
     Args:
-        logits: (..., C) class logits.
+        logits: class logits, any shape.
         targets: bool, same shape: True where the point is a positive of the class.
         alpha: weight of positives; negatives weigh ``1 - alpha``.
         gamma: focusing exponent.
     """
-    right = torch.where(targets, logits, -logits)  # logit of the right answer: p for positives, 1 - p for negatives
-    weight = torch.where(targets, alpha, 1.0 - alpha)
-    return -(weight * torch.sigmoid(-right).pow(gamma) * F.logsigmoid(right)).sum()
+    loss: Tensor = _SigmoidFocalLoss.apply(logits, targets, alpha, gamma)
+    return loss
+
+
+class _SigmoidFocalLoss(torch.autograd.Function):
+    """Computes its derivative along with the loss: half the kernels, and one tensor kept instead of six."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, alpha: float, gamma: float) -> Tensor:
+        right = torch.where(targets, logits, -logits)  # logit of the right answer: p for positives, 1 - p for negatives
+        log_right, wrong = F.logsigmoid(right), torch.sigmoid(-right)
+        weight = torch.where(targets, alpha, 1.0 - alpha).to(logits.dtype) * wrong.pow(gamma)
+        if ctx.needs_input_grad[0]:
+            slope = weight * (gamma * log_right * (1 - wrong) - wrong)
+            ctx.save_for_backward(torch.where(targets, slope, -slope))
+        return -(weight * log_right).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        (slope,) = ctx.saved_tensors
+        return slope * grad, None, None, None
 
 
 def focal_loss_from_log_probs(
@@ -61,17 +84,17 @@ def log_one_minus_exp(log_p: Tensor) -> Tensor:
 
 def giou_loss(pred: Tensor, target: Tensor) -> Tensor:
     """Sum of ``1 - GIoU`` over (K, 4) aligned xyxy boxes in pixels (GIoU paper; eps 1e-7 as MMDetection)."""
-    return (1.0 - bbox_overlaps(pred, target, mode="giou", is_aligned=True, eps=1e-7)).sum()
+    return (1.0 - aligned_giou(pred, target, eps=1e-7)).sum()
 
 
 def log_iou_loss(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Weighted sum of ``-log IoU`` over (K, 4) aligned xyxy boxes; FCOS weighs by its centre-ness targets (K,)."""
-    iou = bbox_overlaps(pred, target, is_aligned=True, eps=1e-6).clamp(min=1e-6)
+    iou = aligned_iou(pred, target, eps=1e-6)[0].clamp(min=1e-6)
     return -(weight * iou.log()).sum()
 
 
 def centerness_target(ltrb: Tensor) -> Tensor:
     """FCOS eq. 3: ``sqrt(min(l,r)/max(l,r) * min(t,b)/max(t,b))`` of (K, 4) ltrb distances, all positive; (K,)."""
-    left_right, top_bottom = ltrb[:, [0, 2]], ltrb[:, [1, 3]]
-    ratio = left_right.amin(-1) / left_right.amax(-1) * (top_bottom.amin(-1) / top_bottom.amax(-1))
-    return ratio.sqrt()
+    left, top, right, bottom = ltrb.unbind(-1)
+    horizontal = torch.minimum(left, right) / torch.maximum(left, right)
+    return (horizontal * (torch.minimum(top, bottom) / torch.maximum(top, bottom))).sqrt()

@@ -99,7 +99,9 @@ def match_batch(qualities: Sequence[Tensor]) -> list[Tensor]:
                 f"the quality of image {index} holds {_describe_nonfinite(quality)}; it must be finite"
             )
     matched = [problem.solve() for problem in problems]
-    packed = torch.from_numpy(np.concatenate(matched)).to(device)
+    packed = torch.from_numpy(np.concatenate(matched))
+    if device.type == "cuda":
+        packed = packed.pin_memory().to(device, non_blocking=True)
     return list(packed.split([len(points) for points in matched]))
 
 
@@ -408,25 +410,44 @@ def _sort_rows(
 
 
 def _fetch(qualities: Sequence[Tensor]) -> list[_Problem]:
-    """Return the problems of matrices on an accelerator, brought over in one transfer as one int32 tensor."""
-    parts = [_pack(quality) for quality in qualities]
-    packed = torch.cat(parts).cpu().numpy()
-    ends = np.cumsum([len(part) for part in parts])
-    return [_unpack(quality, part) for quality, part in zip(qualities, np.split(packed, ends[:-1]), strict=True)]
+    """Return the problems of matrices on an accelerator, brought over in one transfer as one int32 tensor.
+
+    All objects are ranked in one go where the images have equally many points, as those of a batch do.
+    """
+    if len({(len(quality), quality.dtype) for quality in qualities}) == 1:
+        packed = torch.cat(_pack(qualities))
+    else:
+        packed = torch.cat([part for quality in qualities for part in _pack([quality])])
+    words, start, problems = packed.cpu().numpy(), 0, []
+    for quality in qualities:
+        problem, start = _unpack(quality, words, start)
+        problems.append(problem)
+    return problems
 
 
-def _pack(quality: Tensor) -> Tensor:
-    """Return a flat int32 tensor: 1 if all entries are finite, then the bits of the qualities that the host needs.
+def _pack(qualities: Sequence[Tensor]) -> list[Tensor]:
+    """Return flat int32 tensors, image by image what the host needs: 1 for each object whose entries are all finite,
+    then the bits of qualities.
 
     Of a small problem these are all, by object. Otherwise they are each object's G best, and their points follow.
     """
-    finite = quality.isfinite().all().reshape(1).int()
-    by_object = quality.T.contiguous()
-    if _is_small(*quality.shape):
-        return torch.cat([finite, by_object.flatten().view(torch.int32)])
-    points = _rank(by_object, len(by_object))
-    values = by_object.gather(1, points)
-    return torch.cat([finite, values.flatten().view(torch.int32), points.int().flatten()])
+    counts = [quality.shape[1] for quality in qualities]
+    by_object = torch.cat([quality.T for quality in qualities])
+    finite, whole = by_object.isfinite().all(dim=1).int().split(counts), by_object.split(counts)
+    small = [_is_small(*quality.shape) for quality in qualities]
+    if all(small):
+        return [part for parts in zip(finite, map(_bits, whole), strict=True) for part in parts]
+    points = _rank(by_object, max(count for count, few in zip(counts, small, strict=True) if not few))
+    best, places = by_object.gather(1, points).split(counts), points.int().split(counts)
+    parts = []
+    for i, count in enumerate(counts):
+        ranked = [_bits(best[i][:, :count]), places[i][:, :count].flatten()]
+        parts += [finite[i], _bits(whole[i])] if small[i] else [finite[i], *ranked]
+    return parts
+
+
+def _bits(values: Tensor) -> Tensor:
+    return values.flatten().view(torch.int32)
 
 
 def _rank(rows: Tensor, count: int) -> Tensor:
@@ -442,18 +463,19 @@ def _rank(rows: Tensor, count: int) -> Tensor:
     return ((sortable.long() << 32) + reversed_index).topk(count, dim=1).indices
 
 
-def _unpack(quality: Tensor, packed: npt.NDArray[np.int32]) -> _Problem:
-    """Return the problem that :func:`_pack` packed."""
+def _unpack(quality: Tensor, words: npt.NDArray[np.int32], start: int) -> tuple[_Problem, int]:
+    """Return the problem that :func:`_pack` packed at a place, and where the next one begins."""
     num_points, num_objects = quality.shape
     small = _is_small(num_points, num_objects)
     columns = num_points if small else num_objects
-    finite, words = bool(packed[0]), num_objects * columns * quality.dtype.itemsize // 4
-    values = packed[1 : 1 + words].copy().view(f"f{quality.dtype.itemsize}").reshape(num_objects, columns)
+    begin = start + num_objects
+    end = begin + num_objects * columns * quality.dtype.itemsize // 4
+    finite = bool(words[start:begin].all())
+    values = words[begin:end].copy().view(f"f{quality.dtype.itemsize}").reshape(num_objects, columns)
     if small:
-        return _SmallProblem(values, finite)
-    return _FetchedProblem(
-        values, packed[1 + words :].astype(np.int64).reshape(num_objects, columns), num_points, finite
-    )
+        return _SmallProblem(values, finite), end
+    points = words[end : end + num_objects * columns].astype(np.int64).reshape(num_objects, columns)
+    return _FetchedProblem(values, points, num_points, finite), end + points.size
 
 
 class _FetchedProblem(_RankedProblem):

@@ -23,11 +23,6 @@ _recorded: list[tuple[Tensor, bool]] | None = None
 _replayed: Iterator[Tensor] | None = None
 
 
-def undivided() -> bool:
-    """Return whether the batch at hand is whole: one process, one pass."""
-    return get_world_size() == 1 and _recorded is None and _replayed is None
-
-
 def reduce_mean(value: Tensor, over_processes: bool = True) -> Tensor:
     """Return the mean over the processes of a number that each has of its whole part of the batch.
 

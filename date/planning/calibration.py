@@ -39,7 +39,7 @@ from date.files import replace_text  # noqa: E402
 from date.identity.config import resolve  # noqa: E402
 from date.planning.durations import CALIBRATION, CALIBRATION_SCHEMA, kind, speed_digest  # noqa: E402
 from date.results import utc  # noqa: E402
-from date.training.network import build_network, build_optimizer, set_precision  # noqa: E402
+from date.training.network import build_network, build_optimizer, set_precision, total_loss  # noqa: E402
 from date.training.recorder import peak_memory  # noqa: E402
 
 WARM_UP = 3
@@ -127,8 +127,7 @@ def _timed(training: Training, tier: Tier, steps: int, device: torch.device) -> 
         batch["inputs"] = [pixels.pin_memory() for pixels in batch["inputs"]]  # as the trainer's loader does
 
     def step() -> None:
-        losses = model(**_prepared(model, config, batch, training=True), mode="loss")
-        model.parse_losses(losses)[0].backward()
+        total_loss(model(**_prepared(model, config, batch, training=True), mode="loss"))[0].backward()
         if clip is not None:
             nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], **clip)
         optimizer.step()

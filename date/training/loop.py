@@ -34,7 +34,9 @@ from date.training.network import (
     build_network,
     build_optimizer,
     build_schedulers,
+    compilations,
     set_precision,
+    total_loss,
     trains_batch_statistics,
 )
 from date.training.options import Options
@@ -106,12 +108,13 @@ class Trainer:
         self.schedulers = build_schedulers(config, self.optimizer)
         self.network: Any = self.model
         if processes.count > 1:
-            self.network = DistributedDataParallel(self.model, broadcast_buffers=False, gradient_as_bucket_view=True)
+            self.network = DistributedDataParallel(self.model, forward_sync_buffers=False, gradient_as_bucket_view=True)
         self.passes = self._count_passes()
         self.recorder = Recorder(
             folder / "metrics.jsonl", config.metrics_interval, self.steps, self.epoch_steps, processes
         )
         self.saving_seconds = self.longest_step = 0.0
+        self.compilations = compilations()
 
     def _open_loader(self) -> None:
         self.loader = build_loader(self.config.train_dataloader, self.processes.device, self.processes.start_of_workers)
@@ -194,10 +197,17 @@ class Trainer:
             if not ran_out(error):
                 raise
             raise self._stopped("memory ran out", step, images, FEWER_IMAGES) from error
+        self._say_compilations(step + 1)
         self._schedule(step + 1)
         means = self._recorded(step, lr, losses, images)
         note = None if means is None else f"epoch {self.recorder.epoch(step + 1):.1f}  loss {means['loss']:.3f}"
         self.journal.show(step + 1, "training", note, epoch=self.recorder.epoch(step + 1))
+
+    def _say_compilations(self, step: int) -> None:
+        """Say when the compiler was at work: a network that is compiled again and again is slow without a word."""
+        if (graphs := compilations()) != self.compilations:
+            self.compilations = graphs
+            self.journal.say(f"step {step}: {graphs} graphs compiled so far")
 
     def _recorded(self, step: int, lr: float, losses: dict[str, Tensor], images: list[int]) -> dict[str, float] | None:
         with self._told():
@@ -215,9 +225,9 @@ class Trainer:
         """Add the batch's gradients and return its losses by name; in several passes, the passes' sums."""
         data = self._prepare(batch, training=True)
         if self.passes == 1:
-            total, losses = self.model.parse_losses(self.network(**data, mode="loss"))
+            total, losses = total_loss(self.network(**data, mode="loss"))
             total.backward()
-            return dict(losses)
+            return losses
         parts = list(_divided(data, self.passes))
         recorded = []
         for part in parts:
@@ -231,7 +241,7 @@ class Trainer:
             alone = contextlib.nullcontext() if last else self.network.no_sync()
             with alone:
                 with normalisers.replaying(answers):
-                    total, losses = self.model.parse_losses(self.network(**part, mode="loss"))
+                    total, losses = total_loss(self.network(**part, mode="loss"))
                 total.backward()
             for name, value in losses.items():
                 summed[name] = summed.get(name, 0) + value.detach()
@@ -332,6 +342,7 @@ class Trainer:
             if not ran_out(error):
                 raise
             raise self._stopped("memory ran out in the evaluation", step - 1, [], FEWER_IMAGES) from error
+        self._say_compilations(step)
         self.model.train()
         metrics = {name: value if np.isfinite(value) else None for name, value in values.items()}
         seconds = time.monotonic() - began

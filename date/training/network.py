@@ -9,15 +9,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch._dynamo.utils
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.dist import get_world_size
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from date.errors import UserError
+
+RECOMPILATIONS = 16
+"""Most variants of a compiled part: in training and in evaluation, and where a size of 1 or equal sizes matter."""
 
 
 def set_precision(compute: dict[str, Any]) -> None:
@@ -60,15 +65,42 @@ def build_network(config: Config, device: torch.device) -> nn.Module:
     if compute.precision == "bf16":
         for part in parts:
             _autocast(part, device.type)
+        for module in model.modules():
+            if isinstance(module, nn.GroupNorm):
+                _normalise_in_bfloat16(module)
     if compute.compile:
         if device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
             raise UserError(
                 "compiling a network for the CPU needs a C++ compiler, and there is no g++; install one, or set "
                 "'compile: false' in the tier's 'compute'."
             )
-        for part in parts:
-            part.compile()
+        for part in parts:  # each with its own limit, and one graph for all sizes of images
+            part.compile(dynamic=True, isolate_recompiles=True, recompile_limit=RECOMPILATIONS)
     return model
+
+
+def compilations() -> int:
+    """Return how many graphs this process has compiled so far."""
+    return torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+
+def total_loss(parts: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the sum of a detector's losses, and them by name with the sum as ``loss``.
+
+    MMEngine's ``parse_losses`` in a few kernels.
+
+    Args:
+        parts: by name a loss or a list of them; what has no "loss" in its name, e.g. an accuracy, is not summed.
+    """
+    values = {name: _mean(part) for name, part in parts.items()}
+    total = torch.stack([value for name, value in values.items() if "loss" in name]).sum()
+    return total, {"loss": total, **values}
+
+
+def _mean(part: Tensor | Sequence[Tensor]) -> Tensor:
+    if isinstance(part, Tensor):
+        return part.mean() if part.dim() else part
+    return torch.stack([value.mean() for value in part]).sum()
 
 
 def trains_batch_statistics(model: nn.Module) -> bool:
@@ -78,23 +110,31 @@ def trains_batch_statistics(model: nn.Module) -> bool:
 
 
 def _autocast(module: nn.Module, device: str) -> None:
-    """Run a module's forward in bfloat16 where PyTorch deems it safe, and give its results back in float32."""
+    """Run a module's forward in bfloat16 where PyTorch deems it safe; features go on as they are.
+
+    What a head predicts is float32 all the same: see `date.models.precision`.
+    """
     forward = module.forward
 
     def in_bfloat16(*args: Any, **kwargs: Any) -> Any:
         with torch.autocast(device, dtype=torch.bfloat16):
-            results = forward(*args, **kwargs)
-        return _float32(results)
+            return forward(*args, **kwargs)
 
     module.forward = in_bfloat16
 
 
-def _float32(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.float() if value.dtype == torch.bfloat16 else value
-    if type(value) in (list, tuple):
-        return type(value)(map(_float32, value))
-    return value  # a `BranchOutput`, whose tensors are float32 already
+def _normalise_in_bfloat16(module: nn.GroupNorm) -> None:
+    """Let a GroupNorm take and give bfloat16 under autocast, on every device; its sums are float32 in the kernel.
+
+    CUDA's autocast would run it in float32, and so keep twice the bytes for the backward pass.
+    """
+
+    def in_bfloat16(x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.bfloat16()
+            return F.group_norm(x, module.num_groups, module.weight.to(x), module.bias.to(x), module.eps)
+
+    setattr(module, "forward", in_bfloat16)  # noqa: B010 - a method of this module alone
 
 
 def build_optimizer(config: Config, model: nn.Module) -> tuple[torch.optim.Optimizer, dict[str, Any] | None]:

@@ -59,7 +59,9 @@ class Recorder:
         self.path, self.interval, self.steps, self.epoch_steps = path, interval, steps, epoch_steps
         self.processes = processes
         self.stream: TextIO | None = None
-        self.sums: dict[str, Tensor] = {}
+        self.names: list[str] = []
+        self.sums: Tensor | None = None
+        """(number of names,) in float64, on the device."""
         self.count = 0
         self.first_bad = torch.tensor(_NEVER, dtype=torch.float64, device=processes.device)
         self.images: deque[tuple[int, list[int]]] = deque(maxlen=interval)
@@ -73,9 +75,9 @@ class Recorder:
             state: what `state` gave then; None at the beginning.
         """
         if state is not None:
-            device = self.processes.device
-            self.sums = {name: value.clone().to(device) for name, value in state["sums"].items()}
-            self.count = state["count"]
+            self.names, self.count = list(state["sums"]), state["count"]
+            values = list(state["sums"].values())
+            self.sums = torch.stack(values).to(self.processes.device) if values else None
         if self.processes.first:
             records = read_metrics(self.path) if self.path.exists() else []
             kept = [r for r in records if r["kind"] == "start" or r["step"] < step + (r["kind"] == "train")]
@@ -104,10 +106,10 @@ class Recorder:
 
     def state(self) -> dict[str, Any]:
         """Return what the next line is made of besides the steps that come; all processes ask at the same step."""
-        if not self.sums:
+        if self.sums is None:
             return {"sums": {}, "count": 0}
-        means = self.processes.mean(torch.stack(list(self.sums.values())))
-        return {"sums": dict(zip(self.sums, means.unbind(), strict=True)), "count": self.count}
+        means = self.processes.mean(self.sums)
+        return {"sums": dict(zip(self.names, means.unbind(), strict=True)), "count": self.count}
 
     def epoch(self, step: int) -> float:
         """Return the epochs that a step completes."""
@@ -125,9 +127,8 @@ class Recorder:
         Raises:
             NonFiniteLoss: the loss of this step or of one since the last line is not finite.
         """
-        for name, value in losses.items():
-            value = value.detach().double()
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        values = torch.stack([value.detach() for value in losses.values()]).double()
+        self.names, self.sums = list(losses), values if self.sums is None else self.sums + values
         bad = torch.where(losses["loss"].detach().isfinite(), _NEVER, float(step))
         self.first_bad = torch.minimum(self.first_bad, bad)
         self.images.append((step, images))
@@ -135,9 +136,7 @@ class Recorder:
         self.timed += 1
         if step % self.interval and step != self.steps:
             return None
-        names = list(self.sums)
-        values = self.processes.mean(torch.stack([self.sums[name] for name in names])) / self.count
-        means = dict(zip(names, values.tolist(), strict=True))
+        means = dict(zip(self.names, (self.processes.mean(self.sums) / self.count).tolist(), strict=True))
         if not math.isfinite(means["loss"]):
             self.raise_if_bad(means)
         now = time.perf_counter()
@@ -151,7 +150,7 @@ class Recorder:
             memory_mb=peak_memory(self.processes.device),
             time=utc(),
         )
-        self.sums, self.count = {}, 0
+        self.sums, self.count = None, 0
         self.begin()
         return means
 

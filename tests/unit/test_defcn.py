@@ -15,9 +15,11 @@ from mmengine.structures import InstanceData
 
 from date.catalogue.fragments import fragment
 from date.models import DualAssignmentHead
-from date.models.assigners import ImageObjects, Points, assign_auxiliary
-from date.models.head import objects_of
+from date.models.assigners import assign_auxiliary
+from date.models.geometry import Points
+from date.models.objects import BatchObjects, objects_of
 from tests.support.examples import examples
+from tests.support.objects import objects_in
 
 CLASSES, CHANNELS = 4, 16
 SHAPES, STRIDES = ((6, 8), (3, 4), (2, 2)), (8, 16, 32)  # the last level has fewer points than candidates
@@ -35,7 +37,7 @@ def make_points() -> Points:
     return Points(table[:, :2], table[:, 2])
 
 
-def make_case(seed: int, count: int) -> tuple[torch.Tensor, torch.Tensor, ImageObjects]:
+def make_case(seed: int, count: int) -> tuple[torch.Tensor, torch.Tensor, BatchObjects]:
     """Predictions around objects most of which overlap; a few predicted boxes have no extent, so qualities tie at 0."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -49,7 +51,7 @@ def make_case(seed: int, count: int) -> tuple[torch.Tensor, torch.Tensor, ImageO
     corner = uniform(count, 2) * 20
     gt_bboxes = torch.cat([corner, corner + 6 + uniform(count, 2) * 34], dim=-1)
     labels = torch.randint(0, CLASSES, (count,), generator=generator)
-    return log_probs, bboxes, ImageObjects(gt_bboxes, labels, (48, 60), (48, 64))
+    return log_probs, bboxes, objects_in((gt_bboxes, labels))
 
 
 def plain_iou(a: list[float], b: list[float]) -> float:
@@ -59,7 +61,7 @@ def plain_iou(a: list[float], b: list[float]) -> float:
 
 
 def literal_assignment(
-    log_probs: torch.Tensor, bboxes: torch.Tensor, points: Points, sizes: list[int], objects: ImageObjects
+    log_probs: torch.Tensor, bboxes: torch.Tensor, points: Points, sizes: list[int], objects: Any
 ) -> tuple[list[int], int]:
     """Return the labels, and how many points several objects claimed."""
     claims: list[list[tuple[float, int]]] = [[] for _ in range(sum(sizes))]
@@ -82,12 +84,21 @@ def literal_assignment(
     return labels, sum(len({label for _, label in claim}) > 1 for claim in claims)
 
 
+def auxiliary_labels(log_probs: torch.Tensor, bboxes: torch.Tensor, points: Points, objects: Any) -> torch.Tensor:
+    """Return an image's labels, whose predictions share the batch with those of an image without objects."""
+    alone = objects_in((objects.bboxes[:0], objects.labels[:0]), (objects.bboxes, objects.labels))
+    predictions = (log_probs.expand(2, -1, -1), bboxes.t().expand(2, -1, -1))
+    empty, taken = assign_auxiliary(*predictions, points, SIZES, alone)
+    assert empty.eq(len(objects.labels)).all()
+    return objects.labels_of(taken, CLASSES)
+
+
 @settings(max_examples=examples(60))
 @given(st.integers(0, 10**6), st.integers(0, 12))
 def test_assignment_equals_literal_loops(seed: int, count: int) -> None:
     log_probs, bboxes, objects = make_case(seed, count)
     points = make_points()
-    labels = assign_auxiliary(log_probs, bboxes, points, SIZES, objects, CLASSES)
+    labels = auxiliary_labels(log_probs, bboxes, points, objects)
     assert labels.dtype == torch.long
     assert labels.tolist() == literal_assignment(log_probs, bboxes, points, SIZES, objects)[0]
 
@@ -105,7 +116,7 @@ def test_the_random_cases_have_positives_and_competing_objects() -> None:
 
 def test_without_objects_everything_is_background() -> None:
     log_probs, bboxes, objects = make_case(0, 0)
-    labels = assign_auxiliary(log_probs, bboxes, make_points(), SIZES, objects, CLASSES)
+    labels = auxiliary_labels(log_probs, bboxes, make_points(), objects)
     assert labels.tolist() == [CLASSES] * sum(SIZES)
 
 
@@ -113,11 +124,10 @@ def by_hand(qualities: list[list[float]], gt_bboxes: list[list[float]], sizes: l
     """Assign object g, of class g, given its quality of every point: with alpha 0 that is the probability alone."""
     count = len(qualities[0])
     points = Points(torch.tensor([[10.0 * n, 5.0] for n in range(count)]), torch.full((count,), 8.0))
-    objects = ImageObjects(torch.tensor(gt_bboxes), torch.arange(len(qualities)), (10, 100), (10, 100))
-    bboxes = torch.zeros(count, 4)
-    return assign_auxiliary(
-        torch.tensor(qualities).log(), bboxes, points, sizes, objects, len(qualities), alpha=0.0, top=top
-    ).tolist()
+    objects = objects_in((torch.tensor(gt_bboxes), torch.arange(len(qualities))))
+    bboxes = torch.zeros(1, 4, count)
+    (taken,) = assign_auxiliary(torch.tensor(qualities).log()[None], bboxes, points, sizes, objects, alpha=0.0, top=top)
+    return objects.labels_of(taken, len(qualities)).tolist()
 
 
 def test_assignment_by_hand() -> None:
@@ -203,14 +213,14 @@ def test_losses_equal_plain_formulas() -> None:
     assert set(losses) == {"o2o.loss_cls", "o2o.loss_iou", "o2o.loss_aux"}
 
     output = head(feats)[0]
-    matches = head.branch(0).match(output, [objects_of(sample) for sample in samples])
+    matches = head.branch(0).match(output, objects_of(samples))
     points = make_points()
     reach = output.reg.detach().transpose(1, 2)
     bboxes = torch.cat([points.centers - reach[..., :2], points.centers + reach[..., 2:]], dim=-1)
     raw = output.cls.detach().sigmoid()
     one, many, giou, num_one, num_many = torch.zeros_like(raw), torch.zeros_like(raw), 0.0, 0, 0
     for i, sample in enumerate(samples):
-        objects = objects_of(sample)
+        objects = sample.gt_instances
         for point, gt_bbox, label in zip(matches[i].tolist(), objects.bboxes.tolist(), objects.labels, strict=True):
             one[i, label, point] = 1
             num_one += 1

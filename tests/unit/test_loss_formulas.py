@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_head import CLASSES, STRIDES, batch, dual_head
 
-from date.models.head import objects_of
+from date.models.objects import objects_of
 
 LAMBDA = 1.5
 
@@ -40,20 +40,20 @@ def setting(o2m: str | None) -> tuple[Any, Any, list[Any], list[tuple[float, flo
     head = dual_head(o2m, lambda_o2o=LAMBDA, lambda_o2m=LAMBDA)
     feats, samples = batch((3, 0, 5))
     outputs = head(feats)
-    return head, outputs, [objects_of(sample) for sample in samples], points_of(outputs[0].level_shapes)
+    return head, outputs, samples, points_of(outputs[0].level_shapes)
 
 
 def test_one_to_one_losses() -> None:
-    head, outputs, batch_objects, points = setting(None)
+    head, outputs, samples, points = setting(None)
     branch, output = head.branch(0), outputs[0]
-    matches = branch.match(output, batch_objects)
+    matches = branch.match(output, objects_of(samples))
     cls = reg = iou = 0.0
-    for i, objects in enumerate(batch_objects):
+    for i, (objects, meta) in enumerate((s.gt_instances, s.metainfo) for s in samples):
         label_of = {int(n): int(objects.labels[g]) for g, n in enumerate(matches[i])}
         for n in range(len(points)):
             for c in range(CLASSES):
                 cls += focal(output.cls[i, c, n].item(), label_of.get(n) == c)
-        height, width = objects.img_shape
+        height, width = meta["img_shape"]
         for g, n in enumerate(matches[i].tolist()):
             x, y, _ = points[n]
             left, top, right, bottom = output.reg[i, :, n].tolist()
@@ -62,7 +62,7 @@ def test_one_to_one_losses() -> None:
                 reg += abs((pred[a] + pred[b]) / 2 - (target[a] + target[b]) / 2) / size
                 reg += abs((pred[b] - pred[a]) - (target[b] - target[a])) / size
             iou += 1 - iou_and_giou(pred, target)[1]
-    losses = branch.loss(output, batch_objects)
+    losses = branch.loss(output, objects_of(samples))
     scale = 8 / (8 + torch.finfo(torch.float32).eps)  # what MMDetection adds to every normaliser
     assert losses["loss_cls"].item() == pytest.approx(LAMBDA * 2 * cls / 8 * scale, rel=1e-9)
     assert losses["loss_reg"].item() == pytest.approx(LAMBDA * 5 * reg / 8 * scale, rel=1e-9)
@@ -70,11 +70,11 @@ def test_one_to_one_losses() -> None:
 
 
 def test_fcos_losses() -> None:
-    head, outputs, batch_objects, points = setting("fcos")
+    head, outputs, samples, points = setting("fcos")
     output, ranges = outputs[1], {8: (-1, 32), 16: (32, 1e8)}
     cls = box = ctr = weights = 0.0
     positives = 0
-    for i, objects in enumerate(batch_objects):
+    for i, objects in enumerate(s.gt_instances for s in samples):
         for n, (x, y, stride) in enumerate(points):
             best = None
             for (x1, y1, x2, y2), label in zip(objects.bboxes.tolist(), objects.labels.tolist(), strict=True):
@@ -97,7 +97,7 @@ def test_fcos_losses() -> None:
             positives += 1
     assert positives > 20
     eps = torch.finfo(torch.float32).eps
-    losses = head.branch(1).loss(output, batch_objects)
+    losses = head.branch(1).loss(output, objects_of(samples))
     assert losses["loss_cls"].item() == pytest.approx(LAMBDA * cls / (positives + eps), rel=1e-9)
     assert losses["loss_iou"].item() == pytest.approx(LAMBDA * box / (weights + eps), rel=1e-9)
     assert losses["loss_ctr"].item() == pytest.approx(LAMBDA * ctr / (positives + eps), rel=1e-9)
@@ -117,13 +117,13 @@ def anchors_of(points: list[tuple[float, float, int]]) -> list[list[float]]:
 
 
 def test_retinanet_losses() -> None:
-    head, outputs, batch_objects, points = setting("retinanet")
+    head, outputs, samples, points = setting("retinanet")
     branch, output = head.branch(1), outputs[1]
     anchors = branch.anchors(output).double().tolist()
     by_hand = anchors_of(points)
     assert max(abs(a - b) for p, q in zip(anchors, by_hand, strict=True) for a, b in zip(p, q, strict=True)) < 1e-4
     cls = reg = normaliser = 0.0
-    for i, objects in enumerate(batch_objects):
+    for i, objects in enumerate(s.gt_instances for s in samples):
         gts, labels = objects.bboxes.tolist(), objects.labels.tolist()
         overlaps = [[iou_and_giou(anchor, gt)[0] for gt in gts] for anchor in anchors]
         assigned: list[int | None] = []
@@ -158,6 +158,6 @@ def test_retinanet_losses() -> None:
             reg += sum(abs(p - t) for p, t in zip(output.reg[i, :, n].tolist(), target, strict=True))
         normaliser += max(positives, 1)
     eps = torch.finfo(torch.float32).eps
-    losses = branch.loss(output, batch_objects)
+    losses = branch.loss(output, objects_of(samples))
     assert losses["loss_cls"].item() == pytest.approx(LAMBDA * cls / (normaliser + eps), rel=1e-9)
     assert losses["loss_reg"].item() == pytest.approx(LAMBDA * reg / (normaliser + eps), rel=1e-9)

@@ -14,11 +14,11 @@ from mmdet.models.losses.focal_loss import py_sigmoid_focal_loss
 from date.models.filtering import product_log_probs
 from date.models.losses import (
     centerness_target,
+    class_targets,
     focal_loss_from_log_probs,
     giou_loss,
     log_iou_loss,
     log_one_minus_exp,
-    one_hot_targets,
     sigmoid_focal_loss,
 )
 
@@ -33,7 +33,9 @@ def test_focal_loss_equals_mmdetection() -> None:
     logits = torch.randn(40, 7, generator=generator, dtype=torch.float64) * 4
     labels = torch.randint(0, 8, (40,), generator=generator)
     theirs = py_sigmoid_focal_loss(logits, torch.nn.functional.one_hot(labels, 8)[:, :7], reduction="sum")
-    torch.testing.assert_close(sigmoid_focal_loss(logits, one_hot_targets(labels, 7)), theirs, rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        sigmoid_focal_loss(logits.t()[None], class_targets(labels[None], 7)), theirs, rtol=1e-12, atol=0
+    )
 
 
 def test_focal_loss_by_hand() -> None:

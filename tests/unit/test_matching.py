@@ -265,6 +265,18 @@ def test_batch_equals_the_images_one_by_one() -> None:
     assert [p.solve().tolist() for p in matching._fetch(qualities)] == [m.tolist() for m in matched]
 
 
+def test_images_of_equally_many_points_are_fetched_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    ranked = []
+    rank = matching._rank
+    monkeypatch.setattr(matching, "_rank", lambda rows, count: ranked.append((rows.shape, count)) or rank(rows, count))
+    counts = [40, 0, 3, 11, 1]  # 3 and 1 objects are few enough to bring all their qualities over
+    qualities = [crowded(6000, count, seed=index) for index, count in enumerate(counts)]
+    assert [p.solve().tolist() for p in matching._fetch(qualities)] == [match(q).tolist() for q in qualities]
+    assert ranked == [((55, 6000), 40)]
+    qualities[2][7, 1] = np.nan
+    assert [p.finite for p in matching._fetch(qualities)] == [True, True, False, True, True]
+
+
 def test_largest_finite_values_are_accepted() -> None:
     quality = torch.full((5000, 10), torch.finfo(torch.float32).max)
     assert_optimal(quality, match(quality))
@@ -300,11 +312,11 @@ def test_names_all_that_was_found() -> None:
 @pytest.mark.parametrize("shape", [(6, 3), (9000, 20)])
 def test_packing_needs_no_value_on_the_host(shape: tuple[int, int], dtype: torch.dtype) -> None:
     # On the meta device any operation that waits for values, a device synchronisation, raises.
-    packed = matching._pack(torch.empty(shape, dtype=dtype, device="meta"))
+    packed = torch.cat(matching._pack([torch.empty(shape, dtype=dtype, device="meta")]))
     num_points, num_objects = shape
     words = dtype.itemsize // 4
-    small = 1 + num_points * num_objects * words
-    assert len(packed) == (small if shape == (6, 3) else 1 + num_objects**2 * (words + 1))
+    small = num_objects + num_points * num_objects * words
+    assert len(packed) == (small if shape == (6, 3) else num_objects + num_objects**2 * (words + 1))
 
 
 def test_a_batch_takes_one_transfer_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from mmengine.structures import InstanceData
 
 from date.catalogue.fragments import fragment
 from date.models import DualAssignmentHead
-from date.models.head import objects_of
+from date.models.objects import objects_of
 
 pytestmark = pytest.mark.shared
 
@@ -94,7 +94,7 @@ def test_predictions(case: SimpleNamespace) -> None:
 
 def test_matches(case: SimpleNamespace) -> None:
     output = case.head(case.feats, [0])[0]
-    matches = case.head.branch(0).match(output, [objects_of(sample) for sample in case.samples])
+    matches = case.head.branch(0).match(output, objects_of(case.samples))
     for i, match in enumerate(matches):
         assert match.tolist() == case.reference[f"match/{i}"].tolist()
 

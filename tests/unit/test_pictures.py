@@ -30,8 +30,7 @@ from date.inference.pictures import (
     choose,
     small_jpeg,
 )
-from date.models import DualAssignmentHead, branches
-from date.models.assigners import ImageObjects
+from date.models import DualAssignmentHead, branches, one_to_many
 from date.reporting.pictures import picture_drawings, write_pictures
 from date.reporting.report import write_report
 from date.results import load_results
@@ -130,21 +129,21 @@ def every_point(offset: float = 0.5) -> tuple[torch.Tensor, list[int]]:
 @pytest.fixture
 def assigned(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     """What the losses of all branches assign, by the function that does it."""
-    calls: dict[str, list[Any]] = {"assign_one_to_one": [], "assign_fcos": [], "assign": []}
+    calls: dict[str, list[Any]] = {"assign_one_to_one": [], "assign_fcos": [], "assign_max_iou": []}
 
     def watch(owner: Any, name: str) -> None:
         original = getattr(owner, name)
 
-        def watched(*args: Any) -> Any:
-            result = original(*args)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            result = original(*args, **kwargs)
             calls[name].append((args, result))
             return result
 
         monkeypatch.setattr(owner, name, watched)
 
     watch(branches, "assign_one_to_one")
-    watch(branches, "assign_fcos")
-    watch(branches.RetinaBranch, "assign")
+    watch(one_to_many, "assign_fcos")
+    watch(one_to_many, "assign_max_iou")
     return calls
 
 
@@ -166,12 +165,12 @@ def test_points_of_the_fcos_branch_are_those_of_its_loss(assigned: dict[str, lis
     head = dual_head("fcos")
     feats, samples, seen = pictured_batch()
     head.loss(feats, samples)
-    calls = list(assigned["assign_fcos"])
+    ((_, taken),) = assigned["assign_fcos"]
     centers, strides = every_point()
     total = 0
-    for (args, (labels, _)), image in zip(calls, branch_pictures(head, feats, seen, 0.5), strict=True):
-        objects: ImageObjects = args[2]
-        index = (labels < CLASSES).nonzero(as_tuple=True)[0]
+    for own, sample, image in zip(taken, samples, branch_pictures(head, feats, seen, 0.5), strict=True):
+        objects = sample.gt_instances
+        index = (own < 8).nonzero(as_tuple=True)[0]  # of all images' objects
         # By hand: of the objects around a point whose farthest side is in its level's range, the smallest.
         owners = []
         for point in index.tolist():
@@ -194,11 +193,12 @@ def test_points_of_the_retinanet_branch_are_the_centres_of_its_losss_anchors(ass
     head.loss(feats, samples)
     centers, strides = every_point(offset=0.0)  # where MMDetection puts anchors
     total = 0
-    calls = list(assigned["assign"])
-    for (_, (labels, owner)), image in zip(calls, branch_pictures(head, feats, seen, 0.5), strict=True):
-        index = ((labels >= 0) & (labels < CLASSES)).nonzero(as_tuple=True)[0]
+    ((_, taken),) = assigned["assign_max_iou"]
+    firsts = (0, 3, 3)  # the images have 3, 0 and 5 objects
+    for own, first, image in zip(taken, firsts, branch_pictures(head, feats, seen, 0.5), strict=True):
+        index = ((own >= 0) & (own < 8)).nonzero(as_tuple=True)[0]
         cells = index // 9  # nine anchors around every point
-        expected = places(centers[cells], [strides[i] for i in cells], owner[index].tolist())
+        expected = places(centers[cells], [strides[i] for i in cells], (own[index] - first).tolist())
         assert recorded(image["o2m"]) == expected
         total += len(index)
     assert total > 20
