@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable, Sequence
 
 LISTED = 10
@@ -23,6 +24,10 @@ def told(error: BaseException) -> str:
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 
 
+_NUMBER = re.compile(r"(?<!\d)0+(?=\d)")
+"""Leading zeros, which people leave out: ``table1`` means ``table01``."""
+
+
 def unknown_name(kind: str, name: str, valid: Iterable[str], where: str = "") -> UserError:
     """Return the error for an unknown name: it names the nearest valid one, or all of them when none is near.
 
@@ -33,7 +38,9 @@ def unknown_name(kind: str, name: str, valid: Iterable[str], where: str = "") ->
         where: optional place of the mistake, e.g. a file, put in front of the sentence.
     """
     names = sorted(valid)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5) or sorted((n for n in names if name in n), key=len)
+    near = [other for other in names if _NUMBER.sub("", other) == name]
+    near = near or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    near = near or sorted((other for other in names if name in other), key=len)
     hint = f"did you mean {near[0]!r}?" if near else f"valid names: {', '.join(names) or 'none'}."
     prefix = f"{where}: " if where else ""
     return UserError(f"{prefix}unknown {kind} {name!r}; {hint}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,6 +55,8 @@ COMMANDS = (
     lint_paper,
     report,
 )
+UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG)
+"""What keeps a place from being written to or read, and can be mended by naming another."""
 DATA_ACTIONS = (data_verify, data_samples, data_nms_recall)
 
 
@@ -74,9 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        if error.errno not in NO_SPACE:
+        if error.errno not in (*NO_SPACE, *UNUSABLE):
             raise
-        print(f"error: {error.filename or 'a file'} can't be written: {error.strerror}; make room.", file=sys.stderr)
+        remedy = "make room" if error.errno in NO_SPACE else "name a place that can be, or mend its permissions"
+        print(f"error: {error.filename or 'a file'} can't be used: {error.strerror}; {remedy}.", file=sys.stderr)
         return 2
     return status or 0
 

@@ -66,6 +66,7 @@ def examine(tier: Tier, trainings: list[Training], runs_of: dict[str, int], prof
     yield from data.datasets(datasets, data_root())
     yield from data.steps(trainings, tier, data_root())
     yield from data.weights(trainings, tier, data_root())
+    yield from storage.writable({"the clone": ROOT, "the home folder": Path.home()})
     yield from storage.file_system(ROOT / "runs")
     yield from _told("disk", storage.space(ROOT / "runs", ROOT / "results", tier, trainings, runs_of, profile))
     jobs = 1 if on_slurm else min(int(profile.get("jobs") or os.cpu_count() or 1), max(1, sum(runs_of.values())))

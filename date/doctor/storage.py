@@ -51,6 +51,17 @@ def file_system(runs: Path) -> Iterator[Finding]:
         )
 
 
+def writable(places: dict[str, Path]) -> Iterator[Finding]:
+    """Look whether folders can be written to that Snakemake and libraries keep things in, by what each is."""
+    for what, folder in places.items():
+        try:
+            with tempfile.TemporaryDirectory(prefix=".doctor-", dir=folder):
+                pass
+        except OSError as error:
+            remedy = "make it writable, or keep the clone and HOME where you may write"
+            yield Finding("file system", "error", f"{what}, {folder}, can't be written to ({error.strerror})", remedy)
+
+
 def replaceable(folder: Path) -> None:
     """Write, replace and rename as a training does.
 

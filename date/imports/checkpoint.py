@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from date.catalogue import Tier, Training, load_dataset
 from date.catalogue.modules import import_modules
 from date.catalogue.settings import data_root, dataset_name
 from date.datasets.prepare import prepare
-from date.errors import UserError
+from date.errors import UserError, listed
 from date.files import file_digest, sealing
 from date.identity.config import resolve
 from date.identity.digests import config_digest, run_name
@@ -117,6 +118,7 @@ def _fitted_state(file: Path, model_config: dict[str, Any], name: str) -> dict[s
         from mmdet.registry import MODELS
 
         wanted = MODELS.build(model_config).state_dict()
+    given = {_own_name(name, wanted): value for name, value in given.items()}
     for counter in wanted.keys() - given.keys():
         if counter.startswith("backbone.") and counter.endswith(".num_batches_tracked"):
             given[counter] = torch.zeros((), dtype=torch.long)
@@ -125,7 +127,20 @@ def _fitted_state(file: Path, model_config: dict[str, Any], name: str) -> dict[s
         raise UserError(
             f"{file} is not a checkpoint of {name} ({'; '.join(differences)}); name the training and tier that fit it."
         )
+    broken = [name for name in wanted if given[name].is_floating_point() and not given[name].isfinite().all()]
+    if broken:
+        raise UserError(f"{file} has weights that are not finite: {listed(broken)}; give an earlier checkpoint.")
     return {name: given[name].to(like.dtype, copy=True).contiguous() for name, like in wanted.items()}
+
+
+def _own_name(name: str, wanted: dict[str, Tensor]) -> str:
+    """Return our name of a weight: the authors' list of towers, one for each branch, has two numbers in a name."""
+    towers = re.fullmatch(r"bbox_head\.(cls|reg)_convs\.(\d+)\.(\d+)\.(.+)", name)
+    if towers is None or name in wanted:
+        return name
+    kind, branch, layer, rest = towers[1], int(towers[2]), towers[3], towers[4]
+    first = f"bbox_head.{kind}_convs" if branch == 0 else f"bbox_head.branch_{kind}_convs.{branch - 1}"
+    return f"{first}.{layer}.{rest}"
 
 
 def _write(folder: Path, config: dict[str, Any], state: dict[str, Tensor]) -> None:
@@ -138,3 +153,4 @@ def _write(folder: Path, config: dict[str, Any], state: dict[str, Tensor]) -> No
     start = {"kind": "start", "schema_version": METRICS_SCHEMA, "imported": True, "steps": 0, "epochs": 0}
     (folder / METRICS).write_text(json.dumps(start) + "\n")
     save_file(state, folder / WEIGHTS)
+    (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)  # safetensors keeps others out, whatever the umask says

@@ -377,5 +377,17 @@ def _seed_note(lines: Sequence[Line]) -> str:
     if len(sets) == 1:
         (seeds,) = sets
         listed = ", ".join(map(str, seeds))
-        return f"Ours: mean ± sample standard deviation over {len(seeds)} seeds ({listed})."
-    return "Ours: mean ± sample standard deviation over the seeds; their number stands in the row."
+        return f"Ours: mean ± sample standard deviation over {len(seeds)} seeds ({listed}).{_fewer_values(lines)}"
+    number = "Ours: mean ± sample standard deviation over the seeds; their number stands in the row."
+    return number + _fewer_values(lines)
+
+
+def _fewer_values(lines: Sequence[Line]) -> str:
+    """Return the sentence on numbers that not every seed of their row has, with a space before it; "" if none."""
+    fewer = [
+        f"{name} of {line.row.label} over {cell.ours.n}"
+        for line in lines
+        for name, cell in line.cells.items()
+        if not cell.ours.exact and 0 < cell.ours.n < len(line.seeds)
+    ]
+    return f" Fewer seeds have {'; '.join(fewer)}." if fewer else ""

@@ -110,6 +110,9 @@ class Worker:
             status.state, status.reason = "dead", f"killed, {_ago(status)}"
         elif here is None and silent:
             status.state, status.reason = "stalled", f"no heartbeat, {_ago(status)}; whoever resumes it takes it over"
+        elif here is False and _stopped(holder["pid"]):
+            status.state = "stalled"
+            status.reason = f"process {holder['pid']} is stopped; let it go on by `kill -CONT {holder['pid']}`"
         elif told.get("pid") != holder["pid"]:
             status.state, status.reason = "running", "starting"
         elif (quiet := time.time() - changed_at(folder / STATUS)) > NO_NEWS:
@@ -120,6 +123,14 @@ class Worker:
         else:
             status.state, status.eta_seconds = "running", told.get("eta_seconds")
             status.reason = "" if told["state"] == "training" else told["state"]
+
+
+def _stopped(pid: int) -> bool:
+    """Whether a process of this machine is stopped by a signal (SIGSTOP, Ctrl-Z)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
+    except (OSError, IndexError):
+        return False
 
 
 def changed_at(path: Path) -> float:

@@ -34,9 +34,9 @@ from date.identity.code import code_fingerprint, module_digests
 from date.identity.config import resolve
 from date.identity.digests import config_digest, run_digest, run_name
 from date.memory import noticed
-from date.results import CONFIG, METRICS, PROVENANCE, WEIGHTS
+from date.results import CONFIG, METRICS, PROVENANCE, WEIGHTS, read_metrics
 from date.training.hardware import changes, hardware, kept_threads
-from date.training.interruption import Interrupted, Interruption
+from date.training.interruption import SIGNALS, Interrupted, Interruption
 from date.training.options import Options
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from date.training.processes import Processes
 
 PROVENANCE_SCHEMA = 2
+SAVED = (*(number.name for number in SIGNALS), "time budget")
+"""Reasons with which a process leaves whose state is saved."""
 STARTS_WITHOUT_PROGRESS = 5
 """How often one Slurm job may start from the same checkpoint."""
 
@@ -122,11 +124,26 @@ def train(
         planned = plan(training, tier, seed, runs)
         if planned.sealed.exists():
             print(f"{planned.sealed.name} is trained already", file=sys.stderr)
+            _clear(planned)
             return planned.sealed
         # MMDetection's datasets print pycocotools' chatter; standard output is for the run's folder alone.
         with contextlib.redirect_stdout(io.StringIO()), _processes(planned, threads) as processes:
             _train(planned, interruption, processes, options)
     return planned.sealed
+
+
+def _clear(planned: Plan) -> None:
+    """Remove what a process that was killed after sealing left of its working folder, unless somebody holds it."""
+    from date.training.journal import tell
+    from date.training.lease import Lease, LeaseHeldError
+
+    if planned.work.exists():
+        try:
+            with Lease(planned.work, f"removing {planned.work.name}", tell(planned.title)):
+                _set_aside(planned.work)
+        except LeaseHeldError:
+            return
+    shutil.rmtree(planned.work.with_name(f"{planned.work.name}.done"), ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -192,6 +209,7 @@ def _complete(
         journal.say(f"the weights may differ in their last bits from an undisturbed run's: {'; '.join(changed)}")
     try:
         _give_up_if_stuck(planned, segment, earlier)
+        _miss_nothing(planned, segment["from_step"], earlier)
         weights = _run(planned, interruption, processes, options, lease, journal)
         end_segment(planned.work, journal.status.get("step"), "finished")
         journal.end("finished", "sealed")
@@ -242,6 +260,7 @@ def _run(
 def _seal(planned: Plan, weights: dict[str, Any], processes: Processes) -> None:
     """Make the sealed folder of a finished training appear."""
     from mmengine.config import Config
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     from date.training.journal import LOG
@@ -251,7 +270,14 @@ def _seal(planned: Plan, weights: dict[str, Any], processes: Processes) -> None:
         shutil.rmtree(folder)
     folder.mkdir()
     Config(planned.config).dump(str(folder / CONFIG))
-    save_file(weights, folder / WEIGHTS)
+    try:
+        save_file(weights, folder / WEIGHTS)
+    except SafetensorError as error:
+        raise UserError(
+            f"{folder / WEIGHTS} can't be written ({error}); make room, then run the same command again: the training "
+            f"is finished and has only to be sealed."
+        ) from error
+    (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)  # safetensors keeps others out, whatever the umask says
     for name in (METRICS, LOG):
         shutil.copy(planned.work / name, folder / name)
     (folder / PROVENANCE).write_text(json.dumps(_provenance(planned, folder, processes), indent=1) + "\n")
@@ -304,6 +330,28 @@ def generation_progress(name: str) -> Any:
             print(f"preparing {name}: {done}/{total} images", file=sys.stderr, flush=True)
 
     return report
+
+
+def _miss_nothing(planned: Plan, step: int, segments: list[dict[str, Any]]) -> None:
+    """Raise a `UserError` where a working folder lacks what an earlier process saved in it.
+
+    Args:
+        planned: the run.
+        step: of its last checkpoint, 0 where there is none.
+        segments: the processes that worked on it before.
+    """
+    anew = f"restore it, or delete {planned.work} to train from the beginning."
+    saved = max((segment.get("from_step") or 0 for segment in segments), default=0)
+    if segments and segments[-1].get("reason") in SAVED:
+        saved = max(saved, segments[-1].get("step") or 0)
+    if step == 0 and saved > 0:
+        raise UserError(f"{planned.work / 'checkpoints'} has lost the checkpoint of step {saved}; {anew}")
+    if step == 0:
+        return
+    metrics = planned.work / METRICS
+    told = max((record.get("step", 0) for record in read_metrics(metrics)), default=0) if metrics.exists() else 0
+    if told + planned.config["metrics_interval"] <= step:
+        raise UserError(f"{metrics} lacks records of steps up to {step}, of which there is a checkpoint; {anew}")
 
 
 def _give_up_if_stuck(planned: Plan, segment: dict[str, Any], segments: list[dict[str, Any]]) -> None:

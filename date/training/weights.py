@@ -82,6 +82,8 @@ def _would_execute(path: Path, message: str) -> bool:
 
 def _unreadable(path: Path, error: Exception) -> UserError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
+    if "weights_only" in reason:  # PyTorch goes on to advise against its own safety
+        reason = "not a file that its safe reader knows"
     return UserError(f"{path} is damaged, incomplete or no checkpoint ({reason}); get it again from its source.")
 
 

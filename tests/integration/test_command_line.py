@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -262,3 +263,47 @@ def test_the_coco_layout_trains(shared_data: Path, tmp_path: Path, monkeypatch: 
     assert provenance["data"]["splits"]["val"]["boxes"]["iscrowd"] > 0
     evaluated = date("evaluate", run, "--tier", tier, "--threads", 1, data=shared_data)
     assert evaluated.stdout.startswith(f"{TRAINING}/o2o: AP ")
+
+
+def test_a_place_that_cannot_be_used_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file")
+    done = date(
+        "train", "fcos-r50-coco-12e", "--tier", "smoke", "--runs", tmp_path / "runs", data=tmp_path, check=False
+    )
+    assert done.returncode == 2 and re.search(
+        r"error: .*runs.* can't be used: .*; name a place that can be", done.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["train", "x", "--threads", "0"], "'0' is not a positive integer"),
+        (["train", "x", "--threads", "-3"], "'-3' is not a positive integer"),
+        (["train", "x", "--seed", "4294967296"], "is not a seed; give an integer from 0 to 4294967295"),
+        (["train", "x", "--time-budget", "-5"], "'-5' is not a time; give seconds, MM:SS, HH:MM:SS or D-HH:MM:SS"),
+        (["train", "x", "--checkpoint-interval", "-1"], "'-1' is not a time"),
+        (["train", "x", "--batch-timeout", "0"], "0 is too short"),
+        (["config", "x", "--seed", "-3"], "'-3' is not a seed"),
+        (["calibrate", "--steps", "0"], "'0' is not a positive integer"),
+    ],
+)
+def test_options_are_refused_in_their_own_words(arguments: list[str], sentence: str, tmp_path: Path) -> None:
+    done = date(*arguments, data=tmp_path, check=False)
+    assert done.returncode == 2 and sentence in done.stderr
+
+
+def test_another_working_folder_of_snakemake_is_refused(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "-n",
+        "-s",
+        str(ROOT / "Snakefile"),
+        "--directory",
+        str(tmp_path),
+        "table05",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0 and f"leave --directory out, or name {ROOT}" in done.stdout + done.stderr

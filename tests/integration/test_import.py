@@ -235,6 +235,33 @@ class Payload:
         return os.mkdir, (str(self.folder),)
 
 
+def test_weights_that_are_not_finite_are_refused(imported: SimpleNamespace, tmp_path: Path) -> None:
+    state = dict(imported.state)
+    name = next(name for name, value in state.items() if value.is_floating_point())
+    state[name] = torch.full_like(state[name], float("nan"))
+    torch.save(state, tmp_path / "nan.pth")
+    with pytest.raises(
+        UserError, match=rf"has weights that are not finite: {re.escape(name)}; give an earlier checkpoint"
+    ):
+        import_checkpoint(tmp_path / "nan.pth", DATE_F, SMOKE, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_authors_names_of_towers_of_each_branch(data: Path, tmp_path: Path) -> None:
+    """They keep a list of towers, one for each branch, in one module, where we have the first one and the others."""
+    training = load().training("date_r_unshared-r50-coco-12e")
+    state = random_state(training, SMOKE)
+    theirs = {}
+    for name, value in state.items():
+        name = re.sub(r"branch_(cls|reg)_convs\.(\d+)\.", lambda m: f"{m[1]}_convs.{int(m[2]) + 1}.", name)
+        theirs[re.sub(r"bbox_head\.(cls|reg)_convs\.(\d+)\.(conv|gn)", r"bbox_head.\1_convs.0.\2.\3", name)] = value
+    assert sum(name.startswith("bbox_head.cls_convs.1.0.") for name in theirs) > 0 and theirs.keys() != state.keys()
+    torch.save({"state_dict": theirs}, tmp_path / "authors.pth")
+    run = import_checkpoint(tmp_path / "authors.pth", training, SMOKE, tmp_path / "runs")
+    found = load_file(run / "final.safetensors")
+    assert found.keys() == state.keys() and all(torch.equal(found[name], state[name]) for name in state)
+
+
 def test_a_malicious_file_is_refused_and_does_nothing(imported: SimpleNamespace, tmp_path: Path) -> None:
     made = tmp_path / "made"
     torch.save({"state_dict": dict(imported.state), "meta": Payload(made)}, tmp_path / "evil.pth")

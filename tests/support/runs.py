@@ -67,6 +67,8 @@ def carry_out(planned: Plan, then: Callable[[Any], None] = lambda lease: None, u
         plan: Plan, interruption: Any, processes: Any, options: Any, lease: Any, journal: Journal
     ) -> dict[str, Any]:
         with training(plan, journal, until):
+            (plan.work / "checkpoints").mkdir(exist_ok=True)
+            (plan.work / "checkpoints" / f"step-{until // 5 * 5:08d}-{'0' * 16}.ckpt").touch()  # of its last record
             then(lease)
         return {"weight": torch.ones(2)}
 

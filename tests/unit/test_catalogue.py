@@ -11,6 +11,7 @@ import yaml
 
 from date.catalogue import EXPERIMENTS, Dataset, load, load_dataset, load_tier, parse
 from date.catalogue.settings import load_settings
+from date.catalogue.targets import find_target
 from date.errors import UserError
 
 
@@ -58,6 +59,13 @@ def test_every_tier_is_valid(path: Path) -> None:
     for name in tier.datasets.values():
         assert load_dataset(name).classes
     assert (tier.watermark is None) == (tier.name == "paper")
+
+
+def test_a_number_without_its_zeros_means_the_one_with_them() -> None:
+    with pytest.raises(UserError, match="unknown target 'table1'; did you mean 'table01'"):
+        find_target(load(), "table1", [])
+    with pytest.raises(UserError, match="did you mean 'table11'"):
+        find_target(load(), "table111", [])
 
 
 def test_unknown_names_get_the_nearest_valid_one() -> None:

@@ -15,7 +15,7 @@ from date.errors import UserError
 from date.training import run as module
 from date.training.hardware import cpu_name, hardware, kept_threads
 from date.training.interruption import Interrupted
-from date.training.journal import LOG, SEGMENTS, STATUS, begin_segment, read_segments
+from date.training.journal import LOG, SEGMENTS, STATUS, begin_segment, end_segment, read_segments
 from date.training.lease import HOLDER, LeaseLostError
 from date.training.run import read_provenance
 from tests.support.runs import STEPS, carry_out, plan
@@ -145,6 +145,7 @@ def left_behind(planned: Any, threads: int, checkpoints: bool = True, **facts: A
     (planned.work / "checkpoints").mkdir(exist_ok=True)
     if checkpoints:
         (planned.work / "checkpoints" / f"step-00000006-{'0' * 16}.ckpt").touch()
+        (planned.work / "metrics.jsonl").write_text('{"kind": "start"}\n{"kind": "train", "step": 6, "epoch": 1}\n')
 
 
 @pytest.mark.parametrize(
@@ -202,3 +203,71 @@ def test_the_processor_is_named_as_the_system_names_it(tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Wonder CPU @ 2 GHz\nprocessor\t: 1\n")
     assert cpu_name(tmp_path / "cpuinfo") == "Wonder CPU @ 2 GHz"
     assert cpu_name(tmp_path / "absent")
+
+
+# ------------------------------------------------------------------------------------------------- what is lost or left
+
+
+def test_a_lost_record_is_told(tmp_path: Path) -> None:
+    planned = plan(tmp_path)
+    planned.work.mkdir(parents=True)
+    left_behind(planned, 1)
+    told = (planned.work / "metrics.jsonl").read_bytes()
+    (planned.work / "metrics.jsonl").unlink()
+    with pytest.raises(UserError, match=r"metrics.jsonl lacks records of steps up to 6, of which there is a checkpoint; restore it, or delete .* to train from the beginning"):  # fmt: skip
+        carry_out(planned)
+    (planned.work / "metrics.jsonl").write_bytes(told)
+    carry_out(planned)
+    assert planned.sealed.exists()
+
+
+@pytest.mark.parametrize("how", ["left after a signal", "resumed before"])
+def test_lost_checkpoints_are_told(how: str, tmp_path: Path) -> None:
+    planned = plan(tmp_path)
+    planned.work.mkdir(parents=True)
+    left_behind(planned, 1, checkpoints=False, **({"from_step": 6} if how == "resumed before" else {}))
+    end_segment(planned.work, 6, "SIGTERM" if how == "left after a signal" else "killed")
+    with pytest.raises(UserError, match=r"checkpoints has lost the checkpoint of step 6; restore it, or delete"):
+        carry_out(planned)
+
+
+def test_a_process_killed_before_its_first_checkpoint_is_no_loss(tmp_path: Path) -> None:
+    planned = plan(tmp_path)
+    planned.work.mkdir(parents=True)
+    left_behind(planned, 1, checkpoints=False)
+    end_segment(planned.work, 5, "killed")
+    carry_out(planned)
+    assert planned.sealed.exists()
+
+
+def test_a_working_folder_left_after_sealing_is_removed_by_the_next_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = plan(tmp_path)
+    carry_out(planned)
+    (planned.work / "checkpoints").mkdir(parents=True)
+    planned.work.with_name(f"{planned.work.name}.done").mkdir()
+    monkeypatch.setattr(module, "plan", lambda *_: planned)
+    assert module.train(planned.training, planned.tier, 0, tmp_path) == planned.sealed
+    assert list((tmp_path / ".work").iterdir()) == []
+
+
+def test_others_may_read_the_weights_as_the_umask_says(tmp_path: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        carry_out(plan(tmp_path))
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in plan(tmp_path).sealed.iterdir()}
+    assert set(modes.values()) == {0o664}, modes
+
+
+def test_a_disk_that_fills_up_while_sealing_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from safetensors import SafetensorError
+
+    def full(*_: Any) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(UserError, match="No space left on device .*; make room, then run the same command again: the training is finished"):  # fmt: skip
+        carry_out(plan(tmp_path))

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -27,7 +28,7 @@ from date.runs.survey import Survey
 from date.runs.working import NO_NEWS, STATES, RunStatus
 from date.training.interruption import Interrupted
 from date.training.journal import LOG, STATUS, Journal, begin_segment, read_segments
-from date.training.lease import HOLDER, SILENCE, Lease
+from date.training.lease import HOLDER, SILENCE, Lease, process_start
 from tests.support.runs import MANIFEST, STEPS, carry_out, plan, training
 
 FCOS, ONENET, DATE_F, RETINANET = "fcos-r50-coco-12e", "onenet-r50-coco-12e", "date_f-r50-coco-12e", "retinanet-r50-coco-12e"  # fmt: skip
@@ -138,6 +139,21 @@ def test_a_process_that_has_told_nothing_yet_is_starting(survey: Survey, runs: P
     (work / HOLDER).unlink()
     with Lease(work, "training it"):
         assert (one(survey).state, one(survey).reason, one(survey).eta_seconds) == ("running", "starting", None)
+
+
+def test_a_stopped_process_is_stalled(survey: Survey, runs: Path) -> None:
+    """By SIGSTOP or Ctrl-Z: it holds the run, and takes no step."""
+    with ExitStack() as stack, subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+        work = under_way(stack, runs)
+        holder = json.loads((work / HOLDER).read_text())
+        other = holder | {"pid": process.pid, "started": process_start(process.pid)}
+        (work / HOLDER).write_text(json.dumps(other))
+        process.send_signal(signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)
+        expected = f"process {process.pid} is stopped; let it go on by `kill -CONT {process.pid}`"
+        assert (one(survey).state, one(survey).reason) == ("stalled", expected)
+        process.kill()
+        (work / HOLDER).write_text(json.dumps(holder))
 
 
 def test_a_killed_run_is_dead(survey: Survey, runs: Path) -> None:

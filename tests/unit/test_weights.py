@@ -181,6 +181,15 @@ def test_what_a_failed_download_leaves_is_called_damaged(text: str, tmp_path: Pa
         load_checkpoint(tmp_path / "date.pth")
 
 
+def test_pytorchs_advice_against_safety_is_not_repeated(tmp_path: Path) -> None:
+    contents = {"text.pth": b"hello world\n", "image.pth": b"\x89PNG\r\n\x1a\n" + bytes(99), "list.pth": b"[1, 2]"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError) as error:
+            load_checkpoint(tmp_path / name)
+        assert "weights_only" not in str(error.value) and "is damaged, incomplete or no checkpoint" in str(error.value)
+
+
 @pytest.mark.parametrize(
     "content", [{}, {"state_dict": {}}, {"meta": {"epoch": 1}}, [torch.zeros(1)], {0: torch.zeros(1)}]
 )

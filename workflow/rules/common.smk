@@ -2,6 +2,7 @@
 import functools
 import re
 import sys
+from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
@@ -14,6 +15,9 @@ from date.identity.config import resolve
 from date.identity.digests import networks_digest
 from date.planning.dag import ranks
 from date.planning.durations import Durations
+
+if Path.cwd().resolve() != Path(workflow.basedir).resolve():
+    raise WorkflowError(f"leave --directory out, or name {workflow.basedir}: jobs run in the project's folder.")
 
 try:
     SETTINGS = load_settings(dict(config))
