@@ -1,6 +1,6 @@
 # make demo   set up, then OneNet and DATE-F learn on generated scenes; ends with the path of the report
 # make test   set up, then all tests but those on Slurm, in two processes
-# make test-slurm   set up, then the tests on a real one-node Slurm cluster, which they install and start; needs root
+# make test-slurm   set up, then the tests on a real Slurm cluster of four nodes, which they install and start; needs root
 # make lint   set up, then format, lint, spelling and type checks
 # make setup  the virtual environment in .venv alone
 # make record the results behind reports/mini, without detections, as reports/mini/results.tar.xz; TIER=bccd for another tier

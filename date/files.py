@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,15 +23,18 @@ def replace_text(path: Path, text: str, durable: bool = True) -> None:
 def replace_bytes(path: Path, data: bytes | memoryview, durable: bool = True) -> None:
     """Write a file under a temporary name and rename it into place, so that it is always complete.
 
+    Of several writers at once the last one's content stays.
+
     Args:
         path: of the file; its folder is made.
         data: the content.
         durable: also wait until it would survive a loss of power.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    # Of each writer's own, else two would write into one file; with the permissions that the umask gives.
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
     try:
-        with partial.open("wb") as stream:
+        with partial.open("xb") as stream:
             stream.write(data)
             if durable:
                 stream.flush()

@@ -15,6 +15,8 @@ from date.catalogue.loading import load
 from date.catalogue.models import Tier, Training
 from date.errors import UserError
 
+NOTHING = ("null", "Null", "NULL", "~", "None")
+"""What ``--config key=null`` arrives as: Snakemake reads values on the command line as text."""
 Seeds = Annotated[list[Annotated[int, Field(ge=0, le=2**32 - 1)]], Field(min_length=1)]
 
 
@@ -51,14 +53,15 @@ def load_settings(overrides: dict[str, Any] | None = None) -> Settings:
     Raises:
         UserError: an unknown key or a value that does not fit.
     """
-    overrides = overrides or {}
+    overrides = {key: None if value in NOTHING else value for key, value in (overrides or {}).items()}
     if (chosen := overrides.get("experiments")) is not None:
         if not (isinstance(chosen, list) and chosen and all(isinstance(name, str) for name in chosen)):
             raise UserError(f"experiments: give a list of folders, e.g. [experiments, my/ideas], not {chosen!r}.")
         choose_folders(chosen)
     path = folders()[0] / SETTINGS
     data = read_yaml(path) | overrides | {"experiments": list(map(shown, folders()))}
-    settings = parse(Settings, data, shown(path))
+    where = shown(path) + (f" or what was given in its place ({', '.join(overrides)})" if overrides else "")
+    settings = parse(Settings, data, where)
     for key, seeds in {"seeds": settings.seeds, **{f"seeds_of, {k}": v for k, v in settings.seeds_of.items()}}.items():
         if len(set(seeds)) != len(seeds):
             raise UserError(f"{key}: {seeds} names a seed twice; name each once, since equal seeds are one run.")

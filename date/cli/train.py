@@ -52,14 +52,15 @@ def run(args: argparse.Namespace) -> int:
     from date.catalogue import load, load_tier
     from date.results import export_run
     from date.training.interruption import RESUME_ME, Interrupted
-    from date.training.job import spread_over_gpus, train_as_job
+    from date.training.job import need_gpu, spread_over_gpus, train_as_job
     from date.training.options import Options
     from date.training.run import train
     from date.training.waiting import PATIENCE
 
-    if args.job is not None:
-        spread_over_gpus()
     training, tier = load().training(args.training), load_tier(tier_name(args))
+    if args.job is not None:
+        need_gpu(tier)
+        spread_over_gpus()
     options = Options(args.checkpoint_interval, args.images_per_pass, args.batch_timeout or PATIENCE)
 
     def run_training(budget: float | None) -> Path:

@@ -71,21 +71,24 @@ def requests(profile: dict[str, Any], tier: Tier, trainings: list[Training]) -> 
         settings = (profile.get("default-resources") or {}) | ((profile.get("set-resources") or {}).get(rule) or {})
         for training in trainings:
             wildcards = SimpleNamespace(training=training.name, seed="0")
-            resources = {name: _evaluated(rule, name, value, wildcards) for name, value in settings.items()}
-            resources["threads"] = tier.workers or 1
+            threads = tier.workers or 1
+            resources = {name: _evaluated(rule, name, value, wildcards, threads) for name, value in settings.items()}
+            resources["threads"] = threads
             key = f"{rule} {sorted(resources.items(), key=str)}"
             found.setdefault(key, Request(rule, resources)).trainings.append(training.name)
     return list(found.values())
 
 
-def _evaluated(rule: str, name: str, value: Any, wildcards: SimpleNamespace) -> Any:
+def _evaluated(rule: str, name: str, value: Any, wildcards: SimpleNamespace, threads: int) -> Any:
     """Return a resource as Snakemake understands it: an expression, or else a string, in its human-friendly form."""
     from snakemake.exceptions import WorkflowError
     from snakemake.resources import Resource
 
     try:
         if isinstance(value, str):
-            value = Resource.cli_evaluator(name, value, wildcards=wildcards, input=[], attempt=1, async_run=None)
+            value = Resource.cli_evaluator(
+                name, value, wildcards=wildcards, input=[], attempt=1, threads=threads, async_run=None
+            )
         return Resource.parse_human_friendly(name, value)
     except (WorkflowError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(

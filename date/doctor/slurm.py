@@ -23,8 +23,10 @@ LEAST_MEMORY = 500
 """MB of main memory that a job's two Snakemakes take."""
 LEAST_SLICE = 30
 """Minutes of a training's job below which starting and saving take a noticeable part of it."""
-POLLS_OF_MEMORY = 3
-"""The plugin asks ``squeue`` only where Slurm remembers finished jobs for so many of its waiting times."""
+LEAST_MEMORY_OF_JOBS = 60
+"""Seconds for which Slurm has to remember finished jobs where it keeps no records."""
+ENFORCED = {"limits", "safe", "all"}
+"""Values of Slurm's ``AccountingStorageEnforce`` with which limits hold."""
 
 
 def examine(profile: dict[str, Any], tier: Tier, trainings: list[Training]) -> Iterator[Finding]:
@@ -40,7 +42,7 @@ def examine(profile: dict[str, Any], tier: Tier, trainings: list[Training]) -> I
         return
     options = dict(re.findall(r"^(\S+)\s+= (.*?)\s*$", config.stdout, re.MULTILINE))
     yield Finding("slurm", "ok", f"{options.get('SLURM_VERSION', 'Slurm')}, cluster {options.get('ClusterName', '?')}")
-    yield polling(profile, options)
+    yield polling(options)
     yield requeueing(profile, options)
     try:
         wanted = requests(profile, tier, trainings)
@@ -48,6 +50,7 @@ def examine(profile: dict[str, Any], tier: Tier, trainings: list[Training]) -> I
         yield Finding("resources", "error", str(error))
         return
     yield from account(wanted, options)
+    yield queue_limits(profile, wanted, options)
     for request in wanted:
         yield from partition(request)
         yield submission(request, profile)
@@ -68,27 +71,52 @@ def last_line(said: str) -> str:
     return next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "it said nothing")
 
 
-def polling(profile: dict[str, Any], options: dict[str, str]) -> Finding:
-    """Compare how long Slurm remembers finished jobs with how often the plugin asks."""
-    wait = int(profile.get("slurm-init-seconds-before-status-checks", 40))
+def polling(options: dict[str, str]) -> Finding:
+    """Find out whether Slurm remembers finished jobs until Snakemake has seen that they ended."""
     age = int(re.findall(r"\d+", options.get("MinJobAge", "0"))[0])
-    command, records = profile.get("slurm-status-command"), has_accounting(options)
-    text = f"MinJobAge is {age} s, the plugin waits {wait} s"
-    if command == "squeue" and age >= POLLS_OF_MEMORY * wait:
-        return Finding("slurm status", "ok", f"{text}: finished jobs are seen by squeue")
-    least = f"slurm-init-seconds-before-status-checks: {max(1, age // POLLS_OF_MEMORY)} in {EDIT}"
-    if command == "squeue" and age > 0:
-        then = "it asks sacct, and waits for ever for cancelled jobs" if records else "finished jobs are forgotten"
-        return Finding("slurm status", "warning" if records else "error", f"{text}: {then}", f"set {least}")
-    if records:
-        return Finding(
-            "slurm status",
-            "warning",
-            f"{text}, and asks sacct: it waits for ever for cancelled jobs",
-            f"set slurm-status-command: squeue and {least}" if age else "ask for a MinJobAge of 300 s",
-        )
-    text = f"{text}, and there is no accounting: the end of jobs can't be seen"
-    return Finding("slurm status", "error", text, f"set slurm-status-command: squeue and {least}")
+    text = f"MinJobAge is {age} s"
+    if age >= LEAST_MEMORY_OF_JOBS:
+        return Finding("slurm status", "ok", f"{text}: the queue shows finished jobs for long enough")
+    if has_accounting(options):
+        return Finding("slurm status", "ok", f"{text}: how jobs ended is looked up in the accounting records")
+    text = f"{text}, and there is no accounting: Slurm forgets jobs before anybody sees how they ended"
+    return Finding("slurm status", "error", text, "ask the cluster's administrators for a MinJobAge of 300 s")
+
+
+def queue_limits(profile: dict[str, Any], wanted: list[Request], options: dict[str, str]) -> Finding:
+    """Compare the profile's ``jobs`` with how many jobs the user may have in the queue; what is over has to wait."""
+    jobs, limits = int(profile.get("jobs") or 1), list[tuple[int, str]]()
+    if has_accounting(options) and ENFORCED & set(re.split(r"[,\s]+", options.get("AccountingStorageEnforce", ""))):
+        limits = submit_limits({str(request.get("qos")) for request in wanted if request.get("qos")})
+    if (most := int(options.get("MaxJobCount", "10000").split()[0])) < jobs:
+        limits.append((most, "MaxJobCount"))
+    least, name = min(limits, default=(jobs, ""))
+    if least >= jobs:
+        return Finding("queue", "ok", f"the queue takes the {jobs} jobs that are submitted at a time")
+    text = f"jobs is {jobs}, {name} lets you have {least} in the queue: the others wait until it takes them"
+    return Finding("queue", "warning", text, f"set jobs: {least} in {EDIT}, so that the most urgent ones come first")
+
+
+def submit_limits(chosen: set[str]) -> list[tuple[int, str]]:
+    """Return the limits on the user's jobs in the queue, each with a name: of associations and of their QOS.
+
+    Args:
+        chosen: names of the QOS that jobs ask for; without any, a user's default ones count.
+    """
+    found = []
+    user = f"user={getpass.getuser()}"
+    asked = ask("sacctmgr", "-n", "-P", "show", "assoc", user, "format=account,maxsubmit,grpsubmit,defaultqos,qos")
+    for line in filter(None, asked.stdout.splitlines()):
+        account, most, group, default, allowed = line.split("|")
+        found += [(int(limit), f"account {account}") for limit in (most, group) if limit.isdigit()]
+        chosen = chosen or {default or allowed.split(",")[0]}
+    asked = ask(
+        "sacctmgr", "-n", "-P", "show", "qos", "format=name,maxsubmitjobsperuser,maxsubmitjobsperaccount,grpsubmit"
+    )
+    for line in filter(None, asked.stdout.splitlines()):
+        name, *limits = line.split("|")
+        found += [(int(limit), f"QOS {name}") for limit in limits if limit.isdigit() and name in chosen]
+    return found
 
 
 def has_accounting(options: dict[str, str]) -> bool:

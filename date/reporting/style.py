@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from date.catalogue.publication import load_paper
+from date.files import replace_bytes
 
 PAPER_WHITE, INK, MUTED, GRID = "#ffffff", "#22262b", "#6b727b", "#e3e6ea"
 SERIES = {
@@ -209,9 +210,7 @@ def write_figure(figure: Figure, stem: Path, photos: Sequence[Photo] = ()) -> No
         content = buffer.getvalue()
         if kind == "svg" and photos:
             content = _with_photos(content.decode(), figure, photos).encode()
-        partial = stem.with_name(f".{stem.name}.{kind}.partial")
-        partial.write_bytes(content)
-        partial.rename(stem.with_name(f"{stem.name}.{kind}"))
+        replace_bytes(stem.with_name(f"{stem.name}.{kind}"), content, durable=False)
 
 
 def remove_figure(stem: Path) -> None:

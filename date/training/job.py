@@ -12,15 +12,21 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
+from date.errors import UserError
 from date.training.interruption import RESUME_ME, Interrupted
-from date.training.lease import LeaseHeldError, known_dead, read_holder
+from date.training.lease import GONE, LeaseHeldError, known_dead, read_holder, slurm_job_state
+
+if TYPE_CHECKING:
+    from date.catalogue import Tier
 
 MARGIN, LONGEST_MARGIN = 0.25, 300.0
 """Of a job's time limit, as a fraction and at most in seconds: for its start, before Python runs, and its end."""
@@ -41,9 +47,61 @@ def time_budget(minutes: int) -> float | None:
 def spread_over_gpus() -> None:
     """Where this Slurm job has several GPUs, replace this process by one for each of them, which train together."""
     gpus = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    if len(gpus) > 1 and "RANK" not in os.environ and own_job() is not None:
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(len(gpus)), "-m", "date"]
-        os.execv(sys.executable, [sys.executable, *launcher, *sys.argv[1:]])
+    nodes = int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))
+    if (len(gpus) > 1 or nodes > 1) and "RANK" not in os.environ and own_job() is not None:
+        if nodes > 1:
+            words = over_nodes(nodes)
+        else:
+            launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(len(gpus))]
+            words = [sys.executable, *launcher, "-m", "date", *sys.argv[1:]]
+        os.execvp(words[0], words)
+
+
+ON_EACH_NODE = (
+    'exec "$0" -m torch.distributed.run --nnodes {nodes} --rdzv-backend c10d --rdzv-endpoint {endpoint} --rdzv-id {job}'
+    ' --nproc-per-node "$(echo "$CUDA_VISIBLE_DEVICES" | tr , "\\n" | grep -c .)" -m date "$@"'
+)
+"""A launcher for the GPUs that Slurm gives the job on the node; the launchers meet on a port of the first node."""
+
+
+def over_nodes(nodes: int) -> list[str]:
+    """Return the command that trains on all nodes of this job, from its first one, on a port that is free there."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        endpoint = f"{socket.gethostname()}:{probe.getsockname()[1]}"
+    script = ON_EACH_NODE.format(nodes=nodes, endpoint=endpoint, job=os.environ["SLURM_JOB_ID"])
+    # Beside the step that this process is, with all that the job has on each node.
+    step = [
+        "--overlap",
+        f"--nodes={nodes}",
+        f"--ntasks={nodes}",
+        "--ntasks-per-node=1",
+        "--mem=0",
+        "--kill-on-bad-exit=1",
+    ]
+    step += [f"--cpus-per-task={os.environ.get('SLURM_CPUS_ON_NODE', '1')}"]
+    return ["srun", *step, "sh", "-c", script, sys.executable, *sys.argv[1:]]
+
+
+def need_gpu(tier: Tier) -> None:
+    """Make sure that a job at the paper's own size has a GPU.
+
+    Raises:
+        UserError: PyTorch finds none, or Slurm gave none to this job (others' GPUs may be visible all the same).
+    """
+    if not tier.reference:
+        return
+    import torch
+
+    job = own_job()
+    given = job is None or any("gpu" in value for name, value in job.items() if name.lower().startswith("tres"))
+    if given and torch.cuda.is_available():
+        return
+    raise UserError(
+        f"this job has no GPU, and tier {tier.name!r} can't be trained without; set gpu: 1 (or gres) below "
+        "set-resources in slurm/config.yaml. A --set-resources on the command line takes the place of all of the "
+        "profile's: repeat them there."
+    )
 
 
 def train_as_job(minutes: int, train: Callable[[float | None], Path]) -> Path:
@@ -95,6 +153,9 @@ def _wait(held: LeaseHeldError, deadline: float) -> None:
         UserError: this job's time is up, and it can't be started again from here.
     """
     end = time.monotonic() + PATIENCE
+    time.sleep(
+        POLL
+    )  # also where the holder seems dead: then its lock is held by a process that can't be seen from here
     while (holder := read_holder(held.path)) is not None and not known_dead(holder) and time.monotonic() < end:
         if time.monotonic() > deadline:
             _start_again("this job's time is up", resumes=True)
@@ -105,6 +166,8 @@ def _wait(held: LeaseHeldError, deadline: float) -> None:
 def _give_way(holder: dict | None) -> None:
     """Give this job's GPU back until the holder's job has ended, where both are Slurm's; else return."""
     if holder is None or holder["job"] in (None, os.environ.get("SLURM_JOB_ID")):
+        return
+    if slurm_job_state(holder["job"]) in (None, GONE):  # whose end Slurm would not notice
         return
     _start_again(f"waits for Slurm job {holder['job']}", resumes=True, after=holder["job"])
 

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -43,6 +43,7 @@ class Journal:
         self.progress: Progress | None = None
         self.status: dict[str, Any] = {"title": title, "log": LOG}
         self._told = self._plain = 0.0
+        self._unwritten: set[str] = set()
 
     def __enter__(self) -> Journal:
         if not self.quiet:
@@ -54,8 +55,7 @@ class Journal:
             self.progress.stop()
             self.progress = None
         if not self.quiet:
-            # On a full disk closing fails like the line before it, and must not hide what the training ended with.
-            with contextlib.suppress(*[OSError] if error is not None else []):
+            with contextlib.suppress(OSError):  # on a full disk closing fails like the line before it
                 self.stream.close()
 
     def say(self, line: str) -> None:
@@ -116,12 +116,25 @@ class Journal:
             self._log(f"{state}: {reason}")
 
     def _log(self, line: str) -> None:
-        self.stream.write(f"{utc()} {line}\n")
-        self.stream.flush()
+        with self._optional(LOG):
+            self.stream.write(f"{utc()} {line}\n")
+            self.stream.flush()
+
+    @contextlib.contextmanager
+    def _optional(self, name: str) -> Iterator[None]:
+        """Go on where a file can't be written on which nothing rests, and say so once."""
+        try:
+            yield
+        except OSError as error:
+            if name not in self._unwritten:
+                self._unwritten.add(name)
+                text = f"{self.folder / name} can't be written ({error.strerror}); the training goes on without it"
+                print(f"{self.title}: {text}", file=sys.stderr, flush=True)
 
     def _write_status(self) -> None:
         facts = self.status | {"updated": utc(), "pid": os.getpid()}
-        replace_text(self.folder / STATUS, json.dumps(facts) + "\n", durable=False)
+        with self._optional(STATUS):
+            replace_text(self.folder / STATUS, json.dumps(facts) + "\n", durable=False)
 
 
 def begin_segment(folder: Path, facts: dict[str, Any]) -> None:

@@ -2,15 +2,20 @@
 
 A lock of the operating system keeps the processes of one machine apart, and ends with its holder however that ends.
 Between machines, whose file systems may not share locks, a small file names the holder and counts its heartbeats. A
-holder is dead when its process on this machine is gone, when Slurm no longer runs its job, or when its heartbeats have
-stopped for `SILENCE` seconds of this machine's own clock: clocks of different machines are never compared.
+holder is dead when its process on this machine is gone, when Slurm says that its job has ended or was started again, or
+when its heartbeats have stopped for `SILENCE` seconds of this machine's own clock: clocks of different machines are
+never compared. A job that Slurm does not know may live, since Slurm can lose its memory: its heartbeats decide.
+
+A holder that finds out that another has taken over (a node that was cut off comes back) is told to leave at once.
 """
 
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import os
+import re
 import socket
 import subprocess
 import threading
@@ -29,6 +34,7 @@ BEAT = 15.0
 """Seconds between two heartbeats."""
 SILENCE = 9 * BEAT  # more than the minute for which NFS may show an old file
 _FIELDS = {"token", "host", "boot", "pid", "started", "job", "cluster", "restart", "beat"}
+GONE = "GONE"
 SLURM_ALIVE = {
     "PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "COMPLETING", "STOPPED", "REQUEUED", "RESIZING", "SIGNALING",
 }  # fmt: skip
@@ -63,7 +69,7 @@ def process_start(pid: int) -> str | None:
 
 
 def slurm_job_state(job: str) -> str | None:
-    """Return a Slurm job's state, ``GONE`` where Slurm no longer knows it, or None where Slurm can't be asked.
+    """Return a Slurm job's state, `GONE` where Slurm does not know it, or None where Slurm can't be asked.
 
     The number of an array's last task is the array's, too: Slurm then answers for all tasks, a line each.
     """
@@ -73,8 +79,8 @@ def slurm_job_state(job: str) -> str | None:
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return None
     if done.returncode == 0:
-        return done.stdout.strip() or "GONE"
-    return "GONE" if "Invalid job id" in done.stderr else None
+        return done.stdout.strip() or GONE
+    return GONE if "Invalid job id" in done.stderr else None
 
 
 def read_holder(path: Path) -> dict[str, Any] | None:
@@ -100,15 +106,32 @@ def known_dead(holder: dict[str, Any], ask: Callable[[str], str | None] = slurm_
         if holder["job"] == mine["job"] and holder["restart"] < mine["restart"]:
             return True  # this very job, before Slurm started it again
         state = ask(holder["job"])
-        if state is not None and SLURM_ALIVE.isdisjoint(state.split()):
+        if state not in (None, GONE) and SLURM_ALIVE.isdisjoint(state.split()):
             return True
     return None
 
 
 def _slurm() -> dict[str, Any]:
     """Return this process's Slurm job, its cluster and how often Slurm started it again; nothing outside of Slurm."""
-    restart = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    return {"job": os.environ.get("SLURM_JOB_ID"), "cluster": os.environ.get("SLURM_CLUSTER_NAME"), "restart": restart}
+    job = os.environ.get("SLURM_JOB_ID")
+    cluster = os.environ.get("SLURM_CLUSTER_NAME")
+    return {"job": job, "cluster": cluster, "restart": 0 if job is None else _restarts(job)}
+
+
+@functools.cache
+def _restarts(job: str) -> int:
+    """Return how often Slurm started this process's job again.
+
+    Slurm is asked, since Snakemake's plugin takes SLURM_RESTART_COUNT away from what runs in its jobs.
+    """
+    try:
+        shown = subprocess.run(
+            ["scontrol", "--oneliner", "show", "job", job], capture_output=True, text=True, timeout=30
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        shown = ""
+    found = re.search(r"\bRestarts=(\d+)", shown)
+    return int(found[1]) if found else int(os.environ.get("SLURM_RESTART_COUNT", "0"))
 
 
 def _boot() -> str:
@@ -122,6 +145,7 @@ class Lease:
         folder: that is written into; it gets ``lock`` and ``lease.json``.
         what: is done with it, for messages.
         say: tells of a lease that is taken over.
+        lose: is called, in another thread, when another process has taken over.
         beat, silence: see the module's docstring.
 
     Raises:
@@ -135,8 +159,9 @@ class Lease:
         say: Callable[[str], None] = lambda line: None,
         beat: float = BEAT,
         silence: float = SILENCE,
+        lose: Callable[[], None] = lambda: None,
     ) -> None:
-        self.folder, self.what, self.say = folder, what, say
+        self.folder, self.what, self.say, self.lose = folder, what, say, lose
         self.path = folder / HOLDER
         self.beat, self.silence = beat, silence
         self.lost: str | None = None
@@ -233,7 +258,12 @@ class Lease:
         beat = 0
         while not self.done.wait(self.beat):
             try:
-                if not self._mine():
+                holder = read_holder(self.path)
+                if holder is None:  # taken over and left again, or read in a bad moment: `check` decides
+                    continue
+                if holder["token"] != self.me["token"]:
+                    if not self.done.is_set():
+                        self.lose()
                     return
                 beat += 1
                 self._write(beat)

@@ -13,6 +13,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -179,7 +180,12 @@ def _train(planned: Plan, interruption: Interruption, processes: Processes, opti
             _run(planned, interruption, processes, options, None, journal)
         return
     with (
-        Lease(planned.work, f"training {planned.sealed.name}", tell(planned.title)) as lease,
+        Lease(
+            planned.work,
+            f"training {planned.sealed.name}",
+            tell(planned.title),
+            lose=lambda: os.kill(os.getpid(), signal.SIGTERM),  # all processes leave at the next step
+        ) as lease,
         Journal(planned.work, planned.title) as journal,
     ):
         if not planned.sealed.exists():  # else finished by the holder before
@@ -218,6 +224,7 @@ def _complete(
     except LeaseLostError:  # the folder is another process's, and so are the files that tell of it
         raise
     except BaseException as error:
+        lease.check()  # what was lost while the training left is the other process's, too
         state, reason = ("interrupted", error.reason) if isinstance(error, Interrupted) else ("failed", told(error))
         with contextlib.suppress(OSError):  # on a full disk the error itself has to reach the user
             journal.end(state, reason)

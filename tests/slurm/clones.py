@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import cluster as slurm
+import yaml
 
 from date.catalogue import ROOT
 
@@ -21,6 +23,18 @@ PARTS = ("Snakefile", "date", "experiments", "slurm", "workflow", "tests/slurm")
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 ON_SLURM = ["--profile", "slurm", "--profile", "tests/slurm/profile"]
 """The user's profile, with the waiting times of tests."""
+
+GOOD = [
+    "retinanet-r50-coco-12e",
+    "fcos-r50-coco-12e",
+    "onenet-r50-coco-12e",
+    "onenet_poto-r50-coco-12e",
+    "date_f-r50-coco-12e",
+]
+"""Trainings that are hit by faults."""
+FAILING = "date_r-r50-coco-12e"
+"""A training that is made to fail for good."""
+TIER = "tests/slurm/slow.yaml"
 
 
 def copy_project(folder: Path) -> Path:
@@ -75,6 +89,14 @@ class Clone:
         wanted = ["rule_train_wildcards_" + training + "_0", str(self.folder)]
         return next((line.split("|")[0] for line in lines if line.split("|")[1:] == wanted), None)
 
+    def node(self, job: str) -> str:
+        """Return the node that a job runs on."""
+        return slurm.output("squeue", "-h", "-o", "%N", "-j", job).strip()
+
+    def log(self) -> bytes:
+        """Return what the newest Snakemake has said."""
+        return self.said[-1].read_bytes()
+
     def trainer(self, training: str) -> int:
         """Return the process that trains a training now."""
         lease = next(self.folder.glob(f"runs/.work/{self.tier}-{training}-s0-*/lease.json"))
@@ -86,6 +108,10 @@ class Clone:
             return True
         journals = self.folder.glob(f"runs/.work/{self.tier}-{training}-s0-*/segments.jsonl")
         return any(path.read_text().count('"begin"') > 1 for path in journals)
+
+    def sealed(self, training: str) -> bool:
+        """Say whether a training is finished."""
+        return any(self.folder.glob(f"runs/{self.tier}-{training}-s0-*/provenance.json"))
 
     def gave_way(self, training: str, job: str) -> bool:
         """Say whether another job of a training gave its GPU back until a job has ended."""
@@ -102,6 +128,56 @@ class Clone:
         for job, folder in (line.split("|", 1) for line in lines):
             if folder == str(self.folder):
                 slurm.succeeds("scancel", job)
+
+
+def slow_clone(folder: Path) -> Clone:
+    """Return a copy of the project for `GOOD`, in which `FAILING` fails: in all of them, as tables name loss weights."""
+    clone = Clone(copy_project(folder), "slow")
+    catalogue = clone.folder / "experiments/trainings.yaml"
+    trainings = yaml.safe_load(catalogue.read_text())
+    trainings[FAILING]["options"]["lambda_o2m"] = 1e38
+    catalogue.write_text(yaml.safe_dump(trainings, sort_keys=False))
+    return clone
+
+
+def arguments(trainings: list[str]) -> list[str]:
+    """Return the end of a command that trains at the tier for faults."""
+    return ["--config", f"tier={TIER}", f"trainings={json.dumps(trainings)}", "--", "all"]
+
+
+@dataclass
+class Undisturbed:
+    """The same trainings as the disturbed ones, without Slurm: started when first asked for, once for all modules."""
+
+    clone: Clone
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        if self.process is None:
+            self.process = self.clone.start("--profile", "workflow/profiles/local", *arguments(GOOD))
+
+    def finished(self) -> Clone:
+        """Wait for its end and return the clone."""
+        self.start()
+        assert self.process is not None and self.process.wait(900) == 0, self.clone.said[-1].read_text()
+        return self.clone
+
+
+def halt(clone: Clone, trainings: list[str], count: int | None = None) -> list[str]:
+    """Stop trainers after their first checkpoints, so that none ends early; what Slurm sends wakes them again.
+
+    Args:
+        clone: that they train in.
+        trainings: those to stop.
+        count: how many of them, the first ones that get there; all by default.
+    """
+    running, halted = set(trainings), list[str]()
+    while len(halted) < (len(trainings) if count is None else count):
+        name = until(f"a checkpoint of {running}", lambda: next((t for t in running if clone.step(t)), None))
+        os.kill(clone.trainer(name), signal.SIGSTOP)
+        running.remove(name)
+        halted.append(name)
+    return halted
 
 
 def until(what: str, true: Callable[[], Any], seconds: float = 900) -> Any:

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""A real one-node Slurm cluster on this machine, for tests: Debian or Ubuntu, root, no init system, no cgroups.
+"""A real Slurm cluster of four nodes on this machine, for tests: Debian or Ubuntu, root, no init system, no cgroups.
 
     python tests/slurm/cluster.py start      install what is missing, then bring it up (again: nothing happens)
     python tests/slurm/cluster.py status     the daemons and the partitions
     python tests/slurm/cluster.py stop       cancel its jobs, end the daemons that ``start`` began, remove its configuration
     python tests/slurm/cluster.py destroy    stop, and remove its state
 
-It has munge, slurmctld, slurmd, accounting (slurmdbd on a private MariaDB), and GPUs that are null devices. State,
-logs and process ids lie in DATE_SLURM_STATE, by default /var/tmp/date-slurm. The configuration has to lie in
+It has munge, slurmctld, a slurmd for each node, accounting with limits (slurmdbd on a private MariaDB), and GPUs that are
+null devices. Each node has a host name of its own (in namespaces; only there the names resolve), so that processes on two
+of them take each other for remote. State, logs and process ids lie in DATE_SLURM_STATE, by default /var/tmp/date-slurm. The configuration has to lie in
 /etc/slurm, since the executor plugin drops SLURM_CONF inside jobs; a configuration that something else wrote is never
 touched. Needs nothing but Python's standard library.
 """
@@ -30,11 +31,21 @@ RUN, LOG, GPUS = STATE / "run", STATE / "log", STATE / "gpu"
 ETC = Path("/etc/slurm")
 MARK = "# written by tests/slurm/cluster.py of the DATE reproduction"
 PACKAGES = ["munge", "slurmctld", "slurmd", "slurm-client", "slurmdbd", "mariadb-server-core", "mariadb-client-core"]
-DAEMONS = ["slurmd", "slurmctld", "slurmdbd", "mariadbd", "munged"]  # in the order of stopping
+NODES = ["node1", "node2", "node3", "node4"]
+DAEMONS = [
+    *(f"slurmd-{node}" for node in NODES),
+    "slurmctld",
+    "slurmdbd",
+    "mariadbd",
+    "munged",
+]  # in the order of stopping
 NUMBER_OF_GPUS = 16
+"""Of each node."""
 CPUS, MEMORY = 64, 1_000_000
-"""What the node claims, memory in MB: as a real one does, for the profile's own requests. Tests use little of it."""
+"""What a node claims, memory in MB: as a real one does, for the profile's own requests. Tests use little of it."""
 ACCOUNT = "ci"
+FEW, MOST = "few", 3
+"""A quality of service, and how many jobs a user may have in the queue with it."""
 
 SLURM_CONF = """{mark}
 ClusterName=date
@@ -46,11 +57,11 @@ AuthType=auth/munge
 AuthInfo=cred_expire=5
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 StateSaveLocation={state}/ctld
-SlurmdSpoolDir={state}/slurmd
+SlurmdSpoolDir={state}/slurmd/%n
 SlurmctldPidFile={state}/run/slurmctld.pid
-SlurmdPidFile={state}/run/slurmd.pid
+SlurmdPidFile={state}/run/slurmd-%n.pid
 SlurmctldLogFile={state}/log/slurmctld.log
-SlurmdLogFile={state}/log/slurmd.log
+SlurmdLogFile={state}/log/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
@@ -68,7 +79,8 @@ PreemptMode=REQUEUE
 # More CPUs and memory than there are; a node that comes back is used again.
 SlurmdParameters=config_overrides
 ReturnToService=2
-SlurmdTimeout=60
+# A node that is silent for so long is down.
+SlurmdTimeout=30
 SlurmctldTimeout=30
 # squeue, which the plugin asks, shows finished jobs this long.
 MinJobAge=600
@@ -77,11 +89,13 @@ JobRequeue=1
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStorageTRES=gres/gpu
+AccountingStorageEnforce=limits,qos
 GresTypes=gpu
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} Gres=gpu:fake:{gpus} State=UNKNOWN
-PartitionName=gpu Nodes={host} Default=YES PriorityTier=10 PreemptMode=OFF DefaultTime=60 DefMemPerCPU=500 State=UP
+NodeName=node[1-{nodes}] NodeAddr=127.0.0.1 Port=[17001-{last_port}] CPUs={cpus} RealMemory={memory} Gres=gpu:fake:{gpus}
+# LLN: the next job goes to the node that has the least to do.
+PartitionName=gpu Nodes=ALL Default=YES LLN=YES PriorityTier=10 PreemptMode=OFF DefaultTime=60 DefMemPerCPU=500 State=UP
 # Jobs of the partition 'gpu' drive those of 'spare' out, which are cancelled.
-PartitionName=spare Nodes={host} PriorityTier=1 PreemptMode=CANCEL GraceTime=10 DefaultTime=60 DefMemPerCPU=500 State=UP
+PartitionName=spare Nodes=node1 PriorityTier=1 PreemptMode=CANCEL GraceTime=10 DefaultTime=60 DefMemPerCPU=500 State=UP
 """
 
 SLURMDBD_CONF = """{mark}
@@ -123,23 +137,54 @@ def start() -> None:
     if (why := obstacle()) is not None:
         raise ClusterError(why)
     install()
-    for folder in ("ctld", "slurmd", "log", "run", "gpu"):
+    for folder in ("ctld", "log", "run", "gpu", *(f"slurmd/{node}" for node in NODES)):
         (STATE / folder).mkdir(parents=True, exist_ok=True)
-    if not (alive("slurmctld") and alive("slurmd")):
+    if not all(map(alive, DAEMONS)):
         write_configuration()
     start_munge()
     start_accounting()
+    start_controller()
+    for node in NODES:
+        start_node(node)
+    wait("the nodes", lambda: all(map(takes_jobs, NODES)))
+
+
+def start_controller(*options: str) -> None:
+    """Start the controller, if it isn't there, and wait until it answers; with ``-c`` it has forgotten all jobs."""
     if not alive("slurmctld"):
-        sh("slurmctld")
+        sh("slurmctld", *options)
     wait("slurmctld", lambda: succeeds("scontrol", "ping"))
-    start_slurmd()
 
 
-def start_slurmd() -> None:
-    """Start the node's daemon, if it isn't there, and wait until the node takes jobs."""
-    if not alive("slurmd"):
-        sh("slurmd")
-    wait("the node", lambda: output("sinfo", "-h", "-o", "%t").split("\n")[0] in ("idle", "mix", "alloc"))
+def start_node(node: str) -> None:
+    """Start a node's daemon, if it isn't there, under a host name of its own."""
+    if not alive(f"slurmd-{node}"):
+        steps = 'hostname "$0" && mount --bind "$1" /etc/hosts && exec slurmd -N "$0"'
+        sh("unshare", "--uts", "--mount", "sh", "-c", steps, node, str(STATE / "hosts"))
+
+
+def takes_jobs(node: str) -> bool:
+    """Say whether a node takes jobs."""
+    return output("sinfo", "-h", "-n", node, "-o", "%t", check=False).split("\n")[0] in ("idle", "mix", "alloc")
+
+
+def lose(node: str) -> None:
+    """End everything on a node at once, as a loss of power does."""
+    daemon = process(f"slurmd-{node}")
+    ours = namespace(daemon or os.getpid())
+    if daemon is None or ours == namespace(os.getpid()):
+        raise ClusterError(f"{node} has no namespace of its own")
+    for how in (signal.SIGSTOP, signal.SIGKILL):  # none may tell of another's end
+        for folder in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if folder.name.isdigit() and namespace(int(folder.name)) == ours:
+                    os.kill(int(folder.name), how)
+    wait(f"the end of {node}", lambda: not alive(f"slurmd-{node}"))
+
+
+def namespace(pid: int) -> str:
+    """Return what tells the processes of a node from others."""
+    return os.readlink(f"/proc/{pid}/ns/uts")
 
 
 def install() -> None:
@@ -167,17 +212,19 @@ def write_configuration() -> None:
     ETC.mkdir(exist_ok=True)
     host = socket.gethostname().split(".")[0]
     values = dict(mark=MARK, state=STATE, host=host, cpus=CPUS, memory=MEMORY, gpus=NUMBER_OF_GPUS)
+    values |= dict(nodes=len(NODES), last_port=17000 + len(NODES))
     (ETC / "slurm.conf").write_text(SLURM_CONF.format(**values))
     slurmdbd = ETC / "slurmdbd.conf"
     slurmdbd.touch(mode=0o600)
     slurmdbd.write_text(SLURMDBD_CONF.format(**values))
+    (STATE / "hosts").write_text("127.0.0.1 localhost " + " ".join([host, *NODES]) + "\n")
     (ETC / "cgroup.conf").write_text(f"{MARK}\nCgroupAutomount=no\n")
     lines = [MARK]
     for i in range(NUMBER_OF_GPUS):
         device = GPUS / f"nvidia{i}"
         if not device.exists():
             os.mknod(device, 0o20666, os.makedev(1, 3))  # of a plain file slurmd would not set CUDA_VISIBLE_DEVICES
-        lines.append(f"NodeName={host} Name=gpu Type=fake File={device}")
+        lines.append(f"NodeName=node[1-{len(NODES)}] Name=gpu Type=fake File={device}")
     (ETC / "gres.conf").write_text("\n".join(lines) + "\n")
 
 
@@ -223,8 +270,10 @@ def start_accounting() -> None:
         ["cluster", "date"],
         ["account", ACCOUNT, "Cluster=date"],
         ["user", "root", f"Account={ACCOUNT}", "Cluster=date", f"DefaultAccount={ACCOUNT}"],
+        ["qos", FEW, f"MaxSubmitJobsPerUser={MOST}"],
     ):
         succeeds("sacctmgr", "-i", "add", *words)  # fails where it is there already
+    succeeds("sacctmgr", "-i", "modify", "user", "root", "set", f"qos+={FEW}")
 
 
 def stop() -> None:
@@ -233,7 +282,7 @@ def stop() -> None:
     With a configuration and no controller every Snakemake on the machine waits ten seconds as it starts, since the
     executor plugin asks Slurm for its settings.
     """
-    if alive("slurmctld") and alive("slurmd"):
+    if alive("slurmctld"):
         jobs = output("squeue", "-h", "-o", "%A").split()
         if jobs:
             succeeds("scancel", *jobs)

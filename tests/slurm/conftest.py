@@ -11,6 +11,13 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import cluster as slurm
+from clones import Undisturbed, slow_clone
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """The run without Slurm that the disturbed ones are compared with."""
+    return Undisturbed(slow_clone(tmp_path_factory.mktemp("undisturbed") / "quiet"))
 
 
 @pytest.fixture(scope="session")

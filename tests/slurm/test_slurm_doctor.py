@@ -48,7 +48,7 @@ def test_the_projects_profile_is_taken_and_nothing_is_submitted(cluster: None) -
         ({"slurm_partition": "gpus"}, "partition", "unknown partition 'gpus'; did you mean 'gpu'?"),
         ({"slurm_account": "c1"}, "account", "unknown account 'c1'; did you mean 'ci'?"),
         ({"gpu_model": "h100"}, "train partition", "gpu has no h100; it has fake"),
-        ({"gpu": slurm.NUMBER_OF_GPUS + 1}, "train sbatch", "not available"),
+        ({"gpu": slurm.NUMBER_OF_GPUS + 1, "nodes": 1}, "train sbatch", "not available"),
         ({"mem_mb": 2 * slurm.MEMORY}, "train sbatch", "not available"),
         ({"cpus_per_task": slurm.CPUS + 1}, "train sbatch", ""),
         ({"constraint": "tall"}, "train sbatch", "feature"),

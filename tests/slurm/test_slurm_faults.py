@@ -7,7 +7,6 @@ It is compared with an undisturbed run of the same trainings without Slurm.
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import re
 import signal
@@ -22,21 +21,13 @@ from typing import Any
 import cluster as slurm
 import psutil
 import pytest
-import yaml
-from clones import ON_SLURM, Clone, copy_project, until
+from clones import FAILING, GOOD, ON_SLURM, Clone, Undisturbed, arguments, halt, slow_clone, until
 
 from date.training.job import time_budget
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
-CANCELLED = "retinanet-r50-coco-12e"
-KILLED = "fcos-r50-coco-12e"
-REQUEUED = "onenet-r50-coco-12e"
-PREEMPTED = "onenet_poto-r50-coco-12e"
-SLICED = "date_f-r50-coco-12e"
-FAILING = "date_r-r50-coco-12e"
-GOOD = [CANCELLED, KILLED, REQUEUED, PREEMPTED, SLICED]
-TIER = "tests/slurm/slow.yaml"
+CANCELLED, KILLED, REQUEUED, PREEMPTED, SLICED = GOOD
 
 MINUTES = 5
 """The time limit of the training that runs in slices."""
@@ -47,10 +38,6 @@ RESOURCES = [
     "train:mem_mb=48000",
     "evaluate:gpu=1",
 ]
-
-
-def arguments(trainings: list[str]) -> list[str]:
-    return ["--config", f"tier={TIER}", f"trainings={json.dumps(trainings)}", "--", "all"]
 
 
 def on_slurm(clone: Clone, trainings: list[str]) -> subprocess.Popen[bytes]:
@@ -66,27 +53,20 @@ class Story:
     undisturbed: Clone
     exits: list[int] = field(default_factory=list)
     orphan: str = ""
-    restarted: int = 0
+    restarted: tuple[str, int] = ("", 0)
 
 
 @pytest.fixture(scope="module")
-def story(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    folder = tmp_path_factory.mktemp("slurm")
-    undisturbed, clone = (Clone(copy_project(folder / name), "slow") for name in ("quiet", "a clone"))
-    for place in (undisturbed, clone):  # both, since tables tell of loss weights
-        catalogue = place.folder / "experiments/trainings.yaml"
-        trainings = yaml.safe_load(catalogue.read_text())
-        trainings[FAILING]["options"]["lambda_o2m"] = 1e38
-        catalogue.write_text(yaml.safe_dump(trainings, sort_keys=False))
-    told = Story(clone, undisturbed)
+def story(cluster: None, undisturbed: Undisturbed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    told = Story(slow_clone(tmp_path_factory.mktemp("slurm") / "a clone"), undisturbed.clone)
     try:
-        suffer(told)
+        suffer(told, undisturbed)
         yield told
     finally:
-        clone.clean_up()
+        told.clone.clean_up()
 
 
-def suffer(story: Story) -> None:
+def suffer(story: Story, undisturbed: Undisturbed) -> None:
     """Run the DAG through every fault."""
     clone = story.clone
     first = on_slurm(clone, [*GOOD, FAILING])
@@ -95,10 +75,11 @@ def suffer(story: Story) -> None:
         wake_when_its_time_is_up(clone.trainer(SLICED))
         preempt()
         until("the end of the preempted job", lambda: clone.job(PREEMPTED) is None)
-        slurm.end("slurmd", signal.SIGKILL)
+        node = clone.node(clone.job(KILLED) or "")
+        slurm.end(f"slurmd-{node}", signal.SIGKILL)
         os.kill(clone.trainer(KILLED), signal.SIGKILL)
-        slurm.start_slurmd()
-        story.restarted = slurm.process("slurmd") or 0
+        slurm.start_node(node)
+        story.restarted = node, slurm.process(f"slurmd-{node}") or 0
         slurm.sh("scancel", clone.job(CANCELLED) or "")
         slurm.sh("scontrol", "requeue", clone.job(REQUEUED) or "")
         story.orphan = clone.job(SLICED) or ""
@@ -112,23 +93,13 @@ def suffer(story: Story) -> None:
     second = on_slurm(clone, [*GOOD, FAILING])
     try:
         until("a job that gives way", lambda: clone.gave_way(SLICED, story.orphan))
-        quiet = story.undisturbed.start("--profile", "workflow/profiles/local", *arguments(GOOD))
-        assert quiet.wait(900) == 0, story.undisturbed.said[-1].read_text()
+        undisturbed.finished()
         story.exits.append(second.wait(900))
     finally:
         if second.poll() is None:
             os.killpg(second.pid, signal.SIGKILL)
     third = on_slurm(clone, GOOD)
     story.exits.append(third.wait(600))
-
-
-def halt(clone: Clone, trainings: list[str]) -> None:
-    """Stop the trainers after their first checkpoints, so that none ends early; what Slurm sends wakes them again."""
-    running = set(trainings)
-    while running:
-        name = until(f"a checkpoint of {running}", lambda: next((t for t in running if clone.step(t)), None))
-        os.kill(clone.trainer(name), signal.SIGSTOP)
-        running.remove(name)
 
 
 def wake_when_its_time_is_up(trainer: int) -> None:
@@ -144,9 +115,12 @@ def wake_when_its_time_is_up(trainer: int) -> None:
 
 def preempt() -> None:
     """Submit a job of higher priority that needs one GPU more than are free."""
-    used = re.search(r"AllocTRES=\S*gres/gpu=(\d+)", slurm.output("scontrol", "show", "node"))
+    shown = slurm.output("scontrol", "show", "node", "node1")  # which the partition 'spare' is made of
+    used = re.search(r"AllocTRES=\S*gres/gpu=(\d+)", shown)
     free = slurm.NUMBER_OF_GPUS - int(used[1] if used else 0)
-    slurm.sh("sbatch", "-p", "gpu", f"--gpus={free + 1}", "--mem=50", "-o", "/dev/null", "--wrap", "sleep 1")
+    slurm.sh(
+        "sbatch", "-p", "gpu", "-w", "node1", f"--gpus={free + 1}", "--mem=50", "-o", "/dev/null", "--wrap", "sleep 1"
+    )
 
 
 def chained(segments: list[dict[str, Any]]) -> bool:
@@ -212,7 +186,8 @@ def test_a_training_that_fails_for_good_fails_alone_and_names_its_logs(story: St
 
 
 def test_the_cluster_is_whole_and_nothing_is_left_in_the_queue(story: Story) -> None:
-    assert slurm.process("slurmd") == story.restarted
+    node, process = story.restarted
+    assert slurm.process(f"slurmd-{node}") == process
     assert not [
         line for line in slurm.output("squeue", "-h", "-o", "%Z").splitlines() if str(story.clone.folder) in line
     ]

@@ -61,7 +61,9 @@ class Cluster:
         )
         self.command("scontrol", 'case "$*" in "show config") cat config;; *partition*) cat partition;; esac')
         self.command("sinfo", 'case "$*" in *%G*) cat gres;; *) cat names;; esac')
-        self.command("sacctmgr", "cat accounts")
+        self.answer("limits", "")
+        self.answer("qos", "")
+        self.command("sacctmgr", 'case "$*" in *maxsubmit,*) cat limits;; *" qos "*) cat qos;; *) cat accounts;; esac')
         self.command("squeue", ":")
         self.command("sbatch", "cat test-only >&2; test ! -e refused")
 
@@ -112,7 +114,7 @@ def examine(profile: dict[str, Any] = PROFILE) -> list[Finding]:
 def test_the_projects_profile_on_a_sane_cluster(cluster: Cluster) -> None:
     findings = examine()
     assert {finding.status for finding in findings} == {"ok"}, findings
-    checks = ["slurm", "slurm status", "slurm requeue", "account"]
+    checks = ["slurm", "slurm status", "slurm requeue", "account", "queue"]
     per_rule = ["time limit", "{} partition", "{} sbatch"]
     assert [f.check for f in findings] == checks + [c.format(rule) for rule in ("train", "evaluate") for c in per_rule]
     assert "1 of h100 (up to 4 a node), a100 (up to 2 a node)" in said(findings, "train partition")
@@ -154,28 +156,46 @@ def test_resources_may_be_expressions_that_differ_between_trainings(cluster: Clu
 
 
 @pytest.mark.parametrize(
-    ("age", "accounting", "command", "wait", "expected"),
+    ("age", "accounting", "expected", "text"),
     [
-        (300, True, "squeue", 70, "ok"),
-        (210, False, "squeue", 70, "ok"),
-        (209, True, "squeue", 70, "warning"),
-        (209, False, "squeue", 70, "error"),
-        (0, False, "squeue", 70, "error"),
-        (300, True, "sacct", 40, "warning"),
-        (300, False, "auto", 40, "error"),
+        (300, True, "ok", "long enough"),
+        (60, False, "ok", "long enough"),
+        (59, True, "ok", "records"),
+        (59, False, "error", "forgets jobs"),
+        (0, False, "error", "forgets jobs"),
     ],
 )
-def test_how_the_end_of_jobs_is_seen(
-    cluster: Cluster, age: int, accounting: bool, command: str, wait: int, expected: str
-) -> None:
+def test_how_the_end_of_jobs_is_seen(cluster: Cluster, age: int, accounting: bool, expected: str, text: str) -> None:
     cluster.configure(
         age=f"{age} sec", accounting="accounting_storage/slurmdbd" if accounting else "accounting_storage/none"
     )
-    profile = PROFILE | {"slurm-status-command": command, "slurm-init-seconds-before-status-checks": wait}
-    findings = examine(profile)
+    findings = examine()
     assert status(findings, "slurm status") == [expected]
-    if age == 209:
-        assert "set slurm-init-seconds-before-status-checks: 69 in slurm/config.yaml" in said(findings, "slurm status")
+    assert text in said(findings, "slurm status")
+
+
+@pytest.mark.parametrize(
+    ("limits", "qos", "asked", "sentence"),
+    [
+        ("vision|||normal|normal", "normal|||", None, None),
+        ("vision|50|100|normal|normal", "normal|||", None, None),
+        ("vision|7||normal|normal", "normal|||", None, "account vision lets you have 7"),
+        ("vision|||normal|normal,few", "normal|||\nfew|2||", None, None),
+        ("vision|||normal|normal,few", "normal|||\nfew|2||", "few", "QOS few lets you have 2"),
+        ("vision||||few", "normal|||\nfew||3|", None, "QOS few lets you have 3"),
+        ("vision|9||few|few", "few|||5", None, "QOS few lets you have 5"),
+    ],
+)
+def test_jobs_are_compared_with_the_limits_of_the_queue(
+    cluster: Cluster, limits: str, qos: str, asked: str | None, sentence: str | None
+) -> None:
+    cluster.answer("limits", limits + "\n")
+    cluster.answer("qos", qos + "\n")
+    profile = with_resources(qos=asked) if asked else PROFILE
+    assert status(examine(profile), "queue") == ["ok"], "limits are not enforced"
+    cluster.configure(enforce="limits,qos")
+    assert status(examine(profile), "queue") == ["warning" if sentence else "ok"]
+    assert (sentence or "the queue takes the 40 jobs") in said(examine(profile), "queue")
 
 
 def test_a_cluster_that_does_not_start_jobs_again(cluster: Cluster) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -178,17 +179,40 @@ def test_a_terminal_gets_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert "date_f seed 0: a line" in capsys.readouterr().err
 
 
-def say_on_a_full_disk(folder: Path, then: Exception | None) -> None:
-    with Journal(folder, "it") as journal:
-        with pytest.raises(OSError, match="No space left"):
-            journal.say("a line")
-        if then is not None:
-            raise then
-
-
-def test_a_full_disk_does_not_hide_what_the_training_ended_with(tmp_path: Path) -> None:
+def test_a_training_goes_on_without_a_log_that_can_not_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says so once; its lines stand on standard error all the same, and how it ends is not hidden."""
     (tmp_path / LOG).symlink_to("/dev/full")
+
+    def fail() -> None:
+        with Journal(tmp_path, "it") as journal:
+            journal.begin(10, 0)
+            journal.say("a line")
+            journal.say("another")
+            journal.show(1, "training")
+            assert json.loads((tmp_path / STATUS).read_text())["step"] == 1
+            raise ValueError("the reason")
+
     with pytest.raises(ValueError, match="the reason"):
-        say_on_a_full_disk(tmp_path, ValueError("the reason"))
-    with pytest.raises(OSError, match="No space left"):
-        say_on_a_full_disk(tmp_path, None)
+        fail()
+    with Journal(tmp_path, "it") as journal:
+        journal.say("a third")
+    said = capsys.readouterr().err.splitlines()
+    complaint = f"it: {tmp_path / LOG} can't be written (No space left on device); the training goes on without it"
+    assert said == [complaint, "it: a line", "it: another", complaint, "it: a third"]
+
+
+def test_a_training_goes_on_without_its_status(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("date.training.journal.replace_text", full)
+    with Journal(tmp_path, "it") as journal:
+        journal.begin(10, 0)
+        journal.show(1, "training")
+        journal.end("finished", "sealed")
+    assert capsys.readouterr().err.count("the training goes on without it") == 1
+    assert "finished: sealed" in (tmp_path / LOG).read_text()

@@ -220,20 +220,46 @@ def squeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
 def test_the_job_of_another_cluster_is_not_asked_about(
     squeue: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    squeue("exit 0")  # here, no such job
+    squeue("echo COMPLETED")  # here, another job
     monkeypatch.setenv("SLURM_CLUSTER_NAME", "here")
     assert known_dead(holder(job="5", cluster="there")) is None
     assert known_dead(holder(job="5", cluster="here")) is True
 
 
 def test_a_job_that_slurm_started_again_knows_its_predecessor(
-    squeue: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+    squeue: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Snakemake's plugin takes SLURM_RESTART_COUNT away: Slurm itself is asked, and the variable only where it is mute."""
     squeue("echo RUNNING")  # the job runs: it is this process
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.write_text("#!/bin/sh\necho JobId=$4 JobName=x Requeue=1 Restarts=2 BatchFlag=1\n")
+    scontrol.chmod(0o755)
     monkeypatch.setenv("SLURM_JOB_ID", "5")
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    module._restarts.cache_clear()
     assert known_dead(holder(job="5", restart=1)) is True
     assert known_dead(holder(job="5", restart=2)) is None, "another step of the same job"
+    scontrol.write_text("#!/bin/sh\nexit 1\n")
+    module._restarts.cache_clear()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert known_dead(holder(job="5", restart=0)) is True
+    assert known_dead(holder(job="5", restart=1)) is None
+    module._restarts.cache_clear()
+
+
+def test_who_was_taken_over_is_told_at_the_next_beat(folder: Path) -> None:
+    """A bad moment of the file server is no takeover."""
+    told = threading.Event()
+    lease = Lease(folder, "training it", beat=0.2, silence=SILENCE, lose=told.set)
+    with lease:
+        content = (folder / HOLDER).read_text()
+        (folder / HOLDER).write_text("{")
+        assert not told.wait(0.6)
+        (folder / HOLDER).write_text(content)
+        assert not told.wait(0.6)
+        leave(folder, token="another")
+        assert told.wait(5)
+        with pytest.raises(UserError, match="taken over by process 1 on"):
+            lease.check()
 
 
 @pytest.mark.parametrize(
@@ -246,8 +272,8 @@ def test_a_job_that_slurm_started_again_knows_its_predecessor(
         ("echo COMPLETED", True),
         ("echo NODE_FAIL", True),
         ("printf 'FAILED\\nTIMEOUT\\n'", True),
-        ("exit 0", True),  # no longer in the queue
-        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", True),
+        ("exit 0", None),  # unknown: it may live, since a controller can lose its memory
+        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", None),
         ("echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1", None),
     ],
 )
@@ -321,7 +347,7 @@ def test_who_was_overtaken_while_asking_gives_way(folder: Path, monkeypatch: pyt
 
     def slow_squeue(job: str) -> str:
         leave(folder, token="third", host="third", job=None)  # which was told sooner
-        return "GONE"
+        return "FAILED"
 
     monkeypatch.setattr(module, "known_dead", lambda held: known_dead(held, slow_squeue))
     with pytest.raises(UserError, match="by process 1 on third"):

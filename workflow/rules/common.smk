@@ -32,6 +32,9 @@ try:
 except UserError as error:
     raise WorkflowError(str(error))
 
+# A job that has its results does not fail because a line of its log can't be written; tee says so.
+LOGGED = " | {{ tee -ai {log:q} || cat > /dev/null; }}"
+
 RESULTS = f"results/{TIER.name}"
 REPORT = f"reports/{TIER.name}"
 LOGS = f"logs/{TIER.name}"

@@ -22,4 +22,4 @@ rule evaluate:
         "evaluating {wildcards.training} with seed {wildcards.seed}: {params.variants}"
     shell:
         "trap '' TERM; python -m date evaluate {wildcards.training} --tier {params.tier:q} --seed {wildcards.seed}"
-        " --threads {threads} --job --results {params.results:q} 2>&1 | tee -ai {log:q}"
+        " --threads {threads} --job --results {params.results:q} 2>&1" + LOGGED

@@ -13,7 +13,7 @@ rule count_complexity:
     message:
         "counting parameters and operations of the paper's networks"
     shell:
-        "python -m date complexity --json > {output:q} 2> {log:q}"
+        "python -m date complexity --json 2>&1 > {output:q}" + LOGGED
 
 
 rule nms_recall:
@@ -30,7 +30,7 @@ rule nms_recall:
     message:
         "NMS on the annotations: {wildcards.annotations}"
     shell:
-        "python -m date data nms-recall --gt {params.gt:q} {params.ious} --json > {output:q} 2> {log:q}"
+        "python -m date data nms-recall --gt {params.gt:q} {params.ious} --json 2>&1 > {output:q}" + LOGGED
 
 
 wildcard_constraints:

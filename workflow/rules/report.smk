@@ -54,7 +54,7 @@ rule make_report:
     message:
         "making the report"
     shell:
-        "python -m date report --tier {params.tier:q} --settings {params.settings:q} 2>&1 | tee {log:q}"
+        "python -m date report --tier {params.tier:q} --settings {params.settings:q} 2>&1" + LOGGED
 
 
 rule make_tables:
@@ -70,7 +70,7 @@ rule make_tables:
     message:
         "making all tables"
     shell:
-        "python -m date report --tier {params.tier:q} --only tables 2>&1 | tee {log:q}"
+        "python -m date report --tier {params.tier:q} --only tables 2>&1" + LOGGED
 
 
 rule make_figures:
@@ -86,7 +86,7 @@ rule make_figures:
     message:
         "making all figures"
     shell:
-        "python -m date report --tier {params.tier:q} --only figures 2>&1 | tee {log:q}"
+        "python -m date report --tier {params.tier:q} --only figures 2>&1" + LOGGED
 
 
 rule make_table:
@@ -102,7 +102,7 @@ rule make_table:
     message:
         "making {wildcards.table}"
     shell:
-        "python -m date report --tier {params.tier:q} --only {wildcards.table} 2>&1 | tee {log:q}"
+        "python -m date report --tier {params.tier:q} --only {wildcards.table} 2>&1" + LOGGED
 
 
 rule make_figure:
@@ -119,7 +119,7 @@ rule make_figure:
     message:
         "making {wildcards.figure}"
     shell:
-        "python -m date report --tier {params.tier:q} --only {wildcards.figure} 2>&1 | tee {log:q}"
+        "python -m date report --tier {params.tier:q} --only {wildcards.figure} 2>&1" + LOGGED
 
 
 wildcard_constraints:

@@ -14,6 +14,7 @@ rule train:
     threads: 1 if TIER.workers == 0 else TIER.workers
     resources:
         runtime=0,  # minutes; a profile sets the limit where there is one
+        nodes=1,  # several GPUs lie in one machine, unless a profile says otherwise
         images_per_pass=0,  # all of a process's; a profile sets fewer where a GPU's memory is too small
     params:
         # Another config or other training code makes another run; another comment, table or figure does not.
@@ -29,4 +30,4 @@ rule train:
         # A signal that ends the job is the trainer's to handle: the shell and tee outlive it.
         "trap '' TERM; python -m date train {wildcards.training} --tier {params.tier:q} --seed {wildcards.seed}"
         " --threads {threads} --job {resources.runtime} --images-per-pass {resources.images_per_pass}"
-        " --results {params.results:q} 2>&1 | tee -ai {log:q}"
+        " --results {params.results:q} 2>&1" + LOGGED
