@@ -21,7 +21,7 @@ FLOORS = (
     ("identity",),
     ("training",),
     ("runs", "inference"),
-    ("planning", "imports", "reporting"),
+    ("planning", "imports", "reporting", "cluster"),
     ("doctor",),
     ("cli",),
     ("__main__",),

@@ -11,6 +11,8 @@ import subprocess
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from date.catalogue import ROOT
+from date.cluster.beforehand import unfit_path
 from date.doctor import Finding
 from date.doctor.profile import EDIT, Request, requests, submit_command
 from date.errors import UserError, unknown_name
@@ -42,6 +44,8 @@ def examine(profile: dict[str, Any], tier: Tier, trainings: list[Training]) -> I
         return
     options = dict(re.findall(r"^(\S+)\s+= (.*?)\s*$", config.stdout, re.MULTILINE))
     yield Finding("slurm", "ok", f"{options.get('SLURM_VERSION', 'Slurm')}, cluster {options.get('ClusterName', '?')}")
+    if sentence := unfit_path(ROOT):
+        yield Finding("clone", "error", *sentence.split("; ", 1))
     yield polling(options)
     yield requeueing(profile, options)
     try:

@@ -198,6 +198,12 @@ def test_jobs_are_compared_with_the_limits_of_the_queue(
     assert (sentence or "the queue takes the 40 jobs") in said(examine(profile), "queue")
 
 
+def test_the_path_of_the_clone(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm, "ROOT", Path("/home/me/date%j"))
+    assert status(examine(), "clone") == ["error"]
+    assert "-> move the clone" in said(examine(), "clone")
+
+
 def test_a_cluster_that_does_not_start_jobs_again(cluster: Cluster) -> None:
     cluster.configure(requeue=0)
     assert status(examine(), "slurm requeue") == ["ok"], "sbatch --requeue overrides the cluster's default"
