@@ -47,14 +47,22 @@ def time_budget(minutes: int) -> float | None:
 def spread_over_gpus() -> None:
     """Where this Slurm job has several GPUs, replace this process by one for each of them, which train together."""
     gpus = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    nodes = int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))
-    if (len(gpus) > 1 or nodes > 1) and "RANK" not in os.environ and own_job() is not None:
-        if nodes > 1:
-            words = over_nodes(nodes)
-        else:
-            launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(len(gpus))]
-            words = [sys.executable, *launcher, "-m", "date", *sys.argv[1:]]
-        os.execvp(words[0], words)
+    if "RANK" in os.environ or (job := own_job()) is None:
+        return
+    if (nodes := int(job.get("NumNodes", "1").split("-")[0])) > 1:
+        words = over_nodes(nodes)
+    elif len(gpus) > 1:
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(len(gpus))]
+        words = [sys.executable, *launcher, "-m", "date", *sys.argv[1:]]
+    else:
+        return
+    # Of a step's own variables, which tell of this step alone, the next one would take its size.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_") or name in KEPT}
+    os.execvpe(words[0], words, environment)
+
+
+KEPT = {"SLURM_JOB_ID", "SLURM_JOBID", "SLURM_CLUSTER_NAME", "SLURM_SUBMIT_DIR", "SLURM_SUBMIT_HOST"}
+"""Variables of Slurm's that tell of the job."""
 
 
 ON_EACH_NODE = (

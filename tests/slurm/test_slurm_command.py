@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -16,6 +17,11 @@ VARIANTS = {
     "gpus": [],
     "gres": ["--profile", "workflow/profiles/slurm-gres"],
 }
+SEVERAL = {
+    "two gpus": ["train:gpu=2", "train:cpus_per_gpu=threads"],
+    "two nodes": ["train:gres='gpu:2'", "train:nodes=2", "train:cpus_per_task=2"],
+}
+"""Resources of trainings in several processes."""
 COMMAND = ["--config", "tier=smoke", f"trainings={json.dumps(TRAININGS)}", "--", "all"]
 
 
@@ -26,13 +32,32 @@ def clones(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     made = {name: Clone(copy_project(folder / f"with {name}"), "smoke") for name in [*VARIANTS, "local"]}
     running = {name: made[name].start(*ON_SLURM, *words, *COMMAND) for name, words in VARIANTS.items()}
     running["local"] = made["local"].start("--profile", "workflow/profiles/local", *COMMAND)
-    made["two gpus"] = Clone(copy_project(folder / "with two gpus"), "frozen")
     tier, target = "tests/slurm/frozen.yaml", f"results/frozen/{TRAININGS[0]}/seed0/provenance.json"
     settings = ["--config", f"tier={tier}", f"trainings={json.dumps(TRAININGS[:1])}", "--", target]
-    running["two gpus"] = made["two gpus"].start(*ON_SLURM, "--set-resources", "train:gpu=2", *settings)
-    for name, process in running.items():
-        assert process.wait(900) == 0, made[name].said[0].read_text()
+    for name, resources in SEVERAL.items():
+        made[name] = Clone(copy_project(folder / name), "frozen")
+        running[name] = made[name].start(*ON_SLURM, "--set-resources", *resources, *settings)
+    full = made["full logs"] = Clone(copy_project(folder / "full logs"), "smoke")
+    logs = full.folder / "logs/smoke"  # where Slurm can't open a log of its own, it starts no job
+    logs.mkdir(parents=True)
+    slurm.sh("mount", "-t", "tmpfs", "-o", "size=64k", "none", str(logs))
+    try:
+        fill(logs)
+        running["full logs"] = full.start(*ON_SLURM, *COMMAND)
+        for name, process in running.items():
+            assert process.wait(900) == 0, made[name].said[0].read_text()
+    finally:
+        for process in running.values():
+            process.kill()
+        slurm.sh("umount", "-l", str(logs))
     return made
+
+
+def fill(folder: Path) -> None:
+    """Fill a small file system to its last byte."""
+    with contextlib.suppress(OSError), (folder / "filling").open("wb", buffering=0) as stream:
+        while stream.write(bytes(4096)):
+            pass
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -59,7 +84,27 @@ def test_every_job_had_a_gpu_and_the_profiles_resources(clones: dict[str, Clone]
 
 def test_a_training_uses_all_gpus_that_the_profile_gives_it(clones: dict[str, Clone]) -> None:
     assert clones["two gpus"].provenance(TRAININGS[0])["processes"] == 2
+    assert clones["two nodes"].provenance(TRAININGS[0])["processes"] == 4
     assert clones["gpus"].provenance(TRAININGS[0])["processes"] == 1
+
+
+@pytest.mark.parametrize(("name", "nodes", "gpus"), [("two gpus", 1, 2), ("two nodes", 2, 4)])
+def test_every_gpu_has_its_cpus_and_all_lie_where_they_should(
+    clones: dict[str, Clone], name: str, nodes: int, gpus: int
+) -> None:
+    (log,) = clones[name].folder.glob(f"logs/slurm/rule_train/{TRAININGS[0]}_0/*.log")
+    shown = slurm.output("sacct", "-X", "-n", "-P", "-j", log.stem, "-o", "State,NNodes,AllocTRES").strip()
+    state, used, allocated = shown.split("|")
+    assert (state, used) == ("COMPLETED", str(nodes))
+    assert {f"gres/gpu={gpus}", f"cpu={gpus}"} <= set(allocated.split(","))
+
+
+def test_a_full_disk_of_logs_stops_nothing(clones: dict[str, Clone]) -> None:
+    assert clones["full logs"].tables() == clones["local"].tables()
+    assert (
+        clones["full logs"].provenance(TRAININGS[0])["weights_sha256"]
+        == clones["local"].provenance(TRAININGS[0])["weights_sha256"]
+    )
 
 
 def test_everything_is_submitted_from_the_clone_and_logged_in_it(clones: dict[str, Clone]) -> None:

@@ -84,7 +84,7 @@ def test_a_training_uses_all_gpus_of_its_job(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
     monkeypatch.setattr("sys.argv", ["date", "train", "x", "--job", "10"])
     started: list[list[str]] = []
-    monkeypatch.setattr(os, "execv", lambda path, words: started.append(words))
+    monkeypatch.setattr(os, "execvpe", lambda path, words, environment: started.append(words))
     job.spread_over_gpus()
     (slurm / "answer").write_text(shown("RUNNING", comment="(null)"))  # somebody's own allocation
     job.spread_over_gpus()
