@@ -50,12 +50,19 @@ class PatientExecutor(Executor):
         self.submission = threading.local()  # of the two threads that submit
         self.postponements: dict[str, int] = {}
         self.longest: float | None = None
+        self.asked_about: list[Any] = []  # while Slurm is asked about jobs, they stand in no other list
         super().__init__(workflow, logger)
 
     # --------------------------------------------------------------------------------------------- jobs under way
 
     async def check_active_jobs(self, active_jobs: list[Any]) -> AsyncGenerator[Any, None]:
         """Report the jobs that have ended, and yield the others; all of them while Slurm does not answer."""
+        self.asked_about = list(active_jobs)
+        async for job in self._still_active(active_jobs):
+            yield job
+        self.asked_about = []
+
+    async def _still_active(self, active_jobs: list[Any]) -> AsyncGenerator[Any, None]:
         longest = await asyncio.to_thread(self._longest_wait)
         shortest = min(self.workflow.executor_settings.init_seconds_before_status_checks, longest)
         if not active_jobs:
@@ -143,11 +150,13 @@ class PatientExecutor(Executor):
         super().cancel()
 
     def cancel_jobs(self, active_jobs: list[Any]) -> None:
-        """Cancel jobs; where Slurm can't be asked to, say which ones go on."""
+        """Cancel jobs, also those that Slurm is being asked about; where it can't be told to, say which ones go on."""
+        known = {job.external_jobid for job in active_jobs}
+        jobs = [*active_jobs, *(job for job in self.asked_about if job.external_jobid not in known)]
         try:
-            super().cancel_jobs(active_jobs)
+            super().cancel_jobs(jobs)
         except WorkflowError as error:
-            numbers = " ".join(job.external_jobid for job in active_jobs if job.external_jobid)
+            numbers = " ".join(job.external_jobid for job in jobs if job.external_jobid)
             self.logger.error(f"{error}\nThese jobs go on; cancel them later, by: scancel {numbers}")
 
     def shutdown(self) -> None:
