@@ -113,7 +113,8 @@ def submit_limits(chosen: set[str]) -> list[tuple[int, str]]:
     for line in filter(None, asked.stdout.splitlines()):
         account, most, group, default, allowed = line.split("|")
         found += [(int(limit), f"account {account}") for limit in (most, group) if limit.isdigit()]
-        chosen = chosen or {default or allowed.split(",")[0]}
+        names = allowed.split(",")
+        chosen = chosen or {default or ("normal" if "normal" in names else names[0])}
     asked = ask(
         "sacctmgr", "-n", "-P", "show", "qos", "format=name,maxsubmitjobsperuser,maxsubmitjobsperaccount,grpsubmit"
     )

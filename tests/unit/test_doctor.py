@@ -181,6 +181,7 @@ def test_how_the_end_of_jobs_is_seen(cluster: Cluster, age: int, accounting: boo
         ("vision|50|100|normal|normal", "normal|||", None, None),
         ("vision|7||normal|normal", "normal|||", None, "account vision lets you have 7"),
         ("vision|||normal|normal,few", "normal|||\nfew|2||", None, None),
+        ("vision||||few,normal", "normal|||\nfew|2||", None, None),
         ("vision|||normal|normal,few", "normal|||\nfew|2||", "few", "QOS few lets you have 2"),
         ("vision||||few", "normal|||\nfew||3|", None, "QOS few lets you have 3"),
         ("vision|9||few|few", "few|||5", None, "QOS few lets you have 5"),
