@@ -1,0 +1,354 @@
+"""The table of docs/formats.md: what other tools write, fed in, and what comes of it. The test writes the inputs itself.
+
+``python -m tests.unit.test_foreign_forms`` writes the page anew.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from date.catalogue import ROOT, Dataset, DatasetSplit
+from date.datasets.normal import INFO
+from date.datasets.prepare import examine
+from date.errors import UserError
+from date.evaluation.ground_truth import read_ground_truth
+from date.evaluation.score import score
+from date.imports.logs import read_training_log
+
+PAGE = ROOT / "docs" / "formats.md"
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a tool writes."""
+
+    tool: str
+    writes: str
+    make: Callable[[Path], Any]
+    """Writes into a folder, or returns content of a file, or a change of plain annotations."""
+
+
+# ------------------------------------------------------------------------------------------------- annotations
+
+
+def plain(first: int = 1) -> dict[str, Any]:
+    """COCO annotations of two images with a box each."""
+    images = [{"id": first + i, "file_name": f"{i}.jpg", "width": 64, "height": 48} for i in range(2)]
+    objects = [
+        {"id": first + i, "image_id": first + i, "category_id": first + i, "bbox": [4.0, 5.0, 20.0, 30.0], "area": 600.0, "iscrowd": 0, "segmentation": []}
+        for i in range(2)
+    ]  # fmt: skip
+    return {"info": {}, "licenses": [], "images": images, "annotations": objects, "categories": [{"id": first + i, "name": n} for i, n in enumerate(("cat", "dog"))]}  # fmt: skip
+
+
+def changed(first: int = 1, **each: Any) -> Callable[[Path], dict[str, Any]]:
+    """Annotations whose records of a kind have further or other keys; a function is given the record."""
+
+    def make(folder: Path) -> dict[str, Any]:
+        data = plain(first)
+        for key, change in each.items():
+            for record in data[key]:
+                record |= change(record, folder) if callable(change) else change
+                for name in [name for name, value in record.items() if value is ...]:
+                    del record[name]
+        return data
+
+    return make
+
+
+def other_order(folder: Path) -> dict[str, Any]:
+    return plain() | {"categories": plain()["categories"][::-1]}
+
+
+ANNOTATIONS = [
+    Form(
+        "supervision",
+        "categories counted from 0",
+        changed(
+            annotations=lambda r, _: {"category_id": r["category_id"] - 1}, categories=lambda r, _: {"id": r["id"] - 1}
+        ),
+    ),
+    Form("datumaro, CVAT", "`attributes` with each box", changed(annotations={"attributes": {"occluded": False}})),
+    Form(
+        "FiftyOne",
+        "`supercategory`, no `iscrowd`",
+        changed(annotations={"iscrowd": ...}, categories={"supercategory": None}),
+    ),
+    Form("Label Studio", "everything counted from 0, `ignore: 0`", changed(0, annotations={"ignore": 0})),
+    Form(
+        "Roboflow",
+        "everything counted from 0, `extra` with each image",
+        changed(0, images={"extra": {"name": "x.jpg"}}),
+    ),
+    Form("globox, pylabel, pycocowriter", "everything counted from 0", changed(0)),
+    Form("VIA", "`image_id` as a text", changed(annotations=lambda r, _: {"image_id": str(r["image_id"])})),
+    Form(
+        "labelme2coco, sahi",
+        "absolute file names",
+        changed(images=lambda r, folder: {"file_name": str(folder / "toy" / "images" / r["file_name"])}),
+    ),
+    Form("labelme2coco", "categories in another order in each split", other_order),
+    Form("darwin-py", "`extra` with each box", changed(annotations={"extra": {"slots": ["0"]}})),
+    Form("labelformat", "no annotation ids", changed(annotations={"id": ...})),
+    Form(
+        "CityPersons in COCO's form",
+        "`ignore: 1` without `iscrowd`",
+        changed(annotations=lambda r, _: {"ignore": r["id"] % 2}),
+    ),
+    Form("own scripts", "no `area`", changed(annotations={"area": ...})),
+]
+
+
+def annotations_outcome(form: Form, folder: Path) -> str:
+    """Verify a data set with a tool's file, and say what came of it."""
+    (folder / "toy" / "images").mkdir(parents=True)
+    for i in range(2):
+        (folder / "toy" / "images" / f"{i}.jpg").write_bytes(b"x")
+    (folder / "toy" / "gt.json").write_text(json.dumps(form.make(folder)))
+    split = DatasetSplit(annotations="gt.json", images="images")
+    found = examine(Dataset(name="toy", classes=["cat", "dog"], root="toy", train=split, val=split), folder)
+    if found.manifest is None:
+        return f"refused: {_sentence(found.problems[0], folder)}"
+    part = found.manifest["splits"]["train"]
+    told = [what.replace("_", " ") for what in part.get(INFO, {"changes": {}})["changes"]]
+    told += [what.replace("_", " ") for what in part if what.startswith("annotations_with")]
+    if part["boxes"]["ignored"]:
+        told.append(f"{part['boxes']['ignored']} box not trained on, an object for COCO's evaluation")
+    truth = read_ground_truth(folder / "toy" / "gt.json")
+    assert len(truth.bboxes) == part["annotations"] == 2
+    return "read" + (f"; counted: {', '.join(told)}" if told else "")
+
+
+# ------------------------------------------------------------------------------------------------- detections
+
+
+def results(**change: Any) -> Callable[[Path], Any]:
+    """COCO results that find both objects."""
+    records = [
+        {"image_id": 1 + i, "category_id": 1 + i, "bbox": [4.0, 5.0, 20.0, 30.0], "score": 0.9} for i in range(2)
+    ]
+    return lambda folder: [record | {k: v(record) for k, v in change.items()} for record in records]
+
+
+DETECTIONS = [
+    Form("MMDetection, CocoMetric (format_only)", "`results.bbox.json`", results()),
+    Form(
+        "MMDetection, CrowdHumanMetric (format_only)",
+        "a list of odgt records",
+        lambda folder: [{"ID": "0", "width": 64, "height": 48, "dtboxes": [{"box": [4, 5, 20, 30], "score": 0.9}]}],
+    ),
+    Form(
+        "ultralytics, save_json",
+        "the number in the file's name as `image_id`, and `file_name`",
+        results(image_id=lambda r: r["image_id"] - 1, file_name=lambda r: f"{r['image_id'] - 1}.jpg"),
+    ),
+    Form(
+        "ultralytics, other classes than COCO's",
+        "labels from 0 in place of ids",
+        results(category_id=lambda r: r["category_id"] - 1),
+    ),
+    Form("torchmetrics, tm_to_coco", "COCO results with `area`", results(area=lambda r: 600.0)),
+    Form("sahi", "COCO results with `category_name`", results(category_name=lambda r: "cat")),
+    Form("pandas, `to_json`", "`image_id` as 1.0", results(image_id=lambda r: float(r["image_id"]))),
+    Form("own scripts", "x1, y1, x2, y2", results(bbox=lambda r: [30.0, 20.0, 60.0, 46.0])),
+]
+
+
+def detections_outcome(form: Form, folder: Path) -> str:
+    """Score a tool's file of detections, and say what came of it."""
+    (folder / "gt.json").write_text(json.dumps(plain()))
+    (folder / "found.json").write_text(json.dumps(form.make(folder)))
+    try:
+        scored = score("coco", folder / "gt.json", folder / "found.json")
+    except UserError as error:
+        return f"refused: {_sentence(str(error), folder)}"
+    notes = [note for note in scored.notes if "have no detection" not in note]
+    value = scored.metrics["AP"]
+    assert value is not None and (value == pytest.approx(100) or notes or "list of odgt" in form.writes)
+    return "read" + (f"; told: {' '.join(notes)}" if notes else "")
+
+
+# ------------------------------------------------------------------------------------------------- logs
+
+
+def lines(*records: dict[str, Any]) -> Callable[[Path], str]:
+    return lambda folder: "".join(json.dumps(record) + "\n" for record in records)
+
+
+STATS = [0.3, 0.5, 0.3, 0.1, 0.3, 0.4, 0.3, 0.4, 0.5, 0.2, 0.5, 0.6]
+LOGS = [
+    Form(
+        "MMDetection 2 by epochs",
+        "`*.log.json`",
+        lines(
+            {"mode": "train", "epoch": 1, "iter": 10, "lr": 0.1, "loss": 1.0},
+            {"mode": "train", "epoch": 2, "iter": 10, "lr": 0.1, "loss": 1.0},
+            {"mode": "val", "epoch": 2, "iter": 3, "bbox_mAP": 0.3},
+        ),
+    ),
+    Form(
+        "MMDetection 2 by iterations",
+        "`*.log.json`",
+        lines(
+            {"mode": "train", "epoch": 1, "iter": 10, "lr": 0.1, "loss": 1.0},
+            {"mode": "train", "epoch": 2, "iter": 20, "lr": 0.1, "loss": 1.0},
+            {"mode": "val", "epoch": 3, "iter": 3, "bbox_mAP": 0.3},
+        ),
+    ),
+    Form(
+        "MMDetection 3 by epochs",
+        "`vis_data/scalars.json`",
+        lines({"lr": 0.1, "loss": 1.0, "epoch": 2, "iter": 20, "step": 20}, {"coco/bbox_mAP": 0.3, "step": 2}),
+    ),
+    Form(
+        "MMDetection 3 by iterations",
+        "`vis_data/scalars.json`",
+        lines({"lr": 0.1, "loss": 1.0, "iter": 20, "step": 20}, {"coco/bbox_mAP": 0.3, "step": 20}),
+    ),
+    Form("MMDetection 3 with VOCMetric", "`pascal_voc/mAP`", lines({"pascal_voc/mAP": 0.8, "step": 2})),
+    Form("detectron2", "`metrics.json`", lines({"iteration": 19, "lr": 0.1, "total_loss": 1.0, "bbox/AP": 30.0})),
+    Form(
+        "DETR, D-FINE",
+        "`log.txt` with `test_coco_eval_bbox`",
+        lines({"epoch": 1, "train_lr": 0.1, "train_loss": 1.0, "test_coco_eval_bbox": STATS}),
+    ),
+    Form("ultralytics", "`results.csv`", lambda folder: "epoch,time,train/box_loss,metrics/mAP50-95(B)\n1,2,3,0.3\n"),
+    Form(
+        "Lightning with torchmetrics",
+        "`metrics.csv` with `map`",
+        lambda folder: "epoch,step,val_map,val_map_50\n1,19,0.3,0.5\n",
+    ),
+    Form(
+        "Hugging Face with torchmetrics",
+        "`trainer_state.json` with `eval_map`",
+        lambda folder: json.dumps({"log_history": [{"epoch": 2.0, "step": 20, "eval_map": 0.3}]}, indent=2),
+    ),
+    Form(
+        "MMDetection's text log",
+        "`*.log`",
+        lambda folder: "2026-01-01 00:00:00,000 - mmdet - INFO - Epoch [1][50/100]\n",
+    ),
+    Form("MMPretrain", "`scalars.json` without boxes", lines({"accuracy/top1": 70.0, "step": 2})),
+]
+
+
+def logs_outcome(form: Form, folder: Path) -> str:
+    """Read a log, and say what came of it."""
+    (folder / "log").write_text(form.make(folder))
+    try:
+        log = read_training_log(folder / "log", 10)
+    except UserError as error:
+        return f"refused: {_sentence(str(error), folder)}"
+    (evaluation,) = [record for record in log.records if record["kind"] == "eval"]
+    assert (evaluation["step"], evaluation["AP"]) == (20, 30.0), "AP 30 after 20 steps, whichever way it is told"
+    return "read"
+
+
+# ------------------------------------------------------------------------------------------------- checkpoints
+
+
+def checkpoint(content: Callable[[], Any]) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        import torch
+
+        torch.save(content(), folder / "file.pth")
+
+    return make
+
+
+def tensors() -> dict[str, Any]:
+    import torch
+
+    return {"backbone.conv1.weight": torch.ones(2)}
+
+
+def safetensors_file(folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file(tensors(), folder / "file.safetensors")
+
+
+CHECKPOINTS = [
+    Form(
+        "MMDetection 2 and 3, the authors' code",
+        "`.pth` with `state_dict` and `meta`",
+        checkpoint(lambda: {"meta": {"epoch": 12}, "state_dict": tensors()}),
+    ),
+    Form("PyTorch", "a plain state dict", checkpoint(tensors)),
+    Form("safetensors", "`.safetensors`", safetensors_file),
+    Form("ultralytics", "a pickled network", checkpoint(lambda: {"model": Path("x")})),
+    Form("a failed download", "a page in HTML", lambda f: (f / "file.pth").write_text("<html>Not found</html>")),
+]
+
+
+def checkpoints_outcome(form: Form, folder: Path) -> str:
+    """Read a file of weights, and say what came of it."""
+    from date.training.weights import load_checkpoint
+
+    form.make(folder)
+    (file,) = folder.iterdir()
+    try:
+        assert list(load_checkpoint(file)) == ["backbone.conv1.weight"]
+    except UserError as error:
+        return f"refused: {_sentence(str(error), folder)}"
+    return "read"
+
+
+# ------------------------------------------------------------------------------------------------- the page
+
+PARTS = {
+    "Annotations": (ANNOTATIONS, annotations_outcome),
+    "Detections": (DETECTIONS, detections_outcome),
+    "Training logs": (LOGS, logs_outcome),
+    "Checkpoints": (CHECKPOINTS, checkpoints_outcome),
+}
+HEAD = """# What other tools write
+
+What their releases of November 2026 write, and what comes of it here. The rows are made by a test, which writes the inputs
+itself and feeds them in ([`tests/unit/test_foreign_forms.py`](../tests/unit/test_foreign_forms.py)); FILE stands for a path.
+Whatever is read by `data verify` is read by training, evaluation, `score` and imports alike
+([normal form](data.md#used-in-normal-form)).
+"""
+
+
+def _sentence(text: str, folder: Path) -> str:
+    return re.sub(rf"{re.escape(str(folder))}[\w./-]*", "FILE", text)
+
+
+def page() -> str:
+    parts = [HEAD]
+    for title, (forms, outcome) in PARTS.items():
+        rows = []
+        for form in forms:
+            with tempfile.TemporaryDirectory() as name:
+                rows.append(f"| {form.tool} | {form.writes} | {outcome(form, Path(name)).replace('|', '/')} |")
+        parts.append(
+            "\n".join([f"\n## {title}\n", "| tool | what it writes | what comes of it |", "|---|---|---|", *rows, ""])
+        )
+    return "".join(parts)
+
+
+def test_the_page_says_what_happens() -> None:
+    assert PAGE.read_text() == page(), "run: python -m tests.unit.test_foreign_forms"
+
+
+def test_the_page_has_the_tools_that_people_use() -> None:
+    text = PAGE.read_text()
+    for tool in (
+        "supervision", "datumaro", "FiftyOne", "Label Studio", "Roboflow", "CVAT", "VIA", "labelme2coco", "sahi", "globox", "pylabel",
+        "darwin", "MMDetection 2 by epochs", "MMDetection 2 by iterations", "MMDetection 3 by epochs", "MMDetection 3 by iterations",
+        "detectron2", "DETR", "D-FINE", "ultralytics", "Lightning", "Hugging Face", "CrowdHumanMetric", "torchmetrics",
+    ):  # fmt: skip
+        assert tool in text
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
