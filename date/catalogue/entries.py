@@ -34,8 +34,18 @@ def read_yaml(path: Path) -> Any:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
     except FileNotFoundError:
         raise UserError(f"{shown(path)} does not exist; create it or correct the name.") from None
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise UserError(f"{shown(path)} can't be read ({error.strerror}); name a file that can be.") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # not UTF-8, dates that are none, nesting without end
         raise UserError(f"{shown(path)} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def read_entry(path: Path) -> dict[str, Any]:
+    """Return the keys of a YAML file that holds one entry; see `read_yaml`."""
+    data = read_yaml(path)
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        raise UserError(f"{shown(path)} holds no keys with values; write 'key: value' lines.")
+    return dict(data)
 
 
 M = TypeVar("M", bound=BaseModel)

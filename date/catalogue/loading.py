@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from date.catalogue.checks import check_catalogue, check_paper
 from date.catalogue.claims import Claim
-from date.catalogue.entries import Entry, parse, read_yaml, shown
+from date.catalogue.entries import Entry, parse, read_entry, read_yaml, shown
 from date.catalogue.folders import clash, files, folders
 from date.catalogue.fragments import fragment_names
 from date.catalogue.models import Catalogue, Dataset, Evaluation, Tier, Training, Variant
@@ -267,7 +267,7 @@ def _training(data: dict[str, Any], where: str) -> Training:
     return training
 
 
-def load_tier(name: str, experiments: Path | None = None) -> Tier:
+def load_tier(name: str, experiments: Path | None = None, _seen: tuple[Path, ...] = ()) -> Tier:
     """Return a tier by name, or from the path of a YAML file; a tier with ``extends`` changes keys of another.
 
     What it changes is no longer what the other one tuned, and a watermark of its own makes it another size than the
@@ -278,8 +278,12 @@ def load_tier(name: str, experiments: Path | None = None) -> Tier:
     """
     places = folders() if experiments is None else (experiments,)
     path = _path("tier", name, files("tiers", ".yaml", places))
-    data = dict(read_yaml(path))
+    data = read_entry(path)
     base = data.pop("extends", None)
+    if base is not None and not isinstance(base, str):
+        raise UserError(f"{shown(path)}: 'extends' is {base!r} and not the name or path of a tier; correct it.")
+    if path in _seen:
+        raise UserError(f"{shown(path)} extends itself; name another tier in 'extends'.")
     known = files("tiers", ".yaml", places)
     if path.stem in known and path.resolve() != known[path.stem].resolve():
         where = shown(known[path.stem].parent)
@@ -288,7 +292,7 @@ def load_tier(name: str, experiments: Path | None = None) -> Tier:
             f"rename it to something else than {', '.join(known)}."
         )
     if base is not None:
-        inherited = load_tier(base, experiments).model_dump()
+        inherited = load_tier(base, experiments, (*_seen, path)).model_dump()
         _follow_the_data(data, inherited, path.stem, base, experiments)
         inherited["tuned"] = {key: on for key, on in inherited["tuned"].items() if key not in data}
         inherited["reference"] &= not data.get("watermark")
@@ -331,12 +335,12 @@ def load_dataset(name: str, experiments: Path | None = None) -> Dataset:
     """
     places = folders() if experiments is None else (experiments,)
     path = _path("dataset", name, files("datasets", ".yaml", places))
-    return parse(Dataset, {"name": path.stem} | read_yaml(path), shown(path))
+    return parse(Dataset, {"name": path.stem} | read_entry(path), shown(path))
 
 
 def _path(kind: str, name: str, known: Mapping[str, Path]) -> Path:
     """Return the file of a name, or of a path that is given instead."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else known.get(name)
-    if path is None or not path.exists():
+    if path is None or "\0" in name or not path.is_file():
         raise unknown_name(kind, name, known)
     return path
