@@ -17,10 +17,11 @@ from date.errors import UserError, unknown_name
 from date.families.base import Branch, Facts, Family
 from date.families.dense import DenseHead
 from date.families.dual import DualAssignment, OneBranch
+from date.families.queries import Queries
 
 __all__ = ["FAMILIES", "Branch", "Facts", "Family", "family_named", "family_of", "models"]
 
-FAMILIES: dict[str, type[Family]] = {kind.name: kind for kind in (DenseHead, DualAssignment, OneBranch)}
+FAMILIES: dict[str, type[Family]] = {kind.name: kind for kind in (DenseHead, DualAssignment, OneBranch, Queries)}
 """All families by name; the first serves models that name none."""
 
 

@@ -176,6 +176,11 @@ class Family(ABC):
         """
 
     @classmethod
+    def trace(cls, model: Any, inputs: Tensor) -> None:
+        """Run the detector on images (B, 3, H, W) up to its head's raw outputs, to be watched."""
+        model(inputs)
+
+    @classmethod
     def views(cls, head: Any, feats: Sequence[Tensor], samples: Sequence[Any]) -> dict[str, BranchView]:
         """Return what each branch makes of a batch, for pictures; see `pictured`."""
         raise NotImplementedError

@@ -155,7 +155,9 @@ def _model(training: Training, tier: Tier, classes: int, steps: int, root: Path 
         source = f"sha256:{weights.sha256}" if root is None else str(weights_file(weights, root))
         model["backbone"]["init_cfg"] = dict(type="Pretrained", checkpoint=source)
     if "stage_channels" in model["backbone"]:
-        model["neck"]["in_channels"] = model["backbone"].pop("stage_channels")
+        stages = model["backbone"].pop("stage_channels")
+        fewer = model["backbone"].get("out_indices", ())  # of a network that does not use the levels of the others
+        model["neck"]["in_channels"] = [stages[i] for i in fewer] if 0 < len(fewer) < len(stages) else stages
     model["data_preprocessor"]["pad_size_divisor"] = tier.pad_divisor
     if tier.normalise == "unit":
         model["data_preprocessor"].update(mean=[127.5] * 3, std=[127.5] * 3)

@@ -28,7 +28,8 @@ from date.catalogue import Row as TableRow
 from date.catalogue.fragments import merge
 from date.catalogue.modules import import_modules
 from date.catalogue.publication import load_paper
-from date.families import FAMILIES
+from date.errors import UserError
+from date.families import FAMILIES, family_of
 from date.identity.config import resolve
 
 INPUT_SHAPE = (3, 800, 1280)
@@ -39,7 +40,8 @@ CONVENTION = (
     "batch normalisation are frozen and left out; all params has them. "
     "GMACs are multiply-accumulates of the convolutions on one 3x800x1280 image; G is what that tool calls FLOPs and "
     "the paper reports: GMACs, plus 1 per output of a convolution with bias, 2 per element of an affine normalisation, "
-    "1 per output of a ReLU and 1 per input of a max-pooling, of modules only (no function calls, no losses, no NMS)."
+    "1 per output of a ReLU and 1 per input of a max-pooling, of modules only (no function calls, no losses, no NMS). "
+    "Of linear layers the same is counted as of convolutions, of attention its projections and its two products."
 )
 
 
@@ -86,20 +88,43 @@ def module_cost(module: nn.Module, module_input: Tensor, output: Tensor) -> tupl
     """Return the multiply-accumulates and the operations of one call of a module, by `CONVENTION`.
 
     Raises:
-        TypeError: a kind of module for which the convention has no rule.
+        UserError: a kind of module for which the convention has no rule.
     """
+    from mmdet.models.layers import SinePositionalEncoding
+
     if isinstance(module, nn.Conv2d):
         macs = output.numel() * module.weight[0].numel()
         return macs, macs + (0 if module.bias is None else output.numel())
+    if isinstance(module, nn.Linear):
+        macs = output.numel() * module.in_features
+        return macs, macs + (0 if module.bias is None else output.numel())
     if isinstance(module, _BatchNorm | nn.GroupNorm):
         return 0, output.numel() * (2 if module.affine else 1)
+    if isinstance(module, nn.LayerNorm):
+        return 0, output.numel() * (2 if module.elementwise_affine else 1)
+    if isinstance(module, nn.Dropout | nn.Identity | SinePositionalEncoding):  # nothing, or the same for every image
+        return 0, 0
     if isinstance(module, nn.ReLU):
         return 0, output.numel()
     if isinstance(module, nn.MaxPool2d):
         return 0, module_input.numel()
     if isinstance(module, Scale):  # unknown to MMDetection 2's tool
         return 0, 0
-    raise TypeError(f"no counting rule for {type(module).__name__}; add one to module_cost and to CONVENTION")
+    raise UserError(f"no counting rule for {type(module).__name__}; add one to module_cost and to CONVENTION.")
+
+
+def attention_cost(module: nn.MultiheadAttention, query: Tensor, key: Tensor) -> tuple[int, int]:
+    """Return the same of one call of an attention: its four projections with bias, and its two products.
+
+    Args:
+        module: of width E.
+        query: (B, L, E) or (L, B, E).
+        key: (B, S, E) or (S, B, E).
+    """
+    width, images = module.embed_dim, query.shape[0 if module.batch_first else 1]
+    queries, keys = query.numel() // width, key.numel() // width
+    macs = 2 * (queries + keys) * width * width + 2 * queries * (keys // images) * width
+    return macs, macs + (0 if module.in_proj_bias is None else 2 * (queries + keys) * width)
 
 
 def measure(model: nn.Module, input_shape: Sequence[int] = INPUT_SHAPE) -> Complexity:
@@ -114,15 +139,27 @@ def measure(model: nn.Module, input_shape: Sequence[int] = INPUT_SHAPE) -> Compl
     macs: Counter[str] = Counter()
     operations: Counter[str] = Counter()
 
-    def count(part: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        cost = module_cost(module, inputs[0], output)
+    def count(part: str, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+        if isinstance(module, nn.MultiheadAttention):
+            query, key = (named[k] if k in named else inputs[i] for i, k in enumerate(("query", "key")))
+            cost = attention_cost(module, query, key)
+        else:
+            cost = module_cost(module, inputs[0], output)
         macs[part] += cost[0]
         operations[part] += cost[1]
 
-    leaves = [(name, module) for name, module in model.named_modules() if next(module.children(), None) is None]
-    handles = [module.register_forward_hook(partial(count, component(name))) for name, module in leaves]
+    whole = {name for name, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)}
+    leaves = [
+        (name, module)
+        for name, module in model.named_modules()
+        if name in whole or (next(module.children(), None) is None and name.rpartition(".")[0] not in whole)
+    ]
+    handles = [
+        module.register_forward_hook(partial(count, component(name)), with_kwargs=True) for name, module in leaves
+    ]
     with torch.no_grad():
-        model(torch.empty(1, *input_shape, device="meta"))
+        run = family_of(model.bbox_head).trace if hasattr(model, "bbox_head") else nn.Module.__call__
+        run(model, torch.empty(1, *input_shape, device="meta"))
     for handle in handles:
         handle.remove()
 
@@ -294,11 +331,16 @@ def distinct_components(rows: Sequence[Row]) -> list[tuple[str, str, Counts]]:
     labels = dict.fromkeys(row.network.label for row in rows)
     return [
         (name, "all" if len(having) == len(labels) else "; ".join(having), counts)
-        for (name, counts), having in sorted(found.items(), key=lambda item: _COMPONENTS.index(item[0][0]))
+        for (name, counts), having in sorted(found.items(), key=lambda item: _place(item[0][0]))
     ]
 
 
 _COMPONENTS = ("backbone", "neck", "towers", "o2m towers", "scales", "predictors", "o2o predictors", "o2m predictors")
+
+
+def _place(name: str) -> int:
+    """Return a component's place in the table; those that only some networks have come last."""
+    return _COMPONENTS.index(name) if name in _COMPONENTS else len(_COMPONENTS)
 
 
 def notes(rows: Sequence[Row]) -> list[str]:

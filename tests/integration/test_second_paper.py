@@ -21,6 +21,7 @@ from mmengine.registry import init_default_scope
 
 from date.catalogue import ROOT, load, load_tier
 from date.catalogue.folders import VARIABLE
+from date.errors import UserError
 from date.families import family_of
 from date.identity.config import resolve
 from date.models.head import final_selection
@@ -58,7 +59,7 @@ def test_the_whole_dag(finished: Path) -> None:
     report = finished / "reports" / "quick"
     with (report / "tables" / "table01.csv").open() as stream:
         lines = list(csv.DictReader(line for line in stream if not line.startswith("#")))
-    assert {line["label"] for line in lines} == {"ATSS", "GFL"}
+    assert {line["label"] for line in lines} == {"ATSS", "GFL", "DETR"}
     claims = (report / "claims.md").read_text()
     assert "(gfl_is_better, Table 1)" in claims and "the paper +0.8" in claims
     page = (report / "index.html").read_text()
@@ -70,13 +71,14 @@ def test_the_whole_dag(finished: Path) -> None:
         and not pictures["images"][0]["branches"]["head"]["positives"]
     )
     counted = json.loads((finished / "results" / "complexity.json").read_text())["networks"]
-    assert [(n["label"], n["trainings"]) for n in counted] == [("ATSS", ["atss"]), ("GFL", ["gfl"])]
-    for name in ("atss", "gfl"):
+    assert [(n["label"], n["trainings"]) for n in counted] == [("ATSS", ["atss"]), ("GFL", ["gfl"]), ("DETR", ["detr"])]
+    assert all(n["params"] > 1e6 and n["macs"] > 1e9 for n in counted)
+    for name in ("atss", "gfl", "detr"):
         provenance = json.loads((finished / "results" / "quick" / name / "seed0" / "provenance.json").read_text())
         assert provenance["steps"] == 8 and "modules" not in provenance
 
 
-@pytest.mark.parametrize("name", ["atss", "gfl"])
+@pytest.mark.parametrize("name", ["atss", "gfl", "detr"])
 def test_detections_are_those_of_mmdetections_own_inference(paper: None, name: str) -> None:
     init_default_scope("mmdet")
     torch.manual_seed(0)
@@ -91,15 +93,38 @@ def test_detections_are_those_of_mmdetections_own_inference(paper: None, name: s
         expected = [sample.pred_instances for sample in model.predict(inputs, samples)]
         found = family_of(model.bbox_head).candidates(model, inputs, samples, [("head", 0.0)], lambda *_: None)
     for theirs, ours in zip(expected, found["head", 0.0], strict=True):
-        keep = final_selection(ours.bboxes, ours.scores, ours.labels, 0.6, 100)
+        nms = None if name == "detr" else 0.6
+        keep = final_selection(ours.bboxes, ours.scores, ours.labels, nms, 100)
         assert len(keep) == len(theirs.scores) > 5
         assert torch.equal(ours.scores[keep], theirs.scores) and torch.equal(ours.bboxes[keep], theirs.bboxes)
+
+
+def test_what_a_detector_with_queries_cannot_do_is_refused_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, os.pathsep.join([str(PAPER), str(tmp_path)]))
+    view = {"label": "DETR", "shows": "before_nms", "training": "detr", "branch": "head", "score": 0.1}
+    sheet = {"sheets": {"queries": {"title": "", "caption": "", "views": [view]}}}
+    (tmp_path / "pictures.yaml").write_text(json.dumps(sheet))
+    with pytest.raises(UserError, match="evaluations of detr record no pictures; name another training"):
+        load()
+    (tmp_path / "pictures.yaml").unlink()
+    mine = {"mine": {"model": "atss", "schedule": "short", "why": "", "init": "detr"}}
+    (tmp_path / "trainings.yaml").write_text(json.dumps(mine))
+    load.__globals__["_load"].cache_clear()
+    with pytest.raises(UserError, match="the network of detr has no pair of towers to start from"):
+        load()
+
+
+def test_a_head_that_no_family_knows_is_refused_in_a_sentence() -> None:
+    with pytest.raises(UserError, match="no family of networks can judge a Linear; it needs"):
+        family_of(torch.nn.Linear(1, 1))
 
 
 def test_the_names_of_the_second_paper_are_not_the_engines(paper: None) -> None:
     from tests.unit.test_engine_names import ENGINE, names, relapses
 
-    assert names()["training"] == {"atss", "gfl"} and names()["part"] == {"shapes"}
+    assert names()["training"] == {"atss", "gfl", "detr"} and names()["part"] == {"shapes"}
     assert relapses(ENGINE) == []
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from date.catalogue import METRICS
+from date.errors import UserError
 from date.inference import complexity
 from date.inference.complexity import Complexity, Counts, Network, Row, complexity_table, measure
 
@@ -51,6 +52,32 @@ def test_every_rule_by_hand() -> None:
     assert parts["3"] == Counts(16, 16, 96 * 4, 96 * 4)
     assert parts["4"] == Counts(0, 0, 0, 96)
     assert parts["5"] == Counts(0, 0, 0, 96)
+
+
+class Attending(nn.Module):
+    """Two images of 3 queries and 5 keys, of width 4, as MMDetection calls attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.norm, self.linear, self.drop = nn.LayerNorm(4), nn.Linear(4, 7), nn.Dropout(0.5)
+
+    def forward(self, image: Tensor) -> Tensor:
+        query, key = image.new_zeros(2, 3, 4), image.new_zeros(2, 5, 4)
+        return self.linear(self.drop(self.norm(self.attention(query=query, key=key, value=key)[0])))
+
+
+def test_rules_of_transformers_by_hand() -> None:
+    with torch.device("meta"):
+        net = Attending().eval()
+    parts = measure(net, (1, 1, 1)).components
+    # Projections of 6 queries, of 10 keys and 10 values, of 6 outputs, 16 products each; 3 x 5 scores and 3 x 5 weighted
+    # values of width 4, for 2 images.
+    macs = (6 + 10 + 10 + 6) * 16 + 2 * (2 * 3 * 5 * 4)
+    assert parts["attention"] == Counts(4 * 16 + 4 * 4, 4 * 16 + 4 * 4, macs, macs + (6 + 10 + 10 + 6) * 4)
+    assert parts["norm"] == Counts(8, 8, 0, 2 * 24)
+    assert parts["linear"] == Counts(35, 35, 6 * 28, 6 * 28 + 42)
+    assert parts.get("drop", Counts(0, 0, 0, 0)) == Counts(0, 0, 0, 0)
 
 
 def test_components_add_up(counts: dict[str, Complexity]) -> None:
@@ -95,7 +122,7 @@ def test_counting_again_gives_the_same_and_leaves_no_hooks() -> None:
 def test_a_module_without_a_rule_is_an_error() -> None:
     with torch.device("meta"):
         net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.PReLU())
-    with pytest.raises(TypeError, match="PReLU"):
+    with pytest.raises(UserError, match="PReLU"):
         measure(net, (3, 4, 4))
 
 
