@@ -57,6 +57,11 @@ def family_named(name: str, model: str) -> type[Family]:
 
 def network(model: str, options: Entry) -> Family:
     """Return a model of the experiments with its options as one of its family."""
+    return _network(model, options, folders())
+
+
+@functools.cache
+def _network(model: str, options: Entry, places: tuple[Path, ...]) -> Family:
     return models()[model](model_fragment(model), options)
 
 

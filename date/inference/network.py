@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 import date.models
 import date.training.components  # noqa: F401 - both register what a config names
 from date.catalogue import Compute, Variant, load, load_tier
+from date.catalogue.modules import import_modules
 from date.errors import UserError
 from date.identity.config import resolve
 from date.identity.digests import run_name
@@ -204,6 +205,7 @@ def _sealed(run: Path) -> Network:
         if not (run / name).is_file():
             raise UserError(f"{run} has no {name}; an import of detections alone has no network, name another run.")
     provenance = read_provenance(run)
+    _register(provenance["training"], provenance)
     try:
         config = Config.fromfile(str(run / CONFIG))
     except Exception as error:  # whatever a config that was edited by hand raises
@@ -247,6 +249,22 @@ def _weights(path: Path, training: str | None, tier: str | None) -> Network:
     return build(path.name, config, load_checkpoint(path), path, training)
 
 
+def _register(training: str, provenance: dict[str, Any]) -> None:
+    """Import the Python modules of own experiments that a network needs.
+
+    Raises:
+        UserError: their folder is not among those in use.
+    """
+    known = load().trainings
+    if training in known:
+        import_modules(known[training].modules)
+    elif modules := provenance.get("modules"):
+        raise UserError(
+            f"{training} is of own experiments with the modules {', '.join(modules)}; name their folder: "
+            "python -m date --experiments DIR ..."
+        )
+
+
 def build(
     name: str,
     config: Config,
@@ -264,6 +282,7 @@ def build(
     init_default_scope("mmdet")
     from mmdet.registry import MODELS
 
+    _register(training, provenance or {})
     model_config = copy.deepcopy(config.model)
     model_config.backbone.pop("init_cfg", None)
     try:

@@ -11,8 +11,8 @@ from mmdet.structures import SampleList
 from torch import Tensor
 
 from date.errors import UserError
+from date.models import DualAssignmentHead
 from date.models.branches import BranchOutput
-from date.models.head import DualAssignmentHead
 
 
 @MODELS.register_module()
