@@ -1,8 +1,8 @@
 """The method: heads, branches, assignment, matching, losses. Importing it registers them with MMDetection."""
 
-from date import compat
+from date import stack
 
-compat.activate()
+stack.load()
 
 from date.models.assigners import OneNetQuality, POTOQuality  # noqa: E402
 from date.models.baselines import FCOSHead, RetinaNetHead  # noqa: E402

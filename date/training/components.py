@@ -1,8 +1,8 @@
 """What a config names and MMDetection does not have: importing this module registers it."""
 
-from date import compat
+from date import stack
 
-compat.activate()
+stack.load()
 
 from date.training.metric import CocoDetectionMetric, CrowdHumanDetectionMetric  # noqa: E402
 from date.training.sampling import EpochSampler, GlobalBatchSampler, LoadRecordedImage, SeededDataset  # noqa: E402
