@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "date"
 
 FLOORS = (
     ("errors", "formatting"),
-    ("files", "memory", "compat", "data"),
+    ("files", "memory", "compat", "stack", "data"),
     ("results", "models"),
     ("catalogue", "families"),
     ("datasets", "evaluation", "paperlint"),

@@ -39,7 +39,7 @@ import torch
 mark("import of PyTorch", began); began = clock()
 from date.training import run as running
 from date.training import loop
-with running._processes(1) as processes:
+with running._processes(planned, 1) as processes:
     import mmdet.models, mmdet.datasets
     mark("import of MMDetection", began); began = clock()
     original_step, original_init = loop.Trainer._step, loop.Trainer.__init__

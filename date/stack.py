@@ -66,11 +66,13 @@ def _leave_compiler_alone() -> None:
     from torch import _compile
     from torch.optim import Optimizer, optimizer
 
-    for method in vars(Optimizer).values():
+    methods: list[Any] = list(vars(Optimizer).values())
+    for method in methods:
         if _is_wrapper(method, _compile, "inner"):
             method.__wrapped__.__dict__.setdefault("__dynamo_disable", method.__wrapped__)
     for kind in Optimizer.__subclasses__():
-        if _is_wrapper(step := vars(kind).get("step"), optimizer, "_use_grad"):
+        step: Any = vars(kind).get("step")
+        if _is_wrapper(step, optimizer, "_use_grad"):
             kind.step = _without_graph_breaks(step.__wrapped__)  # type: ignore[method-assign]
 
 

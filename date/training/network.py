@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch._dynamo.utils
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.dist import get_world_size
@@ -81,7 +81,8 @@ def build_network(config: Config, device: torch.device) -> nn.Module:
 
 def compilations() -> int:
     """Return how many graphs this process has compiled so far."""
-    return torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    compiler = sys.modules.get("torch._dynamo.utils")  # imported by the first call of ``torch.compile``
+    return 0 if compiler is None else compiler.counters["stats"]["unique_graphs"]
 
 
 def total_loss(parts: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
