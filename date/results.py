@@ -3,7 +3,7 @@
 ``<results>/<tier>/<training>/seed<N>/`` holds ``provenance.json`` and ``metrics.jsonl`` of a run, and
 ``evaluation.json``, ``detections.npz`` and ``pictures.json`` of its evaluation.
 ``<results>/<tier>/annotations/<name>.json`` is an evaluation of annotations alone; ``<results>/complexity.json`` counts
-the paper's networks, the same at every tier.
+the paper's networks, the same at every tier; ``<results>/<tier>/latency.json`` is how long the trained ones take.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from date.files import file_digest, replace_text
 
 CHANGED = "has changed since it was sealed; delete it and run the DAG again."
 COMPLEXITY = "complexity.json"
+LATENCY = "latency.json"
 ANNOTATIONS = "annotations"
 PROVENANCE, METRICS, EVALUATION, DETECTIONS = "provenance.json", "metrics.jsonl", "evaluation.json", "detections.npz"
 PICTURES = "pictures.json"
@@ -215,6 +216,21 @@ def complexity_figures(counted: dict[str, Any]) -> dict[tuple[str, str], dict[st
         for training in network["trainings"]
         for phase in (("train", "infer") if network["phase"] == "both" else (network["phase"],))
     }
+
+
+def load_latency(results: Path, tier: str) -> dict[str, Any] | None:
+    """Return what ``python -m date latency --json`` wrote of a tier's networks; None where it was not measured.
+
+    Raises:
+        UserError: the file is not valid JSON, was changed after it was sealed, or has something else.
+    """
+    path = results / tier / LATENCY
+    if not path.exists():
+        return None
+    measured = _read_sealed(path)
+    if not isinstance(measured, dict) or not {"records", "stages", "exports", "hardware"} <= measured.keys():
+        raise UserError(f"{path} has no measured latencies; delete it and run `snakemake latency` again.")
+    return measured
 
 
 def load_annotation_recalls(results: Path, tier: str) -> dict[str, dict[float, float]]:

@@ -127,6 +127,8 @@ class Complexity(Entry):
     than: tuple[str, Literal["train", "infer"]]
     at_most: dict[Literal["params", "gflops"], Annotated[float, Field(ge=0)]]
     """Percent more, of trainable parameters and of operations, from the figures at the paper's digits."""
+    time_at_most: Annotated[float, Field(ge=0)] | None = None
+    """Percent more time for an image, where latency has been measured; None where the claim is not about time."""
 
     @property
     def trainings(self) -> list[str]:

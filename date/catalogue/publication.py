@@ -124,6 +124,8 @@ class Paper(Entry):
     """What marks the paper's own networks in its tables; other labels go without."""
     probe: Probe
     alternatives: list[Alternative] = Field(default_factory=list)
+    latency: list[str] = Field(default_factory=list)
+    """Evaluations whose networks `date latency` measures, in one run."""
     gpu_hours_basis: str
     """What ``gpu_hours`` of the trainings rest on."""
     parameters: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from date.catalogue.models import Catalogue
 from date.catalogue.paper import Table
+from date.catalogue.publication import load_paper
 from date.errors import unknown_name
 
-GROUPS = ("all", "report", "tables", "figures")
+GROUPS = ("all", "report", "tables", "figures", "latency")
 """Targets that follow from the chosen trainings."""
 
 
@@ -50,6 +51,9 @@ def find_target(catalogue: Catalogue, name: str, chosen: Sequence[str]) -> Targe
         UserError: unknown name; the message has the nearest valid one.
     """
     targets = named_targets(catalogue)
+    if name == "latency":
+        measured = {catalogue.evaluation(entry).training for entry in load_paper().latency}
+        return Target([t for t in chosen if t in measured], [])
     if name in GROUPS:
         judged = {training for figure in catalogue.drawn.values() for training in figure.judged}
         return Target(list(chosen), [t for t in chosen if name != "figures" or t in judged])

@@ -23,6 +23,7 @@ from date.cli import (
     identity,
     import_checkpoint,
     import_detections,
+    latency,
     lint_paper,
     listing,
     plan,
@@ -52,6 +53,7 @@ COMMANDS = (
     identity,
     doctor,
     complexity,
+    latency,
     lint_paper,
     report,
 )

@@ -96,17 +96,26 @@ def detect(
     return outcome
 
 
+class Pipeline:
+    """From a decoded image to the network's input, by MMDetection's steps."""
+
+    def __init__(self, steps: Sequence[dict[str, Any]]) -> None:
+        init_default_scope("mmdet")
+        self._compose = Compose(steps)
+
+    def __call__(self, image: NDArray[np.uint8], path: str, image_id: int) -> Any:
+        """Return MMDetection's sample of an image (H, W, 3), BGR."""
+        shape = image.shape[:2]
+        return self._compose(dict(img=image, img_path=path, img_id=image_id, img_shape=shape, ori_shape=shape))
+
+
 def _prepared(images: Sequence[Source], job: Job) -> Iterator[tuple[Source, Any]]:
     """Yield every image with its sample, or a `_Failure`, read ahead by some threads."""
-    init_default_scope("mmdet")
-    pipeline = Compose(job.pipeline)
+    pipeline = Pipeline(job.pipeline)
 
     def load(source: Source) -> Any:
         try:
-            image = decode(source.path.read_bytes())
-            shape = image.shape[:2]
-            head = dict(img_path=str(source.path), img_id=source.image_id, img_shape=shape, ori_shape=shape)
-            sample = pipeline(head | dict(img=image))
+            sample = pipeline(decode(source.path.read_bytes()), str(source.path), source.image_id)
         except Exception as error:  # whatever a decoder or a transform raises; the image is named at the end
             return _Failure(" ".join(str(error).split()) or type(error).__name__)
         return sample if sample is not None else _Failure("the pipeline leaves it out")

@@ -134,17 +134,21 @@ class OnnxRunner:
     Args:
         path: of the file.
         threads: that one run may use; None lets onnxruntime choose.
+        profile: beginning of the file to which ``session.end_profiling()`` writes the time of every node; None for no
+            profile.
 
     Raises:
         UserError: onnxruntime is not installed, or the file is damaged or uses what it does not know.
     """
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path, threads: int | None = None, profile: Path | None = None) -> None:
         require("onnxruntime")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        if profile is not None:
+            options.enable_profiling, options.profile_file_prefix = True, str(profile)
         if threads is not None:
             options.intra_op_num_threads = options.inter_op_num_threads = threads
         try:

@@ -22,9 +22,10 @@ import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
-from date.catalogue import METRICS, Catalogue, Claim, Complexity, Tier
+from date.catalogue import METRICS, Catalogue, Claim, Complexity, Tier, Variant, load
 from date.reporting.comparisons import Comparer, Comparison
 from date.reporting.crossed import difference
+from date.reporting.latency import judge_time, nms_sentences
 from date.reporting.panels import image_variance
 from date.reporting.scores import MINUS, Scores, number
 from date.reporting.seeds import SeedAudit
@@ -293,7 +294,18 @@ def _complexity(claim: Claim, predicate: Complexity, scores: Scores) -> Outcome:
             f"{metric.name}: {number(a, metric.digits)} against {number(b, metric.digits)}, {percent:.2f} % more "
             f"({100 * (more - less) / less:.2f} % by unrounded counts), claimed: at most {limit:g} %."
         )
+    for word, sentence in judge_time(predicate, scores.latency):
+        verdicts.append({"within": SUPPORTED, "above": CONTRADICTED, "open": UNRESOLVED}[word])
+        remarks.append(sentence)
+    if scores.latency is not None and predicate.time_at_most is not None:
+        without = [name for name, variant in _variants().items() if variant.nms is None]
+        remarks += nms_sentences(scores.latency, without)
     return Outcome(claim, conjunction(verdicts), [], list(dict.fromkeys(remarks)))
+
+
+def _variants() -> dict[str, Variant]:
+    catalogue = load()
+    return {name: catalogue.variants[e.variant] for name, e in catalogue.evaluations.items()}
 
 
 def _trainings(claim: Claim, catalogue: Catalogue) -> list[str]:

@@ -15,12 +15,14 @@ from date.catalogue import METRICS, Catalogue, Tier
 from date.catalogue.paper import own_mark
 from date.catalogue.publication import load_paper
 from date.formatting import format_duration
+from date.inference.latency_table import HEADER, latency_rows
 from date.reporting import style
 from date.reporting.claims import DECIDED, VERDICTS, Outcome, about, p_value, summary
 from date.reporting.crossed import PRIOR_WEIGHT
 from date.reporting.figures import Drawing
 from date.reporting.health import dead_sides_note
 from date.reporting.imports import import_mark, import_warnings
+from date.reporting.latency import ABOUT, where
 from date.reporting.ledger import TUNING_RULES, LedgerEntry
 from date.reporting.pictures import PictureDrawing
 from date.reporting.scores import MISSING, number, signed
@@ -90,6 +92,7 @@ def page(
     entries: Sequence[LedgerEntry],
     audit: SeedAudit,
     chosen: Sequence[str] = (),
+    latency: dict[str, Any] | None = None,
 ) -> str:
     """Return the page as HTML that needs neither network nor other files."""
     seeds: dict[str, list[int]] = {}
@@ -100,6 +103,8 @@ def page(
         tier=tier,
         runs_of=lambda names: [RunLinks(name, name, seeds.get(name, ())) for name in names],
         tables=tables,
+        latency=None if latency is None else [HEADER, *latency_rows(latency)],
+        latency_notes=[] if latency is None else [ABOUT, where(latency)],
         outcomes=of_paper,
         own_outcomes=[outcome for outcome in outcomes if outcome.claim.folder is not None],
         own_mark=own_mark,

@@ -2,7 +2,8 @@
 
 ``<reports>/<tier>/`` gets ``tables/table01.md``, ``.csv`` and ``.tex`` and so on, ``figures/figure3.svg``, ``.png`` and
 ``.pdf`` and so on, ``tables.md`` and ``figures.md`` with all of them, ``claims.md`` and ``claims.csv``, ``seeds.md``,
-``ledger.md`` and ``ledger.csv``, and ``index.html``, a page that needs neither network nor other files.
+``ledger.md`` and ``ledger.csv``, ``latency.md`` where latency was measured, and ``index.html``, a page that needs
+neither network nor other files.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from date.files import replace_text
 from date.reporting.claim_formats import claims_csv, claims_markdown
 from date.reporting.claims import Outcome, judge_all
 from date.reporting.formats import comma_separated, latex, markdown, marks
+from date.reporting.latency import latency_markdown
 from date.reporting.ledger import ledger, ledger_csv, ledger_markdown
 from date.reporting.page import NOTHING_WRONG, page
 from date.reporting.presented import Presented, Presenter, figure_names
 from date.reporting.scores import Scores
 from date.reporting.seeds import SeedAudit, audit_seeds, configured_seeds, failures
 from date.reporting.tables import FilledTable, fill
-from date.results import RunResult, load_annotation_recalls, load_complexity, load_results
+from date.results import RunResult, load_annotation_recalls, load_complexity, load_latency, load_results
 
 TABLE_FORMATS: dict[str, Callable[[FilledTable], str]] = {"md": markdown, "csv": comma_separated, "tex": latex}
 
@@ -117,7 +119,7 @@ def write_report(
     audit = audit_seeds(results, results_dir, tier.name, configured_seeds(catalogue, settings, chosen), failed)
     ious = {name: entry.iou for name, entry in catalogue.annotations.items()}
     recalls = load_annotation_recalls(results_dir, tier.name)
-    scores = Scores(audit.kept, load_complexity(results_dir), recalls, ious)
+    scores = Scores(audit.kept, load_complexity(results_dir), recalls, ious, load_latency(results_dir, tier.name))
     report = Report(catalogue, tier, audit.kept, scores, audit, chosen, reports_dir / tier.name)
     if not only:
         return _whole(report, results_dir)
@@ -146,6 +148,8 @@ def _whole(report: Report, results_dir: Path) -> Path:
     replace_text(report.folder / "ledger.md", ledger_markdown(entries, report.tier))
     replace_text(report.folder / "ledger.csv", ledger_csv(report.catalogue, entries, report.tier))
     replace_text(report.folder / "seeds.md", _seeds_markdown(report.audit, report.tier))
+    if report.scores.latency is not None:
+        replace_text(report.folder / "latency.md", latency_markdown(report.scores.latency, report.tier))
     text = page(
         report.catalogue,
         report.tier,
@@ -157,6 +161,7 @@ def _whole(report: Report, results_dir: Path) -> Path:
         entries,
         report.audit,
         report.chosen,
+        report.scores.latency,
     )
     replace_text(report.folder / "index.html", text)
     return report.folder / "index.html"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,7 @@ class Scores:
         complexity: see `date.results.load_complexity`.
         recalls: see `date.results.load_annotation_recalls`.
         annotation_ious: the threshold that the paper's evaluation of annotations is of, by name.
+        latency: see `date.results.load_latency`.
     """
 
     def __init__(
@@ -69,8 +70,10 @@ class Scores:
         complexity: dict[tuple[str, str], dict[str, float]] | None = None,
         recalls: dict[str, dict[float, float]] | None = None,
         annotation_ious: dict[str, float] | None = None,
+        latency: dict[str, Any] | None = None,
     ) -> None:
         self.results = results
+        self.latency = latency
         self._annotation_ious = annotation_ious or {}
         self._metrics: dict[str, dict[int, dict[str, float | None]]] = {}
         self._resamples: dict[tuple[str, int], tuple[str, dict[str, str]]] = {}

@@ -33,5 +33,37 @@ rule nms_recall:
         "python -m date data nms-recall --gt {params.gt:q} {params.ious} --json 2>&1 > {output:q}" + LOGGED
 
 
+# Beside nothing else: it takes all cores. Not part of `all`: `snakemake latency` asks for it, and the report shows it then.
+MEASURED = [name for name in load_paper().latency if CATALOGUE.evaluation(name).training in TRAININGS]
+MEASURED_SEED = SETTINGS.seeds[0]
+
+
+rule measure_latency:
+    input:
+        [f"{RESULTS}/{CATALOGUE.evaluation(name).training}/seed{MEASURED_SEED}/provenance.json" for name in MEASURED],
+    output:
+        f"{RESULTS}/latency.json",
+    log:
+        f"{LOGS}/latency.log",
+    threads: workflow.cores or 1
+    params:
+        names=MEASURED,
+        tier=SETTINGS.tier,
+        seed=MEASURED_SEED,
+    message:
+        "measuring how long the networks take for an image"
+    shell:
+        "python -m date latency {params.names} --tier {params.tier:q} --seed {params.seed} --json {output:q} 2>&1"
+        " | tee {log:q}"
+
+
+rule latency:
+    input:
+        f"{RESULTS}/latency.json",
+    localrule: True
+    message:
+        "latency: {input}"
+
+
 wildcard_constraints:
     annotations="|".join(CATALOGUE.annotations),
