@@ -122,3 +122,27 @@ def test_the_same_command_finds_everything_done(clones: dict[str, Clone]) -> Non
     clone = clones["gpus"]
     assert clone.start(*ON_SLURM, *COMMAND).wait(300) == 0
     assert "Nothing to be done" in clone.said[-1].read_text()
+
+
+def test_what_would_stop_every_job_is_said_before_the_first_one(cluster: None, tmp_path: Path) -> None:
+    """A clone in a folder that Slurm reads as a job's number, and jobs at the paper's size without a GPU."""
+    clone = Clone(copy_project(tmp_path / "date-%j"), "paper")
+    words = ["--set-resources", "train:runtime=120", "--config", "tier=paper", "--", "fcos-r50-coco-12e"]
+    assert clone.start(*ON_SLURM, *words).wait(300) == 1
+    said = clone.said[0].read_text()
+    assert "no job was started, since this would stop the work:" in said
+    assert "date-%j has % in its path" in said and "move the clone" in said
+    assert "jobs of evaluate and train ask for no GPU" in said or "jobs of train ask for no GPU" in said
+    assert "submitted" not in said
+
+
+def test_of_two_commands_in_the_same_second_one_works_and_the_other_is_told(cluster: None, tmp_path: Path) -> None:
+    clone = Clone(copy_project(tmp_path / "a clone"), "smoke")
+    words = ["--config", "tier=smoke", "--", "results/smoke/data/scenes-smoke.json"]
+    both = [clone.start(*ON_SLURM, *words) for _ in range(2)]
+    statuses = [process.wait(300) for process in both]
+    said = [path.read_text() for path in clone.said]
+    assert sorted(statuses) == [0, 1], said
+    refused = said[statuses.index(1)]
+    assert f"Snakemake (process {both[statuses.index(0)].pid} of " in refused and "is at work in this clone" in refused
+    assert clone.start(*ON_SLURM, *words).wait(300) == 0, "nothing is left to do, and nobody at work"
