@@ -119,7 +119,18 @@ def preempt() -> None:
     used = re.search(r"AllocTRES=\S*gres/gpu=(\d+)", shown)
     free = slurm.NUMBER_OF_GPUS - int(used[1] if used else 0)
     slurm.sh(
-        "sbatch", "-p", "gpu", "-w", "node1", f"--gpus={free + 1}", "--mem=50", "-o", "/dev/null", "--wrap", "sleep 1"
+        "sbatch",
+        "-p",
+        "gpu",
+        "-w",
+        "node1",
+        "--nodes=1",
+        f"--gpus={free + 1}",
+        "--mem=50",
+        "-o",
+        "/dev/null",
+        "--wrap",
+        "sleep 1",
     )
 
 
