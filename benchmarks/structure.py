@@ -22,7 +22,7 @@ FLOORS = (
     ("training",),
     ("runs", "inference"),
     ("planning", "imports", "reporting", "cluster"),
-    ("doctor",),
+    ("doctor", "resolving"),
     ("cli",),
     ("__main__",),
 )

@@ -6,9 +6,14 @@ import argparse
 import json
 import signal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from date.cli.options import TIER_HELP, count, print_left_out, seed
+from date.errors import UserError
+
+if TYPE_CHECKING:
+    from date.catalogue import Tier
+    from date.catalogue.settings import Settings
 
 
 def add(commands: Any) -> None:
@@ -22,8 +27,15 @@ def add(commands: Any) -> None:
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="all, table05, figure3, a training ... [all]")
     parser.add_argument("--tier", help=TIER_HELP)
     parser.add_argument(
-        "--gpus", type=count, nargs="+", default=[1, 2, 4, 8], metavar="N", help="numbers of GPUs [1 2 4 8]"
+        "--gpus", type=count, nargs="+", metavar="N", help="numbers of GPUs [1 2 4 8; with --resolve 1]"
     )
+    parser.add_argument(
+        "--resolve", action="store_true", help="which seeds resolve the most open claims per hour, as a configfile"
+    )
+    parser.add_argument(
+        "--hours", type=hours, metavar="H", help="with --resolve: of every GPU (or of every run at a time) [24]"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="with --resolve: [resolve-TIER.yaml]")
     parser.add_argument(
         "--seeds", type=seed, nargs="+", metavar="SEED", help="in place of those in experiments/config.yaml"
     )
@@ -44,7 +56,44 @@ def run(args: argparse.Namespace) -> None:
     seeds = {} if args.seeds is None else {"seeds": args.seeds, "seeds_of": {}}
     settings = load_settings(({"tier": args.tier} if args.tier else {}) | seeds)
     tier = load_tier(settings.tier)
+    if args.resolve:
+        resolve(args, settings, tier)
+        return
+    if args.hours is not None or args.output is not None:
+        raise UserError("--hours and --output belong to --resolve; add it, or leave them out.")
     print_left_out(tier, settings.trainings)
-    plan = make_plan(args.targets or ["all"], tier, settings, args.results, args.runs, sorted(set(args.gpus)))
+    plan = make_plan(
+        args.targets or ["all"], tier, settings, args.results, args.runs, sorted(set(args.gpus or (1, 2, 4, 8)))
+    )
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as in `_list`
     print(json.dumps(to_dict(plan), indent=1) if args.json else to_text(plan, args.cached))
+
+
+def resolve(args: argparse.Namespace, settings: Settings, tier: Tier) -> None:
+    """Propose the seeds that resolve the most open claims per hour, and write them as a configfile."""
+    from date.resolving.proposal import proposal_text, propose, write_config
+
+    if args.targets or args.seeds is not None or args.cached:
+        raise UserError("--resolve chooses trainings and seeds itself; leave targets, --seeds and --cached out.")
+    if args.gpus is not None and len(args.gpus) > 1:
+        raise UserError("--resolve plans for one number of GPUs; give one by --gpus.")
+    proposal = propose(tier, settings, args.results, args.hours, (args.gpus or [1])[0])
+    path = args.output or Path(f"resolve-{tier.name}.yaml")
+    if proposal.choice.added:
+        write_config(proposal, path)
+    if args.json:
+        told = {"config": proposal.config, "hours": proposal.choice.hours, "chances": proposal.choice.after}
+        print(json.dumps(told, indent=1))
+    else:
+        print(proposal_text(proposal, path), end="")
+
+
+def hours(text: str) -> float:
+    """Return a positive number of hours."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of hours")
+    return value

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,22 +29,11 @@ class Trial:
 
     def moments(self, seeds: int, is_paper: bool) -> tuple[float, float]:
         """Return variance and degrees of freedom of the difference, over equal seeds of all trainings."""
-        variance, error = 0.0, 0.0
-        for each, signs in self.comparison.parts:
-            found = each.fit
-            place = {name: i for i, name in enumerate(found.columns)}
-            factors = np.zeros(len(found.columns))
-            for name, sign in signs.items():
-                factors[place[name]] = sign
-            own = np.where(factors != 0, factors**2 * np.nan_to_num(found.variances) / seeds, 0.0)
-            together = found.shared * factors.sum() ** 2 / seeds
-            later = _with_seeds(found, factors, seeds)
-            part = float(own.sum()) + together
-            variance += part
-            error += part**2 / max(later.freedom(own, together), 1e-9)
-        freedom = variance**2 / error if error > 0 else 0.0
-        images = 0.0 if is_paper else (self.estimate.image_error or 0.0) ** 2
-        return variance + images, total_freedom(variance, freedom, images) if variance > 0 else freedom
+        return moments(self.comparison, lambda _: seeds, self.images(is_paper))
+
+    def images(self, is_paper: bool) -> float:
+        """Return the images' part of the variance that decides."""
+        return 0.0 if is_paper else (self.estimate.image_error or 0.0) ** 2
 
     def power(self, seeds: int, is_paper: bool, parts: int = 1) -> float:
         """Return how likely the difference is told, on its side of the margin, by a look at so many seeds."""
@@ -54,18 +43,40 @@ class Trial:
         return power(self.distance, variance, freedom, look_error(seeds, parts))
 
 
-def _with_seeds(found: Fit, factors: NDArray[np.float64], seeds: int) -> Fit:
+def moments(comparison: Comparison, seeds_of: Callable[[str], int], images: float) -> tuple[float, float]:
+    """Return variance and degrees of freedom of a difference of means over so many seeds, from 0 on, of each training.
+
+    Args:
+        comparison: whose panels tell the variances.
+        seeds_of: the seeds of a training (or evaluation).
+        images: their part of the variance.
+    """
+    variance, error = 0.0, 0.0
+    for each, signs in comparison.parts:
+        found = each.fit
+        factors = np.array([signs.get(name, 0.0) for name in found.columns])
+        counts = np.array([seeds_of(name) if name in signs else 1 for name in found.columns])
+        own = np.where(factors != 0, factors**2 * np.nan_to_num(found.variances) / counts, 0.0)
+        seed = np.arange(int(counts[factors != 0].max(initial=1)))
+        weights = ((seed[:, None] < counts) * (factors / counts)).sum(axis=1)
+        together = found.shared * float((weights**2).sum())
+        later = _with_seeds(found, factors, counts)
+        part = float(own.sum()) + together
+        variance += part
+        error += part**2 / max(later.freedom(own, together), 1e-9)
+    freedom = variance**2 / error if error > 0 else 0.0
+    return variance + images, total_freedom(variance, freedom, images) if variance > 0 and freedom > 0 else freedom
+
+
+def _with_seeds(found: Fit, factors: NDArray[np.float64], counts: NDArray[np.int64]) -> Fit:
     """Return the fit with the residuals' degrees of freedom that so many seeds of the chosen trainings would have."""
     lost = 1 / len(found.columns) if found.shared > 0 else 0.0
-    own = np.where(factors != 0, (seeds - 1) * (1 - lost), found.own)
+    own = np.where(factors != 0, (counts - 1) * (1 - lost), found.own)
     others = np.maximum(own.sum() - own, 0.0)
     weight = np.where(others > 1e-9, 1 / (1 / PRIOR_WEIGHT + 1 / np.maximum(others, 1e-9)), 0.0)
     weight = np.where(found.stated, PRIOR_WEIGHT, weight)
-    freedom = max(found.shared_freedom, seeds - 1) if found.shared_freedom else 0
-    return Fit(
-        found.columns, found.units, found.column, found.unit, found.values, found.variances, own, weight, found.stated,
-        found.shared, freedom,
-    )  # fmt: skip
+    freedom = max(found.shared_freedom, int(counts.max()) - 1) if found.shared_freedom else 0
+    return replace(found, own=own, weight=weight, shared_freedom=freedom)
 
 
 def trials(parts: Sequence[tuple[Comparison, Estimate | None]], is_paper: bool) -> list[Trial]:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from test_pipeline import copy_project, jobs, snakemake
 
 from date.catalogue import load, load_tier
 from date.planning.calibration import image_size, representatives
 from date.training.interruption import RESUME_ME
+from sealed import add_run, change, coco
 from tests.support.command import date
 
 NAME = "fcos-r50-coco-12e"
@@ -105,3 +107,33 @@ def test_typical_images(name: str, tier: str, size: tuple[int, int]) -> None:
     training, size_of = load().training(name), load_tier(tier)
     pipeline = resolve(training, size_of, 0, None)["train_dataloader"]["dataset"]["dataset"]["pipeline"]
     assert image_size(pipeline, load_dataset(dataset_name(training, size_of))) == size
+
+
+@pytest.mark.slow
+def test_snakemake_takes_the_seeds_that_would_resolve_claims(tmp_path: Path) -> None:
+    """A dry run of the configfile as it is: the new seeds are trained and evaluated, and nothing else."""
+    clone = copy_project(tmp_path / "a clone")
+    results = clone / "results"
+    for training, aps in {"date_f-r50-coco-12e": [38.0, 37.2], "onenet-r50-coco-12e": [36.6, 36.2]}.items():
+        for seed, ap in enumerate(aps):
+            folder = add_run(results, "mini", training, seed, {"o2o": coco(ap)})
+            change(folder, imported={"kind": "detections", "detections": {"o2o": f"{training} {seed}"}})
+    arguments = (
+        "plan",
+        "--resolve",
+        "--tier",
+        "mini",
+        "--hours",
+        1,
+        "--results",
+        results,
+        "--output",
+        clone / "next.yaml",
+    )
+    date(*arguments, data=tmp_path)
+    config = yaml.safe_load((clone / "next.yaml").read_text())
+    new = sum(len(seeds) for seeds in config["seeds_of"].values()) - 4
+    assert new > 0 and config["trainings"]
+    output = snakemake(clone, "-c1", "-n", "--configfile", "next.yaml", "--", "all")
+    planned = jobs(output)
+    assert planned["train"] == planned["evaluate"] >= new
