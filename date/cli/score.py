@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from date.cli.options import add_categories, pixels, print_notes
 from date.errors import UserError
+
+if TYPE_CHECKING:
+    from date.evaluation.resamples import Interval
+    from date.evaluation.score import Score
 
 SCORE_HELP = """\
 All metrics are in percent; null where undefined (no object in the range).
@@ -55,6 +60,12 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--images", type=Path, metavar="DIR", help="images whose sizes an odgt file lacks, to clip boxes (crowdhuman)"
     )
+    parser.add_argument(
+        "--interval", action="store_true", help="95 %% intervals for images like these, by 200 resamples of the images"
+    )
+    parser.add_argument(
+        "--against", type=Path, metavar="FILE", help="other detections: their differences, with paired intervals"
+    )
     add_categories(parser)
     parser.set_defaults(command=run)
 
@@ -65,19 +76,55 @@ def run(args: argparse.Namespace) -> None:
 
     if args.area_thresholds[0] > args.area_thresholds[1]:
         raise UserError("--area-thresholds: the first is larger than the second; give small before medium.")
-    scored = score(
-        args.protocol,
-        args.gt,
-        args.detections,
-        args.variant,
-        args.area_thresholds,
-        args.engine,
-        args.images,
-        args.categories,
-    )
-    print_notes(scored.notes)
-    if args.json:
+
+    def scored_file(path: Path) -> Score:
+        found = score(
+            args.protocol,
+            args.gt,
+            path,
+            args.variant,
+            args.area_thresholds,
+            args.engine,
+            args.images,
+            args.categories,
+        )
+        print_notes(found.notes)
+        return found
+
+    scored = scored_file(args.detections)
+    if args.interval or args.against is not None:
+        _print_intervals(args, scored, None if args.against is None else scored_file(args.against))
+    elif args.json:
         print(json.dumps(scored.metrics))
+    else:
+        for name, value in scored.metrics.items():
+            print(f"{name:<6}  {_number(value)}")
+
+
+def _print_intervals(args: argparse.Namespace, scored: Score, other: Score | None) -> None:
+    """Print metrics with their intervals and, with another file, its metrics and the differences with theirs."""
+    from date.evaluation.intervals import score_intervals
+
+    own, differences = score_intervals(args.protocol, scored, other, args.area_thresholds)
+    if args.json:
+        told: dict[str, Any] = {key: None if each is None else asdict(each) for key, each in own.items()}
+        if other is not None and differences is not None:
+            apart = {key: None if each is None else asdict(each) for key, each in differences.items()}
+            told = {"metrics": told, "against": other.metrics, "differences": apart}
+        print(json.dumps(told))
         return
-    for name, value in scored.metrics.items():
-        print(f"{name:<6}  {'-' if value is None else f'{value:.2f}':>6}")
+    for name, score in scored.metrics.items():
+        line = f"{name:<6}  {_number(score)}  {_limits(own[name]):<16}"
+        if other is not None and differences is not None:
+            found = differences[name]
+            value = "-" if found is None else f"{found.value:+.2f}"
+            line += f"  against {_number(other.metrics[name])}  difference {value:>6}  {_limits(found, '+')}"
+        print(line.rstrip())
+
+
+def _number(value: float | None) -> str:
+    return f"{'-' if value is None else f'{value:.2f}':>6}"
+
+
+def _limits(found: Interval | None, sign: str = "") -> str:
+    return "" if found is None else f"{found.low:{sign}.2f} to {found.high:{sign}.2f}"

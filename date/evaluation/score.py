@@ -29,6 +29,10 @@ class Score:
     """In percent; None where undefined."""
     notes: list[str]
     """Sentences on what was treated in some standard way, with counts."""
+    ground_truth: GroundTruth
+    """What was judged against, with the sizes of images that the detections' file adds."""
+    rows: NDArray[np.float64]
+    """What was judged, (D, 7) with `date.evaluation.coco.DETECTION_COLUMNS`."""
 
 
 def protocol_metrics(
@@ -85,7 +89,8 @@ def score(
             f"{counted(beyond, 'detections', 'come')} after the best {coco.MAX_DETECTIONS} of their image and "
             f"category, which is all that COCO's metrics judge."
         )
-    return Score(protocol_metrics(protocol, ground_truth, detections.rows, area_thresholds, engine), notes)
+    metrics = protocol_metrics(protocol, ground_truth, detections.rows, area_thresholds, engine)
+    return Score(metrics, notes, ground_truth, detections.rows)
 
 
 def sized(ground_truth: GroundTruth, detections: Detections) -> tuple[GroundTruth, list[str]]:
