@@ -2,7 +2,7 @@
 
 Six trainings of one schedule, of which the first is claimed to be ahead of the second. *Former*: Student's t over the
 differences of equal seeds, 95 %. *One look*: today's model at 95 %, for one look at a number of seeds that was settled
-beforehand. *Every look*: today's verdict. Truths: runs of equal deviations; deviations that vary by 35 %; one run in ten
+beforehand. *Every look*: today's verdict. Truths: runs of equal deviations; deviations that vary by 35 %; a run in ten
 that is four deviations worse; seeds that correlate by 0.5 and 0.9; and, with stated noise, noise as stated and twice as
 large. Power is against a difference of 2.5 deviations of a run.
 
