@@ -50,3 +50,9 @@ def test_opencv_is_the_headless_build_alone() -> None:
 def test_what_is_installed_is_what_is_locked() -> None:
     pins = locked()
     assert {name: version(name) for name in declared()} == {name: pins[name] for name in declared()}
+
+
+def test_every_direct_dependency_has_its_reason() -> None:
+    page = (ROOT / "docs" / "dependencies.md").read_text()
+    columns = [re.sub(r"\(.*?\)", "", line.split("|")[1]) for line in page.splitlines() if line.startswith("| `")]
+    assert {name for column in columns for name in re.findall(r"`([\w-]+)`", column)} == set(declared())
