@@ -314,3 +314,39 @@ def test_fuzzed_logs(tmp_path: Path, data: st.DataObject) -> None:
     lines = [line for line in (tmp_path / "log.json").read_text().split("\n") if line]
     assert len(log.records) + left_out == len(lines)
     assert all(record["step"] >= 0 and record["epoch"] >= 0 for record in log.records)
+
+
+def test_crowdhumans_detections_need_the_odgt_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No images, no conversion: boxes are clipped to the sizes that MMDetection's dump has."""
+    monkeypatch.setenv("DATE_DATA_ROOT", str(tmp_path))
+    boxes = [[5, 5, 30, 60], [-10, 5, 30, 60], [70, 60, 30, 60]]
+    truth = [{"ID": str(n), "gtboxes": [{"tag": "person", "fbox": box, "extra": {}}]} for n, box in enumerate(boxes)]
+    (tmp_path / "crowdhuman").mkdir()
+    (tmp_path / "crowdhuman" / "annotation_val.odgt").write_text("\n".join(map(json.dumps, truth)))
+    clipped = [[5, 5, 30, 60], [0, 5, 20, 60], [70, 60, 20, 20]]
+    found = [
+        {"ID": str(n), "width": 90, "height": 80, "dtboxes": [{"box": box, "score": 0.9}]}
+        for n, box in enumerate(clipped)
+    ]
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    name, results = "date_f-r50-crowdhuman-30k", tmp_path / "results"
+    assert main(["import-detections", str(tmp_path / "found.json"), "--training", name, "--results", str(results)]) == 0
+    (result,) = load_results(results, "paper")
+    assert result.evaluation is not None and result.evaluation["variants"]["o2o"]["metrics"]["Recall"] == 100
+    (tmp_path / "crowdhuman" / "annotation_val.odgt").unlink()
+    assert main(["import-detections", str(tmp_path / "found.json"), "--training", name, "--results", str(results)]) == 2
+
+
+def test_a_log_alone_needs_no_annotations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATE_DATA_ROOT", str(tmp_path))
+    lines: list[Any] = []
+    for epoch in range(1, 13):
+        step = 7330 * epoch
+        lines += [
+            {"lr": 0.1, "loss": 1.0, "epoch": epoch, "iter": step, "step": step},
+            {"coco/bbox_mAP": 0.37, "step": epoch},
+        ]
+    log, results = write_lines(tmp_path / "scalars.json", lines), tmp_path / "results"
+    assert main(["import-detections", "--log", str(log), "--training", TRAINING, "--results", str(results)]) == 0
+    (result,) = load_results(results, "paper")
+    assert result.evaluation is not None and result.evaluation["variants"]["o2o"]["metrics"]["AP"] == 37

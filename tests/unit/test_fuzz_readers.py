@@ -39,7 +39,7 @@ def damaged(draw: st.DrawFn, value: Any) -> Any:
     for _ in range(draw(st.integers(1, 3))):
         place = draw(st.sampled_from([place for place in places(value) if place] or [()]))
         if not place:
-            return draw(JUNK)
+            return copy.deepcopy(draw(JUNK))
         holder = value
         for key in place[:-1]:
             holder = holder[key]
@@ -49,7 +49,7 @@ def damaged(draw: st.DrawFn, value: Any) -> Any:
         elif action == 1 and isinstance(holder, dict):
             holder[draw(st.sampled_from(["step", "epoch", "lr", "loss", "x"]))] = holder.pop(place[-1])
         else:
-            holder[place[-1]] = draw(JUNK)
+            holder[place[-1]] = copy.deepcopy(draw(JUNK))  # which is shared by all examples
     return value
 
 
