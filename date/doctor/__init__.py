@@ -53,7 +53,7 @@ def examine(tier: Tier, trainings: list[Training], runs_of: dict[str, int], prof
     """
     from date.catalogue import ROOT, load_dataset
     from date.catalogue.settings import data_root, dataset_name
-    from date.doctor import data, environment, loading, slurm, storage
+    from date.doctor import data, environment, loading, memory, slurm, storage
     from date.doctor.profile import read_profiles
 
     profile = read_profiles(profiles)
@@ -62,6 +62,7 @@ def examine(tier: Tier, trainings: list[Training], runs_of: dict[str, int], prof
     yield from environment.packages()
     yield from environment.stack()
     yield from environment.gpus(tier, on_slurm)
+    yield from _told("gpu memory", memory.gpu_memory(tier, trainings, profile, environment.gpu_sizes()))
     datasets = [load_dataset(name) for name in dict.fromkeys(dataset_name(t, tier) for t in trainings)]
     yield from data.datasets(datasets, data_root())
     yield from data.steps(trainings, tier, data_root())

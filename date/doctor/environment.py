@@ -151,6 +151,16 @@ def gpus(tier: Tier, on_slurm: bool) -> Iterator[Finding]:
             yield Finding("gpus", "ok", text)
 
 
+def gpu_sizes() -> list[int]:
+    """Return the memory in MiB of each GPU that PyTorch sees on this machine."""
+    try:
+        import torch
+    except ImportError:
+        return []
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [torch.cuda.get_device_properties(index).total_memory >> 20 for index in range(count)]
+
+
 def no_gpu(tier: Tier, on_slurm: bool, driver: str | None, cuda: str | None, said: list[str]) -> Finding:
     """Return the finding for a machine on which PyTorch sees no GPU.
 

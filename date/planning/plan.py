@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from date.catalogue.targets import find_target, named_targets
 from date.planning.dag import dag
 from date.planning.disk import Disk, checkpoints_at_work, disk
 from date.planning.durations import Duration, Durations
+from date.planning.memory import gpu_memory
 from date.planning.schedule import Task, Tasks, critical_path, longest_first, lower_bound, named, remaining, simulate
 from date.runs.state import Runs, State
 
@@ -62,6 +63,8 @@ class Plan:
     sealed_bytes: float
     """Of all runs and detections that are to come."""
     disk_basis: list[str]
+    gpu_memory: list[str] = field(default_factory=list)
+    """What GPUs the trainings need, for a reader."""
     option: str = ""
     """What ``--tier`` takes to mean the tier."""
 
@@ -106,6 +109,7 @@ def make_plan(
         (cached if state.state == "cached" else jobs).append(Job(left, state, duration, by_name(task)))
     left_tasks = named(job.task for job in jobs)
     sizes = {t: disk(catalogue.training(t), durations, runs) for t in {job.task.training for job in jobs}}
+    trained = [catalogue.training(job.task.training) for job in jobs if job.task.kind == "train"]
     return Plan(
         tier.name,
         list(targets),
@@ -118,6 +122,7 @@ def make_plan(
         [_bill(left_tasks, n, sizes) for n in gpus],
         _sealed(jobs, sizes),
         sorted({text for size in sizes.values() for text in (size.basis, f"detections: {size.detections_basis}")}),
+        gpu_memory(trained, tier),
         tier.option,
     )
 

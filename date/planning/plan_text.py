@@ -31,7 +31,7 @@ def to_text(plan: Plan, every: bool = False) -> str:
         lines += _table(noted, plan)
     lines += ["", f"would run: {counts(plan.jobs)}", *_table(plan.jobs, plan)]
     if plan.jobs:
-        lines += ["", *_hours(plan), "", *_disk(plan)]
+        lines += ["", *_hours(plan), "", *plan.gpu_memory, *_disk(plan)]
     return "\n".join(lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from date.models.geometry import aligned_iou
 from date.models.precision import PreciseConv2d
 from date.planning.calibration import random_batch
 from date.training import network
-from date.training.network import build_network, compilations, total_loss
+from date.training.network import _as_affine_map, build_network, compilations, total_loss
 
 KINDS = ("date_f-r50-coco-12e", "date_r-r50-coco-12e", "date_f_3dmf-r50-coco-36e", "fcos-r50-coco-12e", "retinanet-r50-coco-12e")  # fmt: skip
 
@@ -114,6 +115,27 @@ def test_a_precise_convolution_takes_over_parameters_without_drawing() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert conv(x).dtype == torch.bfloat16 and torch.equal(precise(x), conv.float()(x).float()) is False
         assert precise(x).dtype == torch.float32 and precise(x.bfloat16()).dtype == torch.float32
+
+
+def test_a_frozen_normalisation_is_an_affine_map() -> None:
+    torch.manual_seed(0)
+    plain = nn.BatchNorm2d(5).double().eval().requires_grad_(False)
+    for value in plain.state_dict().values():
+        if value.is_floating_point():
+            value.uniform_(0.5, 2.0)
+    mapped = copy.deepcopy(plain)
+    _as_affine_map(mapped)
+    for _ in range(2):
+        x = torch.randn(2, 5, 4, 3, dtype=torch.float64, requires_grad=True)
+        mine, theirs = mapped(x), plain(x)
+        torch.testing.assert_close(mine, theirs, rtol=1e-13, atol=1e-13)
+        weight = torch.randn_like(mine)
+        gradients = [torch.autograd.grad((y * weight).sum(), x)[0] for y in (mine, theirs)]
+        torch.testing.assert_close(*gradients, rtol=1e-13, atol=1e-13)
+        plain.running_var.mul_(3.0)  # as loading a checkpoint does
+        mapped.load_state_dict(plain.state_dict())
+    last = torch.channels_last
+    assert mapped(x.to(memory_format=last)).is_contiguous(memory_format=last)
 
 
 @pytest.fixture
