@@ -137,6 +137,8 @@ def seeds_needed(found: Sequence[Trial], is_paper: bool) -> int | None:
     if not found:
         return None
     first = 1 if all(trial.comparison.stated for trial in found) else 2
+    if any(each.fit.shared > 0 for trial in found for each, _ in trial.comparison.parts):
+        first = max(first, 3)  # from two seeds it can't be told that runs go together
     return fewest(lambda seeds: resolution_power(found, seeds, is_paper), first)
 
 
