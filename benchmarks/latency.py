@@ -127,7 +127,7 @@ def exports(tier: str, folder: Path) -> list[tuple[str, float, float, float]]:
 
     The difference is of the boxes in pixels on 8 noisy images, matched by their order.
     """
-    kinds = {(t.model, t.o2m, t.max_filter, t.share_towers): t for t in reversed(load().trainings.values())}
+    kinds = {(t.model, *t.network.cost): t for t in reversed(load().trainings.values())}
     rows = []
     for training in kinds.values():
         net = network(training, tier)

@@ -24,6 +24,7 @@ from date.inference.deploy import Deployable, class_nms
 from date.inference.detect import Job, _prepared
 from date.inference.exported import ExportedDetector, network_input
 from date.inference.exporting import kept_network
+from date.inference.latency import profiled_shares
 from date.inference.network import Choice, Detector, Network
 from date.inference.onnx_format import OnnxRunner, below, write_onnx
 from date.inference.sources import Source, find_images
@@ -35,8 +36,13 @@ def kinds() -> dict[str, Training]:
     """A training of each kind of network: head, branches, 3D max filtering, towers."""
     found: dict[Any, Training] = {}
     for training in load().trainings.values():
-        found.setdefault((training.model, training.o2m, training.max_filter, training.share_towers), training)
+        found.setdefault((training.model, *training.network.cost), training)
     return {training.name: training for training in found.values()}
+
+
+def filtered(training: Training) -> bool:
+    """Whether the dual head has 3D max filtering."""
+    return bool(getattr(training.options, "max_filter", False))
 
 
 KINDS = kinds()
@@ -45,7 +51,7 @@ EVERY = [(name, branch) for name, t in KINDS.items() for branch in sorted(t.bran
 
 def test_there_are_all_kinds() -> None:
     assert {t.model for t in KINDS.values()} == {"retinanet", "fcos", "dual", "defcn"}
-    assert sum(t.max_filter for t in KINDS.values()) == 1 and len(KINDS) == 8
+    assert sum(map(filtered, KINDS.values())) == 1 and len(KINDS) == 8
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +154,7 @@ def test_it_detects_what_the_evaluation_detects(name: str, branch: str, images: 
 
 
 def test_a_batch_of_different_sizes_is_padded_as_in_the_evaluation(images: list[Source]) -> None:
-    net = network(next(name for name, t in KINDS.items() if t.o2m == "fcos"))
+    net = network(next(name for name, t in KINDS.items() if getattr(t.options, "o2m", None) == "fcos"))
     selection, ids = net.selection(Choice()), list(range(1, 7))
     samples = samples_of(net, images)
     mixed = [samples[0], samples[-1], samples[25]]
@@ -165,7 +171,7 @@ def test_a_batch_of_different_sizes_is_padded_as_in_the_evaluation(images: list[
     assert all(np.array_equal(a, b) for a, b in zip(run(inputs, sizes), run(noisy, sizes), strict=True))
 
 
-EXPORTED = {name: int(not t.max_filter) for name, t in KINDS.items() if t.max_filter or "head" in t.branches}
+EXPORTED = {name: int(not filtered(t)) for name, t in KINDS.items() if filtered(t) or "head" in t.branches}
 """Kinds of which tests write an ONNX file, which takes seconds each, and its nodes of NMS; `benchmarks.latency` has all."""
 
 
@@ -197,6 +203,9 @@ def test_an_onnx_file_detects_the_same(name: str, images: list[Source], tmp_path
     assert all(isinstance(side, str) for side in (shapes["images"][0], *shapes["images"][2:], shapes["sizes"][0]))
     outputs = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim][1:] for v in graph.output}
     assert outputs == {"boxes": [100, 4], "scores": [100], "labels": [100]}
+    shares = profiled_shares(path, *network_input(samples[:1], 32), threads=1)
+    assert abs(sum(shares.values()) - 1) < 1e-9 and min(shares["network"], shares["decoding"]) > 0
+    assert (shares["nms"] > 0) == bool(EXPORTED[name])
     with pytest.raises(Exception, match="images"):
         onnxruntime.InferenceSession(str(path)).run(None, {})
 
