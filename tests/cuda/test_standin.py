@@ -74,7 +74,7 @@ def test_every_kind_of_network_takes_deterministic_steps_and_fast_ones(standin: 
     cases = [
         dict(training=name, batch=2, size=SMALL, compute=compute, evaluate=True)
         for name in kinds()
-        if "r101" not in name  # whose operations are the other backbone's
+        if "r101" not in name and "crowdhuman" not in name  # the same operations
         for compute in options
     ]
     found = measured(standin, cases)
