@@ -43,7 +43,7 @@ def built(training: str) -> Any:
     entry = load().training(training)
     import_modules(entry.modules)
     torch.manual_seed(0)
-    model = MODELS.build(resolve(entry, load_tier("smoke"), 0, None)["model"])
+    model = MODELS.build(resolve(entry, load_tier("smoke"), 0, Path())["model"])
     model.init_weights()
     return model.train()
 

@@ -139,9 +139,6 @@ def test_out_of_memory_in_the_evaluation(folder: Path, monkeypatch: pytest.Monke
 
     tier = """
 compute: {precision: fp64}
-backbones:              # no batch statistics, which passes can't share
-  r50: {depth: 18, base_channels: 8, stage_channels: [8, 16, 32, 64], frozen_stages: -1, norm_eval: true,
-    norm_cfg: {type: BN, requires_grad: true}, style: pytorch}
 """
     before = precisions(go(folder / "memory enough", tier))
     monkeypatch.setattr(DetectionMetric, "process", patched)

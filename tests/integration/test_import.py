@@ -43,7 +43,7 @@ def random_state(training: Training, tier: Tier) -> OrderedDict[str, Tensor]:
     """Weights of a network that detects something, under the official names, which are ours."""
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope("mmdet"):
-        model = MODELS.build(ConfigDict(resolve(training, tier, 0, None)["model"]))
+        model = MODELS.build(ConfigDict(resolve(training, tier, 0, Path())["model"]))
     model.init_weights()
     for parameter in model.bbox_head.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
@@ -180,12 +180,12 @@ def test_counters_of_batches_may_be_absent(imported: SimpleNamespace, tmp_path: 
     run = import_checkpoint(write(old, tmp_path / "old.pth"), DATE_F, SMOKE, tmp_path / "runs")
     weights = load_file(run / "final.safetensors")
     assert weights.keys() == imported.state.keys()
-    assert weights["backbone.bn1.num_batches_tracked"].item() == 0
+    assert weights["backbone.stem.norm.num_batches_tracked"].item() == 0
     assert evaluate(run, ["o2o"], threads=1)[0]["variants"].keys() == {"o2o"}
 
 
 def remove(state: dict[str, Tensor]) -> list[str]:
-    names = ["backbone.bn1.running_mean", "bbox_head.predictors.1.conv_ctr.bias", "neck.fpn_convs.0.conv.weight"]
+    names = ["backbone.stem.norm.running_mean", "bbox_head.predictors.1.conv_ctr.bias", "neck.fpn_convs.0.conv.weight"]
     for name in names:
         del state[name]
     return [f"missing: {name}" for name in names]

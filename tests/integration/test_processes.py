@@ -20,8 +20,12 @@ TIER = """
 extends: smoke
 epoch_scale: 0.85       # 10 epochs of 6 steps
 compute: {precision: fp64}
-backbones:              # no batch statistics, which processes on a CPU can't share
-  r50: {depth: 18, base_channels: 8, stage_channels: [8, 16, 32, 64], frozen_stages: -1, norm_eval: true,
+"""
+STATISTICS = """
+extends: smoke
+weights: {}
+backbones:
+  r50: {depth: 18, base_channels: 8, stage_channels: [8, 16, 32, 64], frozen_stages: -1, norm_eval: false,
     norm_cfg: {type: BN, requires_grad: true}, style: pytorch}
 """
 
@@ -87,6 +91,7 @@ def assert_same(mine: list[dict[str, Any]], theirs: list[dict[str, Any]], least:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("divided runs")
     (folder / "frozen.yaml").write_text(TIER)
+    (folder / "statistics.yaml").write_text(STATISTICS)
     (folder / "frozen-spans.yaml").write_text(TIER + "log_interval: 7\n")
     return folder
 
@@ -157,12 +162,13 @@ def test_another_number_of_processes_keeps_the_data_order(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "processes", "sentence"),
     [
-        (("--tier", "smoke"), 2, "normalises by batch statistics, which several processes can share on GPUs alone"),
-        (("--tier", "smoke", "--images-per-pass", 2), 1, "normalises by batch statistics, which several passes can't share"),
+        (("--tier", "statistics.yaml"), 2, "normalises by batch statistics, which several processes can share on GPUs alone"),
+        (("--tier", "statistics.yaml", "--images-per-pass", 2), 1, "normalises by batch statistics, which several passes can't share"),
         ((), 3, "3 processes can't share batches of 4 images equally"),
     ],
 )  # fmt: skip
 def test_what_can_not_be_divided_is_said(more: tuple[Any, ...], processes: int, sentence: str, folder: Path) -> None:
+    more = tuple(folder / word if str(word).endswith(".yaml") else word for word in more)
     if processes == 1:
         done = alone(folder, TRAININGS[0], "never", *more, check=False)
     else:

@@ -28,7 +28,11 @@ TRAINING = "date_f-r50-coco-12e"
 TIMES = {"time", "seconds", "seconds_per_step", "memory_mb"}
 TIER = """
 extends: smoke
-epoch_scale: 0.5        # 6 epochs of 6 steps; the learning rate drops after the 4th and the 5th
+epoch_scale: 0.5        # 6 epochs of 6 steps; the learning rate drops after the 4th and within the 6th
+weights: {}
+backbones:              # batch statistics are part of what is resumed
+  r50: {depth: 18, base_channels: 8, stage_channels: [8, 16, 32, 64], frozen_stages: -1, norm_eval: false,
+    norm_cfg: {type: BN, requires_grad: true}, style: pytorch}
 warmup_iters: 8
 log_interval: 4         # no divisor of what follows, so that lines span interruptions
 """

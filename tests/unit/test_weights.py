@@ -252,7 +252,7 @@ def test_every_difference_is_named_once(wanted: dict[str, Tensor], given_: dict[
 
 
 def config(training: str, **changes: Any) -> dict[str, Any]:
-    model: dict[str, Any] = resolve(load().training(f"{training}-r50-coco-12e"), load_tier("smoke"), 0, None)["model"]
+    model: dict[str, Any] = resolve(load().training(f"{training}-r50-coco-12e"), load_tier("smoke"), 0, Path())["model"]
     merge(model, changes)
     return model
 
@@ -332,7 +332,7 @@ def test_shapes_that_differ_are_listed_and_nothing_changes() -> None:
     state["neck.lateral_convs.0.conv.weight"] = torch.zeros(2, 2, 1, 1)
     before = copied_state(model)
     with pytest.raises(
-        UserError, match=r"neck\.lateral_convs\.0\.conv\.weight is \(2, 2, 1, 1\) instead of \(32, 16, 1, 1\)"
+        UserError, match=r"neck\.lateral_convs\.0\.conv\.weight is \(2, 2, 1, 1\) instead of \(32, 40, 1, 1\)"
     ):
         initialise_feature_extractor(model, state, "fcos")
     assert_equal(dict(model.state_dict()), before)
