@@ -45,7 +45,7 @@ rule measure_latency:
         f"{RESULTS}/latency.json",
     log:
         f"{LOGS}/latency.log",
-    threads: workflow.cores or 1
+    threads: workflow.resource_settings.cores or 8  # on Slurm no number of cores is given
     params:
         names=MEASURED,
         tier=SETTINGS.tier,
