@@ -82,7 +82,7 @@ def test_recorded_images_are_small_and_never_enlarged(tmp_path: Path) -> None:
         assert Image.open(io.BytesIO(jpeg)).size == expected
         assert jpeg == small_jpeg(tmp_path / "a.png")
     (tmp_path / "a.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match="a.png can't be decoded"):
+    with pytest.raises(UserError, match="a.png can't be loaded .it can't be decoded as an image.; restore the file"):
         small_jpeg(tmp_path / "a.png")
 
 

@@ -286,7 +286,7 @@ def test_page_is_well_formed_self_contained_and_marked(three_seeds: Path) -> Non
     assert f'<p class="banner" role="note"><strong>{watermark}</strong></p>' in html.unescape(source)
     # DATE-F - OneNet: 2.0, 1.5, 2.8.
     assert "Ours, AP +2.1 UNRESOLVED" in text, "two seeds would not do, three do not yet"
-    assert "3 seeds, 95 % interval +0.47 to +3.73, p 0.031." in text
+    assert "3 seeds, 95 % interval \N{MINUS SIGN}0.09 to +4.29, p 0.058." in text
     assert "no result of date_f-r50-coco-36e/o2o and onenet-r50-coco-36e/o2o." in text
     assert f"results/mini/{DATE_F}/seed2/provenance.json" in text
     assert f"3 of {len(load().select(load_tier('mini').trainings))} trained and evaluated" in text
