@@ -96,9 +96,10 @@ def _per_output(factors: Tensor) -> Tensor:
 
 
 def _on_onednn(x: Tensor) -> bool:
-    """Return whether the features are oneDNN's: in single precision, on a CPU, not to be cast or compiled."""
+    """Return whether the features are oneDNN's: in single precision, on a CPU, not to be cast, compiled or exported."""
     plain = x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
-    return plain and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
+    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return plain and not torch.is_autocast_enabled("cpu") and not recorded
 
 
 class _Convolution(torch.autograd.Function):
