@@ -45,6 +45,8 @@ def filtered(training: Training) -> bool:
     return bool(getattr(training.options, "max_filter", False))
 
 
+ROUNDING = 2e-6
+"""By which scores of onnxruntime and PyTorch may differ; both are as far from float64."""
 KINDS = kinds()
 EVERY = [(name, branch) for name, t in KINDS.items() for branch in sorted(t.branches)]
 
@@ -72,10 +74,17 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[Source]:
 
 @cache
 def network(name: str) -> Network:
-    """A network with weights such that it detects something on noise, fewer convolutions in its towers, no batches."""
+    """A network with random weights that detects something.
+
+    A small ResNet stands in the place of the tier's backbone, whose features are so large at random weights that float32
+    alone, in PyTorch as in onnxruntime, moves boxes by pixels: there nothing can be compared.
+    """
     torch.manual_seed(0)
     config = Config(resolve(KINDS[name], load_tier("smoke"), 0, Path()))
     config.model.bbox_head.stacked_convs = 2
+    norm = dict(type="BN", requires_grad=True)
+    config.model.backbone = dict(type="ResNet", depth=18, base_channels=8, norm_cfg=norm, norm_eval=True)
+    config.model.neck.update(in_channels=[8, 16, 32, 64], start_level=1)
     with DefaultScope.overwrite_default_scope("mmdet"):
         from mmdet.registry import MODELS
 
@@ -189,12 +198,11 @@ def test_an_onnx_file_detects_the_same(name: str, images: list[Source], tmp_path
     assert runner.text == metadata
     theirs = [rows for s in samples for rows in Detector(net, selection, ids).detect([s])]
     detector = ExportedDetector(runner, 32, ids)
-    compare(theirs, [rows for s in samples for rows in detector.detect([s])], 1e-4, 1e-6)
-    # Batch and size are free. Convolutions of a batch round otherwise, and exp and an enlargement of 7.5 carry that on.
+    compare(theirs, [rows for s in samples for rows in detector.detect([s])], 1e-3, ROUNDING)
+    # Batch and size are free. The last images are enlarged 7.5 times: 1e-4 pixels of the input are 1e-3.
     some = [samples[i : i + 5] for i in range(0, 50, 5)]
     theirs = [rows for batch in some for rows in Detector(net, selection, ids).detect(batch)]
-    for wanted, found in zip(theirs, [rows for batch in some for rows in detector.detect(batch)], strict=True):
-        np.testing.assert_allclose(wanted[:, 5], found[:, 5], rtol=0, atol=1e-6)
+    compare(theirs, [rows for batch in some for rows in detector.detect(batch)], 1e-3, ROUNDING)
     graph = onnx.load(path).graph
     nodes = [node.op_type for node in graph.node]
     assert nodes.count("NonMaxSuppression") == EXPORTED[name]
