@@ -63,7 +63,8 @@ def test_an_option_trains(name: str, folder: Path, default: list[float]) -> None
     # Before the first update the network is the same, to the precision that it is computed in.
     precise = OPTIONS[name].get("precision") != "bf16"
     assert mine[0] == pytest.approx(default[0], rel=1e-5 if precise else 2e-2)
-    assert (mine[0] == default[0]) == (precise and name != "fp64")
+    if name != "channels last":  # that layout has kernels of its own, which round otherwise
+        assert (mine[0] == default[0]) == (precise and name != "fp64")
     if OPTIONS[name].get("compile"):
         assert graphs > 0
     assert mine[-1] < 0.9 * mine[0], "it learns"
