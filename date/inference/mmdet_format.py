@@ -47,6 +47,11 @@ def write_mmdet(
     Raises:
         UserError: the network has what MMDetection has not.
     """
+    for part in (model.backbone, model.neck):
+        if type(part).__module__.split(".")[0] not in ("mmdet", "mmcv", "mmengine"):
+            raise UserError(
+                f"MMDetection has no {type(part).__name__}, which {network.name} needs; export it to another format."
+            )
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
     head = model.bbox_head
     if isinstance(head, DualAssignmentHead):
