@@ -97,9 +97,10 @@ def _per_output(factors: Tensor) -> Tensor:
 
 def _on_onednn(x: Tensor) -> bool:
     """Return whether the features are oneDNN's: in single precision, on a CPU, not to be cast, compiled or exported."""
-    plain = x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
-    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return plain and not torch.is_autocast_enabled("cpu") and not recorded
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # first, since the compiler can't follow the others
+        return False
+    plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return plain and torch.backends.mkldnn.is_available()
 
 
 class _Convolution(torch.autograd.Function):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,9 @@ from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
+from torch import nn
 
+import date.data
 import date.models  # noqa: F401 - registers the heads
 from date.catalogue import Training, load, load_dataset, load_tier
 from date.catalogue.settings import data_root
@@ -47,14 +50,30 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def random_model(training: Training) -> Any:
-    """A network with so much noise in its head that scores lie on both sides of every threshold."""
+    """A network of random heads whose logits, on the validation images, have mean -3 and deviation 1.5.
+
+    Scores then lie on both sides of every threshold, whatever features the backbone hands over.
+    """
     torch.manual_seed(1)
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        model = MODELS.build(ConfigDict(resolve(training, SMOKE, 0, data_root())["model"]))
-    model.init_weights()
-    for parameter in model.bbox_head.parameters():
-        parameter.data += 0.2 * torch.randn_like(parameter)
-    return model.eval()
+    config = resolve(training, SMOKE, 0, data_root())
+    with DefaultScope.overwrite_default_scope("mmdet"), torch.no_grad():
+        model = MODELS.build(ConfigDict(config["model"])).eval()
+        model.init_weights()
+        for parameter in model.bbox_head.parameters():
+            parameter.data += 0.2 * torch.randn_like(parameter)
+        layers = [layer for name, layer in model.bbox_head.named_modules() if re.search(r"(conv|retina)_cls$", name)]
+        logits: dict[nn.Module, list[torch.Tensor]] = {layer: [] for layer in layers}
+        hooks = [layer.register_forward_hook(lambda layer, _, y: logits[layer].append(y.flatten())) for layer in layers]
+        for batch in Runner.build_dataloader(config["test_dataloader"]):
+            model.bbox_head(model.extract_feat(model.data_preprocessor(batch)["inputs"]))
+        for hook in hooks:
+            hook.remove()
+        for layer in layers:
+            seen = torch.cat(logits[layer])
+            factor = 1.5 / seen.std()
+            layer.weight.data *= factor
+            layer.bias.data = (layer.bias - seen.mean()) * factor - 3.0
+    return model
 
 
 @pytest.fixture(scope="module", params=NAMES)
