@@ -271,10 +271,16 @@ class Tier(Entry):
     """Processes that load data for a training."""
     log_interval: int
     """Steps between two lines of the metrics."""
+    monitored: list[str] = Field(default=["*"])
+    """Trainings, by name or pattern, that are validated after every epoch; the others at their end alone."""
     compute: Compute = Compute()
     tuned: dict[str, Annotated[list[Literal["FCOS", "OneNet"]], Field(min_length=1)]] = Field(default={})
     """Keys that were chosen by trial, for all trainings, and the networks that were tried: never the paper's own."""
     _given: str = PrivateAttr("")
+
+    def monitors(self, training: str) -> bool:
+        """Return whether a training is validated after every epoch, and not at its end alone."""
+        return any(fnmatch.fnmatchcase(training, pattern) for pattern in self.monitored)
 
     @property
     def option(self) -> str:

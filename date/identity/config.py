@@ -41,6 +41,8 @@ def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dic
     base = fragment("schedules/base.py")
 
     train_cfg, decay = _duration(schedule, training.data, tier)
+    if not tier.monitors(training.name):
+        train_cfg["val_interval"] = train_cfg.get("max_epochs", train_cfg.get("max_iters"))
     steps = schedule_steps(train_cfg, training.data, tier)
     warmup = base["warmup"] | dict(end=_warmup(steps, tier))
 

@@ -27,8 +27,8 @@ def length(training: Training, tier: Tier) -> Length:
     """
     dataset = load_dataset(dataset_name(training, tier))
     loop = resolve(training, tier, 0, None)["train_cfg"]
-    by_epoch = loop["type"] == "EpochBasedTrainLoop"
-    validations = loop["max_epochs"] if by_epoch else loop["max_iters"] // loop["val_interval"]
+    duration = loop["max_epochs"] if loop["type"] == "EpochBasedTrainLoop" else loop["max_iters"]
+    validations = duration // loop["val_interval"]
     return Length(schedule_steps(loop, training.data, tier), validations, validation_images(dataset))
 
 

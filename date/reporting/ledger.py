@@ -16,7 +16,9 @@ from date.reporting.health import dead_sides
 from date.reporting.scores import MISSING
 from date.results import RunResult
 
-NOT_SCALING = {"name", "summary", "watermark", "reference", "trainings", "workers", "log_interval", "compute", "tuned"}
+NOT_SCALING = {
+    "name", "summary", "watermark", "reference", "trainings", "workers", "log_interval", "monitored", "compute", "tuned"
+}  # fmt: skip
 """Keys of a tier that change no number, or that stand in the ledger by themselves."""
 TUNING_RULES = "Settings not marked as tuned follow the tier's rules, the same for all trainings."
 ADAMW = "AdamW"

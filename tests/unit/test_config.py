@@ -16,6 +16,7 @@ from date.families.sizes import scale_levels
 from date.identity.code import normalised_code
 from date.identity.config import resolve, scale_pixels
 from date.identity.digests import config_digest, run_digest, run_name
+from date.identity.length import length
 
 PAPER, MINI = load_tier("paper"), load_tier("mini")
 DATE_F = load().training("date_f-r50-coco-12e")
@@ -133,6 +134,18 @@ def test_baselines_use_mmdetections_heads() -> None:
     assert (fcos["type"], fcos["center_sampling"], fcos["norm_on_bbox"], fcos["centerness_on_reg"]) == ("FCOSHead",) + (
         False,
     ) * 3
+
+
+def test_what_is_not_monitored_is_validated_at_its_end_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text('extends: paper\nmonitored: ["onenet*", fcos-r50-crowdhuman-30k]\n')
+    tier = load_tier(str(tmp_path / "mine.yaml"))
+    for name, training in load().trainings.items():
+        every, ours = (resolve(training, t, 0, None)["train_cfg"] for t in (PAPER, tier))
+        last = every.get("max_epochs", every.get("max_iters"))
+        assert every["val_interval"] < last
+        monitored = name.startswith("onenet") or name == "fcos-r50-crowdhuman-30k"
+        assert ours == (every if monitored else every | {"val_interval": last})
+        assert length(training, tier).validations == last // ours["val_interval"]
 
 
 def test_mini_scales_sizes_and_nothing_else() -> None:
