@@ -26,6 +26,7 @@ from date.cli import (
     latency,
     lint_paper,
     listing,
+    matrix,
     plan,
     report,
     schema,
@@ -56,6 +57,7 @@ COMMANDS = (
     latency,
     lint_paper,
     report,
+    matrix,
 )
 UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG)
 """What keeps a place from being written to or read, and can be mended by naming another."""

@@ -1,0 +1,27 @@
+"""``python -m date matrix``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from date.cli.options import TIER_HELP
+
+
+def add(commands: Any) -> None:
+    """Add the command to a parser's commands."""
+    parser = commands.add_parser(
+        "matrix", help="judge the claims on several data sets, side by side, and print a table in Markdown"
+    )
+    parser.add_argument("tiers", nargs="+", metavar="TIER", help=TIER_HELP)
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Carry out the command."""
+    from date.catalogue import load_tier
+    from date.reporting.matrix import matrix
+
+    print(matrix([load_tier(name) for name in args.tiers], args.results), end="")
