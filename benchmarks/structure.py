@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "date"
@@ -75,30 +76,29 @@ def arrows_up() -> dict[tuple[str, str], list[str]]:
     return {arrow: users for arrow, users in arrows().items() if floor_of(arrow[0]) < floor_of(arrow[1])}
 
 
-def long_functions() -> list[str]:
-    """Return every function of more than `LONG` lines, with its place and length."""
-    found = []
-    for path in sorted(PACKAGE.rglob("*.py")):
+def functions(package: Path = PACKAGE) -> Iterator[tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """Yield every function and method of a package with the module that it is in."""
+    for path in sorted(package.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef) and (lines := node.end_lineno - node.lineno + 1) > LONG:  # type: ignore[operator]
-                found.append(f"{path.relative_to(PACKAGE).as_posix()} {node.name} {lines}")
-    return found
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield path, node
+
+
+def long_functions(package: Path = PACKAGE) -> list[str]:
+    """Return every function of more than `LONG` lines, with its place and length."""
+    lengths = [(path, node, (node.end_lineno or node.lineno) - node.lineno + 1) for path, node in functions(package)]
+    return [f"{path.relative_to(package).as_posix()} {node.name} {n}" for path, node, n in lengths if n > LONG]
 
 
 def main() -> None:
     """Print the counts."""
     rooms = set(modules().values()) - {"__init__", "__main__"}
     loose = [path.name for path in sorted(PACKAGE.glob("*.py")) if not path.name.startswith("__")]
-    functions = [
-        node
-        for path in PACKAGE.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.FunctionDef)
-    ]
     print(f"rooms {len(rooms)}, floors {len(FLOORS)}, arrows between rooms {len(arrows())}")
     print(f"arrows back up {len(arrows_up())}{''.join(f'; {a} -> {b}' for a, b in arrows_up())}")
     print(f"loose modules {len(loose)}: {', '.join(loose)}")
-    print(f"functions {len(functions)}, over {LONG} lines {len(long_functions())}: {', '.join(long_functions())}")
+    long = long_functions()
+    print(f"functions {len(list(functions()))}, over {LONG} lines {len(long)}{''.join(f'; {name}' for name in long)}")
 
 
 if __name__ == "__main__":

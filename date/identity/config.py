@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from date.catalogue import Tier, Training, load_dataset
+from date.catalogue import Dataset, Tier, Training, load_dataset
 from date.catalogue.fragments import fragment, merge, schedule_fragment
 from date.catalogue.publication import load_paper
 from date.catalogue.settings import dataset_name
@@ -46,41 +46,18 @@ def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dic
     steps = schedule_steps(train_cfg, training.data, tier)
     warmup = base["warmup"] | dict(end=_warmup(steps, tier))
 
-    def loader(split_annotations: Path, split_images: Path, pipeline: list[dict], train: bool) -> dict[str, Any]:
-        source = dict(
-            type="CocoDataset",
-            ann_file=str(split_annotations),
-            data_prefix=dict(img=str(split_images)),
-            metainfo=dict(classes=tuple(dataset.classes)),
-            pipeline=scale_pixels(pipeline, tier.pixel_scale),
-            test_mode=not train,
-        )
-        if train:
-            source["filter_cfg"] = dict(filter_empty_gt=True, min_size=least_side(tier))
-        sampler = dict(type="EpochSampler", seed=seed) if train else dict(type="DefaultSampler", shuffle=False)
-        return dict(
-            batch_size=tier.batch_size,
-            num_workers=tier.workers,
-            persistent_workers=tier.workers > 0,
-            drop_last=False,
-            sampler=sampler,
-            **(dict(batch_sampler=dict(type="GlobalBatchSampler")) if train else {}),
-            dataset=dict(type="SeededDataset", dataset=source, seed=seed),
-        )
-
-    evaluator: dict[str, Any] = dict(type="CrowdHumanDetectionMetric", ann_file=str(files.val_annotations))
-    if dataset.protocol == "coco":
-        evaluator |= dict(type="CocoDetectionMetric", area_thresholds=list(dataset.area_thresholds))
-    val_loader = loader(
-        files.val_annotations, files.val_images, schedule.get("test_pipeline", base["test_pipeline"]), train=False
-    )
+    training_images = _images(dataset, tier, files.train_annotations, files.train_images, schedule["train_pipeline"])
+    test_pipeline = schedule.get("test_pipeline", base["test_pipeline"])
+    validation_images = _images(dataset, tier, files.val_annotations, files.val_images, test_pipeline)
+    val_loader = _validation_loader(validation_images, tier, seed)
+    evaluator = _evaluator(dataset, files.val_annotations)
     return dict(
         default_scope="mmdet",
         custom_imports=dict(
             imports=["date.models", "date.training.components", *training.modules], allow_failed_imports=False
         ),
         model=_model(training, tier, len(dataset.classes), steps, root),
-        train_dataloader=loader(files.train_annotations, files.train_images, schedule["train_pipeline"], train=True),
+        train_dataloader=_training_loader(training_images, tier, seed),
         val_dataloader=val_loader,
         test_dataloader=copy.deepcopy(val_loader),
         val_evaluator=evaluator,
@@ -94,6 +71,50 @@ def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dic
         metrics_interval=tier.log_interval,
         compute=tier.compute.model_dump(),
     )
+
+
+def _images(
+    dataset: Dataset, tier: Tier, annotations: Path, folder: Path, pipeline: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return MMDetection's dataset of a split, as a validation reads it: every image, in the order of the file."""
+    return dict(
+        type="CocoDataset",
+        ann_file=str(annotations),
+        data_prefix=dict(img=str(folder)),
+        metainfo=dict(classes=tuple(dataset.classes)),
+        pipeline=scale_pixels(pipeline, tier.pixel_scale),
+        test_mode=True,
+    )
+
+
+def _training_loader(images: dict[str, Any], tier: Tier, seed: int) -> dict[str, Any]:
+    """Return the loader of a training: images without objects left out, in an order that the seed decides."""
+    source = images | dict(test_mode=False, filter_cfg=dict(filter_empty_gt=True, min_size=least_side(tier)))
+    sampling = dict(sampler=dict(type="EpochSampler", seed=seed), batch_sampler=dict(type="GlobalBatchSampler"))
+    return _loader(source, tier, seed, sampling)
+
+
+def _validation_loader(images: dict[str, Any], tier: Tier, seed: int) -> dict[str, Any]:
+    return _loader(images, tier, seed, dict(sampler=dict(type="DefaultSampler", shuffle=False)))
+
+
+def _loader(images: dict[str, Any], tier: Tier, seed: int, sampling: dict[str, Any]) -> dict[str, Any]:
+    return dict(
+        batch_size=tier.batch_size,
+        num_workers=tier.workers,
+        persistent_workers=tier.workers > 0,
+        drop_last=False,
+        **sampling,
+        dataset=dict(type="SeededDataset", dataset=images, seed=seed),
+    )
+
+
+def _evaluator(dataset: Dataset, annotations: Path) -> dict[str, Any]:
+    if dataset.protocol == "coco":
+        return dict(
+            type="CocoDetectionMetric", ann_file=str(annotations), area_thresholds=list(dataset.area_thresholds)
+        )
+    return dict(type="CrowdHumanDetectionMetric", ann_file=str(annotations))
 
 
 def optimisation(training: Training, tier: Tier) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from date.datasets.files import data_files
 from date.datasets.lengths import steps_per_epoch
 from date.datasets.prepare import prepare
 from date.errors import UserError, unknown_name
-from date.evaluation.detections import Categories, is_archive, read_detections
+from date.evaluation.detections import Categories, Detections, is_archive, read_detections
 from date.evaluation.ground_truth import GroundTruth, read_ground_truth
 from date.evaluation.resamples import resamples_head, stored_resamples
 from date.evaluation.score import metric_names, protocol_metrics, sized
@@ -103,47 +103,69 @@ def import_detections(
     ground_truth = None if file is None and not _annotated(dataset) else _ground_truth(dataset)
     annotations = None if ground_truth is None else file_digest(ground_truth.path)
     folder = results / tier.name / training.name / f"seed{seed}"
-    state = _present(folder, replace)
-    before = state.identity()
-    if ground_truth is not None and state.annotations not in (None, annotations):
-        if not replace:
-            raise UserError(f"{folder} was judged against other annotations than {ground_truth.path}; {ALTERNATIVE}")
-        state = _Results()
+    state, before = _to_add_to(folder, ground_truth, annotations, replace)
     state.annotations, state.source = annotations or state.annotations, source or state.source
-    told = None
     if log is not None:
-        entry = _entry(log)
+        entry, reported = _entry(log), _read_log(log, training, tier, dataset)
         _refuse_other("a training log", state.log, entry, folder, replace)
-        per_epoch = steps_per_epoch(tier, training.data)
-        told = read_training_log(log, per_epoch, dataset.protocol)
-        check_length(log, told, length(training, tier).steps / per_epoch, training.name)
-        state.log, state.records = entry | {"notes": told.notes}, told.records
+        state.log, state.records = entry | {"notes": reported.notes}, reported.records
+        if file is None and name not in state.files:
+            state.variants[name] = _as_reported(log, reported)
     if file is not None:
         assert ground_truth is not None
         entry = _entry(file)
         _refuse_other(f"detections of {name!r}", state.files.get(name), entry, folder, replace)
         read = read_detections(file, ground_truth, name if is_archive(file) else None, categories)
-        notes = read.notes
-        if dataset.protocol == "crowdhuman":
-            ground_truth, note = sized(ground_truth, read)
-            notes = [*notes, *note]
-        metrics = protocol_metrics(dataset.protocol, ground_truth, read.rows, dataset.area_thresholds)
+        ground_truth, state.variants[name], notes = _scored(read, ground_truth, dataset)
         state.files[name], state.detections[name] = entry | {"notes": notes}, read.rows
-        resamples = stored_resamples(dataset.protocol, ground_truth, read.rows, dataset.area_thresholds)
-        state.variants[name] = {
-            "metrics": metrics,
-            "resamples": resamples,
-            "detections": len(read.rows),
-            "selection": None,
-        }
-    elif told is not None and name not in state.files:
-        assert log is not None
-        state.variants[name] = _as_reported(log, told)
     if state.identity() == before and (folder / PICTURES).exists():
-        print(f"all of it is imported already into {folder}", file=sys.stderr)
-        return folder
-    _write(folder, state, training, tier, seed, dataset, ground_truth)
+        print(f"everything is already imported into {folder}", file=sys.stderr)
+    else:
+        _write(folder, state, training, tier, seed, dataset, ground_truth)
     return folder
+
+
+def _to_add_to(
+    folder: Path, ground_truth: GroundTruth | None, annotations: str | None, replace: bool
+) -> tuple[_Results, tuple[Any, ...]]:
+    """Return the results that the import adds to, and the identity of those that the folder holds.
+
+    Raises:
+        UserError: the folder's were judged against other annotations, and they are not to be replaced.
+    """
+    state = _present(folder, replace)
+    before = state.identity()
+    if ground_truth is None or state.annotations in (None, annotations):
+        return state, before
+    if not replace:
+        raise UserError(f"{folder} was judged against other annotations than {ground_truth.path}; {ALTERNATIVE}")
+    return _Results(), before
+
+
+def _read_log(log: Path, training: Training, tier: Tier, dataset: Dataset) -> TrainingLog:
+    """Read a training log, and see that it is as long as the training."""
+    per_epoch = steps_per_epoch(tier, training.data)
+    reported = read_training_log(log, per_epoch, dataset.protocol)
+    check_length(log, reported, length(training, tier).steps / per_epoch, training.name)
+    return reported
+
+
+def _scored(
+    read: Detections, ground_truth: GroundTruth, dataset: Dataset
+) -> tuple[GroundTruth, dict[str, Any], list[str]]:
+    """Return the annotations, with the images' sizes for CrowdHuman, the variant's entry and notes on the file."""
+    notes = read.notes
+    if dataset.protocol == "crowdhuman":
+        ground_truth, note = sized(ground_truth, read)
+        notes = [*notes, *note]
+    protocol, rows, areas = dataset.protocol, read.rows, dataset.area_thresholds
+    entry = {
+        "metrics": protocol_metrics(protocol, ground_truth, rows, areas),
+        "resamples": stored_resamples(protocol, ground_truth, rows, areas),
+        "detections": len(rows),
+        "selection": None,
+    }
+    return ground_truth, entry, notes
 
 
 ALTERNATIVE = "choose another --seed or --results, or replace it by --replace."
@@ -249,11 +271,12 @@ def _as_reported(file: Path, log: TrainingLog) -> dict[str, Any]:
         UserError: the log has none.
     """
     if log.evaluated_until < log.epochs - TOLERANCE:
-        when = f"after {log.evaluated_until:.4g} of {log.epochs:.4g} epochs" if log.evaluated_until else "never"
-        reasons = f" ({' '.join(log.notes)})" if log.notes else ""
+        when = f"Its last is after {log.evaluated_until:.4g} of {log.epochs:.4g} epochs"
+        when = when if log.evaluated_until else "It has none at all"
+        notes = f" ({' '.join(log.notes)})" if log.notes else ""
         raise UserError(
-            f"{file} tells of no evaluation of the finished network by the metrics of its dataset, last evaluated "
-            f"{when}{reasons}; give its detections as a file, too."
+            f"{file} has no evaluation of the finished network by the metrics of its dataset. {when}{notes}. "
+            f"Give the network's detections as a file, too."
         )
     metrics = {name: log.last_metrics.get(name) for name in metric_names(log.protocol)}
     return {"metrics": metrics, "detections": None, "selection": None, "reported_by_log": True}

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from date.catalogue import Catalogue, Tier, load, load_tier
 from date.catalogue.settings import Settings, load_settings
@@ -75,6 +76,10 @@ class Report:
         return figures
 
 
+COLLECTIONS: dict[str, Callable[[Report], Any]] = {"tables": Report.all_tables, "figures": Report.all_figures}
+"""Names that stand for all tables or all figures."""
+
+
 def write_report(
     tier_name: str,
     results_dir: Path,
@@ -101,8 +106,7 @@ def write_report(
         UserError: an unknown name, or a tier without results.
     """
     catalogue, tier = load(), load_tier(tier_name)
-    makers = {"tables": Report.all_tables, "figures": Report.all_figures}
-    valid = [*makers, *catalogue.tables, *figure_names(catalogue)]
+    valid = [*COLLECTIONS, *catalogue.tables, *figure_names(catalogue)]
     for name in only:
         if name not in valid:
             raise unknown_name("table or figure", name, valid)
@@ -123,20 +127,26 @@ def write_report(
     report = Report(catalogue, tier, audit.kept, scores, audit, chosen, reports_dir / tier.name)
     if not only:
         return _whole(report, results_dir)
-    for name in only:
-        if name in makers:
-            makers[name](report)
-            made = report.folder / f"{name}.md"
-        elif name in catalogue.tables:
-            report.tables([name])
-            made = report.folder / "tables" / f"{name}.md"
-        else:
-            made = report.folder / "figures" / f"{name}.svg"
-            figure = report.figure(name).on_page
-            if figure.svg is None:
-                why = " ".join(figure.notes) or f"None of its trainings has results at tier {tier.name!r}."
-                raise UserError(f"{name} has nothing to show. {why} Train or evaluate them first.")
-    return made
+    return [_part(report, name) for name in only][-1]
+
+
+def _part(report: Report, name: str) -> Path:
+    """Write one table, figure or sheet of pictures, or all tables or figures; return the file that shows it.
+
+    Raises:
+        UserError: a figure has nothing to show.
+    """
+    if name in COLLECTIONS:
+        COLLECTIONS[name](report)
+        return report.folder / f"{name}.md"
+    if name in report.catalogue.tables:
+        report.tables([name])
+        return report.folder / "tables" / f"{name}.md"
+    figure = report.figure(name).on_page
+    if figure.svg is None:
+        why = " ".join(figure.notes) or f"None of its trainings has results at tier {report.tier.name!r}."
+        raise UserError(f"{name} has nothing to show. {why} Train or evaluate them first.")
+    return report.folder / "figures" / f"{name}.svg"
 
 
 def _whole(report: Report, results_dir: Path) -> Path:

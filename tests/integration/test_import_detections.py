@@ -108,7 +108,7 @@ def test_importing_twice_changes_nothing_and_variants_add_up(
     run(results, file)
     once = content(folder)
     run(results, file)
-    assert "all of it is imported already" in capsys.readouterr().err
+    assert "everything is already imported" in capsys.readouterr().err
     assert content(folder) == once
     run(results, detections(annotations, tmp_path / "o2m.json", 5.0), "--variant", "o2m")
     (result,) = load_results(results, "smoke")
