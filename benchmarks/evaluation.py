@@ -7,6 +7,10 @@ boxes anywhere. Both engines score the same files by the same function and have 
 CrowdHuman: 4,370 images with 99,481 valid and 10,000 ignored boxes and 500 detections an image. On the first images the
 three numbers have to equal those of the protocol in plain loops (``tests/unit/literal_crowdhuman.py``).
 
+From JSON: the same detections as a list of COCO's results, read by type as by `date score`, and record by record as
+every file was read before and odd files still are. The numbers have to be those of the npz file, whose boxes are the
+same single-precision numbers.
+
 NMS on annotations: the five thresholds on CrowdHuman's boxes.
 
 Run from the project's folder: ``python -m benchmarks.evaluation``.
@@ -27,6 +31,8 @@ from typing import Any
 
 import numpy as np
 
+import date.evaluation.detections
+import date.evaluation.ground_truth
 from date.evaluation.coco import DETECTION_COLUMNS
 from date.evaluation.detections import read_detections
 from date.evaluation.ground_truth import read_ground_truth
@@ -78,7 +84,14 @@ def write_data(folder: Path, name: str, boxes: np.ndarray, images: np.ndarray, l
     rows[:, 3:5] = np.maximum(rows[:, 3:5], 1)
     rows[:, 5] = np.where(hit, rng.beta(2, 2, len(image)), rng.beta(1, 4, len(image)))
     rows[:, 6] = np.where(hit, labels[chosen], rng.integers(1, num_classes + 1, len(image)))
-    np.savez_compressed(folder / f"{name}.npz", columns=np.array(DETECTION_COLUMNS), all=rows.astype(np.float32))
+    rows = rows.astype(np.float32)
+    np.savez_compressed(folder / f"{name}.npz", columns=np.array(DETECTION_COLUMNS), all=rows)
+    text = '{"image_id": %d, "category_id": %d, "bbox": [%r, %r, %r, %r], "score": %r}'
+    with (folder / f"{name}-results.json").open("w") as stream:
+        for start in range(0, len(rows), 50_000):
+            part = rows[start : start + 50_000].astype(np.float64)[:, [0, 6, 1, 2, 3, 4, 5]].tolist()
+            stream.write(("[" if start == 0 else ", ") + ", ".join(text % tuple(row) for row in part))
+        stream.write("]")
 
 
 def write_coco(folder: Path) -> None:
@@ -141,6 +154,12 @@ def child(what: str, folder: Path) -> None:
         numbers = nms_recall(read_ground_truth(folder / "crowd.json"))["recall"]
     elif what == "crowdhuman":
         numbers = score("crowdhuman", folder / "crowd.json", folder / "crowd.npz").metrics
+    elif "results" in what:
+        if what.endswith("by record"):
+            date.evaluation.ground_truth.coco_annotations = lambda *_: None  # type: ignore[assignment]
+            date.evaluation.detections._typed = lambda *_: None  # type: ignore[assignment]
+        name, protocol = ("coco", "coco") if what.startswith("COCO") else ("crowd", "crowdhuman")
+        numbers = score(protocol, folder / f"{name}.json", folder / f"{name}-results.json").metrics  # type: ignore[arg-type]
     else:
         numbers = score("coco", folder / "coco.json", folder / "coco.npz", engine=what).metrics  # type: ignore[arg-type]
     times = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - began_cpu}
@@ -184,9 +203,34 @@ def compare_with_literal(folder: Path) -> dict[str, Any]:
     return {"images": LITERAL_IMAGES, "ours": ours, "literal": literal}
 
 
+WHAT = (
+    "hotcoco", "pycocotools", "COCO results", "COCO results by record", "crowdhuman", "crowd results",
+    "crowd results by record", "nms",
+)  # fmt: skip
+
+
+COSTS = ("time", "CPU time", "peak memory")
+
+
+def compare(found: dict[str, dict[str, Any]]) -> None:
+    """Print how much faster what is in use is than what it took the place of; their numbers have to be equal."""
+    for protocol, npz in (("COCO", "hotcoco"), ("crowd", "crowdhuman")):
+        pairs = [(f"{protocol} results", f"{protocol} results by record")]
+        pairs += [("hotcoco", "pycocotools")] if protocol == "COCO" and "pycocotools" in found else []
+        for fast, slow in pairs:
+            ratios = [found[slow][key] / found[fast][key] for key in ("seconds", "cpu_seconds", "peak_mib")]
+            shares = [f"{100 / ratio:.0f} % of its {what}" for ratio, what in zip(ratios, COSTS, strict=True)]
+            print(f"{fast} against {slow}: {', '.join(shares)}")
+            for other in (fast, slow):
+                for metric, value in found[npz]["numbers"].items():
+                    np.testing.assert_allclose(found[other]["numbers"][metric], value, rtol=0, atol=1e-10)
+        print(json.dumps(found[npz]["numbers"]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every number as JSON")
+    parser.add_argument("--quick", action="store_true", help="without pycocotools, which takes longest")
     parser.add_argument("--child", nargs=2, metavar=("WHAT", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
@@ -196,13 +240,8 @@ def main() -> None:
         folder = Path(name)
         measure("write", folder)
         print("| | seconds | CPU seconds | peak MiB | before MiB |\n|---|--:|--:|--:|--:|", flush=True)
-        found = {what: measure(what, folder) for what in ("hotcoco", "pycocotools", "crowdhuman", "nms")}
-        fast, slow = found["hotcoco"], found["pycocotools"]
-        for metric, value in slow["numbers"].items():
-            np.testing.assert_allclose(fast["numbers"][metric], value, rtol=0, atol=1e-10)
-        ratios = [f"{slow[key] / fast[key]:.1f}" for key in ("seconds", "cpu_seconds")]
-        print(f"\nhotcoco: {ratios[0]} times as fast ({ratios[1]} by CPU time), the same twelve numbers:")
-        print(json.dumps(fast["numbers"]))
+        found = {what: measure(what, folder) for what in WHAT if not (args.quick and what == "pycocotools")}
+        compare(found)
         print(f"CrowdHuman: {found['crowdhuman']['numbers']}\nNMS on annotations: {found['nms']['numbers']}")
         found["literal"] = compare_with_literal(folder)
     if args.json:

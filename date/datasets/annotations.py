@@ -6,7 +6,6 @@ where a column has any. docs/data.md says what training and evaluation do with e
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import itertools
 import json
@@ -21,7 +20,8 @@ import numpy as np
 from date.datasets.columns import Flags, Floats, Integers, boxes, floats, integers, is_file_name
 from date.datasets.content import plain
 from date.datasets.crowdhuman import LARGEST, shown
-from date.datasets.normal import INFO, changes
+from date.datasets.lean import Record, Records, annotation_file, column, lacking, without_collection
+from date.datasets.normal import INFO, changes, is_normal
 from date.errors import LISTED, listed
 
 SMALLEST_SIDE = 32
@@ -77,15 +77,9 @@ def check_annotations(
         return Checked("", {}, None, {}, [f"{path} cannot be read ({error.strerror}); restore it from its source."])
     digest = hashlib.sha256(raw).hexdigest()
     try:
-        data = _parse(raw)
-    except (ValueError, RecursionError) as error:
-        problem = f"{path} is not valid JSON ({error}); restore it from its source."
-        return Checked(digest, {}, None, {}, [problem])
-    absent = [k for k in ("images", "annotations", "categories") if not isinstance(data, dict) or k not in data]
-    if absent:
-        problem = f"{path} has no {', '.join(absent)}; it is not a COCO annotation file."
-        return Checked(digest, {}, None, {}, [problem])
-    changed = changes(raw, data, classes, image_folder)
+        data, changed = _content(raw, path, classes, image_folder)
+    except _Unfit as unfit:
+        return Checked(digest, {}, None, {}, [str(unfit)])
     del raw
     info = data["info"] if isinstance(data.get("info"), dict) else {}
     if changed:
@@ -96,18 +90,44 @@ def check_annotations(
     return Checked(digest, info, check.sound_images(), counts, check.problems, normal)
 
 
-def _parse(raw: bytes) -> Any:
-    """Parse JSON without garbage collection, which would look at millions of new objects again and again."""
-    was_enabled = gc.isenabled()
-    gc.disable()
+class _Unfit(Exception):
+    """What is wrong with a file that can't be looked into."""
+
+
+def _content(
+    raw: bytes, path: Path, classes: list[str], image_folder: Path | None
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Return a file's content in normal form, and what was changed for it, with counts.
+
+    Where nothing is to be changed, records have only the keys that are looked at; all is there to be written anew
+    where anything is.
+
+    Raises:
+        _Unfit: it is not JSON, or has not the three lists of an annotation file.
+    """
+    found = annotation_file(raw)
+    if found is not None and is_normal(found, classes):
+        records = {"images": found.images, "annotations": found.annotations, "categories": found.categories}
+        return {"info": found.info, **records}, {}
+    found = None
     try:
+        data = _parse(raw)
+    except (ValueError, RecursionError) as error:
+        raise _Unfit(f"{path} is not valid JSON ({error}); restore it from its source.") from None
+    absent = [k for k in ("images", "annotations", "categories") if not isinstance(data, dict) or k not in data]
+    if absent:
+        raise _Unfit(f"{path} has no {', '.join(absent)}; it is not a COCO annotation file.")
+    return data, changes(raw, data, classes, image_folder)
+
+
+def _parse(raw: bytes) -> Any:
+    with without_collection():
         return json.loads(plain(raw).decode())
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _texts(values: list[Any]) -> Flags:
+    if str not in set(map(type, values)):
+        return np.zeros(len(values), dtype=bool)
     return np.array([isinstance(value, str) for value in values], dtype=bool)
 
 
@@ -128,11 +148,11 @@ class _Check:
 
     # ------------------------------------------------------------------------------------------------- what is wrong
 
-    def _records(self, value: Any, key: str) -> list[dict[str, Any]]:
+    def _records(self, value: Any, key: str) -> Records:
         if not isinstance(value, list):
             self.problems.append(f"{self.path} has {key!r} that are not a list, but {shown(value)}; mend them.")
             return []
-        if set(map(type, value)) <= {dict}:
+        if set(map(type, value)) <= {dict} or isinstance(value[0], Record):
             return value
         self._refuse(
             f"entries of {key!r} that are not objects: {{}}; remove them",
@@ -148,11 +168,10 @@ class _Check:
             described = [describe(int(i)) for i in indices[:LISTED]]
             self.problems.append(f"{self.path} has {sentence.format(listed(described, len(indices)))}.")
 
-    def _ids(self, records: list[dict[str, Any]], what: str, least: int) -> Integers:
+    def _ids(self, records: Records, what: str, least: int) -> Integers:
         """Return the ids of records; those that are no integers, too large, too small or repeated are problems."""
-        values = [record.get("id") for record in records]
-        ids, texts = integers(values, least), _texts(values)
-        absent = np.array(["id" not in record for record in records], dtype=bool)
+        values = column(records, "id")
+        ids, texts, absent = integers(values, least), _texts(values), lacking(records, "id")
         self._refuse(f"{what} records without an 'id': {{}}; number them", absent, lambda i: f"number {i + 1}")
         self._refuse(
             f"{what} ids that are texts: {{}}; write them as numbers, without quotation marks",
@@ -168,8 +187,8 @@ class _Check:
         self._refuse(f"repeated {what} ids: {{}}; ids must be unique", counts > 1, lambda i: str(unique[i]))
         return ids
 
-    def _categories(self, records: list[dict[str, Any]]) -> Integers:
-        names = [record.get("name") for record in records]
+    def _categories(self, records: Records) -> Integers:
+        names = column(records, "name")
         if names != self.classes:
             pairs = itertools.zip_longest(names, self.classes, fillvalue="nothing")
             number, (theirs, ours) = next((n, pair) for n, pair in enumerate(pairs, 1) if pair[0] != pair[1])
@@ -180,11 +199,11 @@ class _Check:
             )
         return self._ids(records, "category", 0)
 
-    def _images(self, records: list[dict[str, Any]]) -> Images:
+    def _images(self, records: Records) -> Images:
         ids = self._ids(records, "image", 0)
         if not records:
             self.problems.append(f"{self.path} has no images; restore it from its source.")
-        names = [record.get("file_name") for record in records]
+        names = column(records, "file_name")
         named = np.array([is_file_name(name) for name in names], dtype=bool)
         self._refuse(
             "file names that are not paths below the image folder: {}; mend them",
@@ -193,7 +212,7 @@ class _Check:
         )
         sides, sound = [], named
         for key in ("width", "height"):
-            values = [record.get(key) for record in records]
+            values = column(records, key)
             sides.append(floats(values))
             with np.errstate(invalid="ignore"):
                 whole = (sides[-1] >= 1) & (sides[-1] <= LARGEST) & (sides[-1] % 1 == 0)
@@ -204,7 +223,7 @@ class _Check:
                 lambda i, values=values: f"image {shown(records[i].get('id'))} ({shown(values[i])})",  # type: ignore[misc]
             )
         self.sound = sound
-        return Images(ids, names, *sides)  # type: ignore[arg-type]
+        return Images(ids, names, *sides)
 
     def sound_images(self) -> Images:
         """Return the images whose record has nothing wrong but, perhaps, its id."""
@@ -212,18 +231,18 @@ class _Check:
         names = list(itertools.compress(images.names, sound))
         return Images(images.ids[sound], names, images.widths[sound], images.heights[sound])
 
-    def _annotations(self, records: list[dict[str, Any]]) -> None:
+    def _annotations(self, records: Records) -> None:
         self.ids = self._ids(records, "annotation", 0)
         known = self.images.ids >= 0
-
-        def column(key: str, default: Any = None) -> list[Any]:
-            return [record.get(key, default) for record in records]
 
         def describe(key: str) -> Callable[[int], str]:
             return lambda i: f"{shown(records[i].get('id'))} ({shown(records[i].get(key))})"
 
-        self.image_ids, self.label_ids = integers(column("image_id"), 0), integers(column("category_id"), 0)
-        texts = {key: _texts(column(key)) for key in ("image_id", "category_id")}
+        self.image_ids, self.label_ids = (
+            integers(column(records, "image_id"), 0),
+            integers(column(records, "category_id"), 0),
+        )
+        texts = {key: _texts(column(records, key)) for key in ("image_id", "category_id")}
         for key, text in texts.items():
             self._refuse(
                 f"annotations whose {key!r} is a text: {{}}; write it as a number, without quotation marks",
@@ -240,7 +259,7 @@ class _Check:
             (~np.isin(self.label_ids, self.category_ids) | (self.label_ids < 0)) & ~texts["category_id"],
             lambda i: f"{shown(records[i].get('id'))} (category {shown(records[i].get('category_id'))})",
         )
-        self.boxes = boxes(column("bbox"))
+        self.boxes = boxes(column(records, "bbox"))
         with np.errstate(invalid="ignore"):
             least = -LARGEST if self.negative_sizes else 0
             sane: Flags = np.all(
@@ -251,14 +270,14 @@ class _Check:
             ~sane,
             describe("bbox"),
         )
-        self.areas = floats(column("area"))
+        self.areas = floats(column(records, "area"))
         self._refuse(
             "annotations whose area is not a finite number: {}; mend them", ~np.isfinite(self.areas), describe("area")
         )
         flags = {}
-        self.without_crowd = sum("iscrowd" not in record for record in records)
+        self.without_crowd = int(lacking(records, "iscrowd").sum())
         for key in ("iscrowd", "ignore"):
-            values = column(key, 0)
+            values = column(records, key, 0)
             flags[key] = floats(
                 [int(v) if isinstance(v, bool) else v for v in values] if bool in set(map(type, values)) else values
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,15 @@ def integers(values: list[Any], least: int) -> Integers:
             return np.where((found >= least) & (found <= LARGEST_ID), found, least - 1)
     fits = (v if type(v) is int and least <= v <= LARGEST_ID else least - 1 for v in values)
     return np.fromiter(fits, dtype=np.int64, count=len(values))
+
+
+def exact_integers(values: Sequence[int]) -> Integers | None:
+    """Return integers as (N,) int64; None where a double does not hold one exactly."""
+    try:
+        found = np.fromiter(values, np.int64, count=len(values))
+    except OverflowError:
+        return None
+    return found if np.abs(found).max(initial=0) < LARGEST_ID and found.min(initial=0) > -LARGEST_ID else None
 
 
 def floats(values: list[Any]) -> Floats:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from date.datasets.content import BYTE_ORDER_MARK, GZIP
+from date.datasets.lean import AnnotationFile, column, lacking
 from date.files import file_digest
 
 NORMAL_VERSION = 1
@@ -59,6 +60,16 @@ def changes(raw: bytes, data: dict[str, Any], classes: list[str], images: Path |
         "absolute_file_names": 0 if images is None else _relative(data.get("images"), images),
     }
     return {what: count for what, count in found.items() if count}
+
+
+def is_normal(data: AnnotationFile, classes: list[str]) -> bool:
+    """Return whether `changes` would certainly change nothing in a file that is neither packed nor marked."""
+    names = column(data.images, "file_name")
+    return not (
+        _reorder({"categories": data.categories}, classes)
+        or lacking(data.annotations, "area").any()
+        or any(isinstance(name, str) and name.startswith("/") for name in names)
+    )
 
 
 def _reorder(data: dict[str, Any], classes: list[str]) -> int:

@@ -15,6 +15,7 @@ from date.catalogue.fragments import fragment
 from date.catalogue.settings import dataset_name, load_settings
 from date.datasets.content import annotation_bytes
 from date.datasets.files import data_files
+from date.datasets.lean import annotation_file
 from date.datasets.normal import INFO
 from date.datasets.prepare import examine, refusal, verify_weights
 from date.errors import UserError
@@ -87,15 +88,20 @@ def scaled_sizes(dataset: Dataset, tier: Tier, root: Path) -> str:
         tier: at which it is trained on.
         root: the data root.
     """
-    data = json.loads(annotation_bytes(data_files(dataset, root).train_annotations))
+    raw = annotation_bytes(data_files(dataset, root).train_annotations)
+    found = annotation_file(raw)
+    data: dict[str, Any] = (
+        json.loads(raw) if found is None else {"images": found.images, "annotations": found.annotations}
+    )
     scale = next(step["scale"] for step in fragment("schedules/base.py")["test_pipeline"] if step["type"] == "Resize")
     long, short = (side * tier.pixel_scale for side in scale)
     factors, sides = {}, []
     for image in data["images"]:
-        smaller, larger = sorted((image["width"], image["height"]))
-        factors[image["id"]] = min(short / smaller, long / larger)
+        smaller, larger = sorted((image.get("width"), image.get("height")))
+        factors[image.get("id")] = min(short / smaller, long / larger)
         sides.append(smaller)
-    boxes = [factors[a["image_id"]] * math.sqrt(max(0, a["bbox"][2] * a["bbox"][3])) for a in data["annotations"]]
+    sizes = ((a.get("image_id"), *a.get("bbox")[2:]) for a in data["annotations"])
+    boxes = [factors[image_id] * math.sqrt(max(0, w * h)) for image_id, w, h in sizes]
     small = 100 * sum(side < FINEST_STRIDE for side in boxes) / max(1, len(boxes))
     before, after = statistics.median(sides), statistics.median(factors.values()) * statistics.median(sides)
     return (

@@ -62,16 +62,21 @@ def coco_metrics(
     annotated = _Numbered.of(
         ground_truth, np.array(ground_truth.image_ids)[ground_truth.image], ground_truth.category_ids
     )
-    known = np.isin(detections[:, 6], list(ground_truth.categories))
+    known = ground_truth.category_of(detections[:, 6]) >= 0
     detections = detections if known.all() else detections[known]
     found = _Numbered.of(ground_truth, detections[:, 0], detections[:, 6])
     evaluate = _by_hotcoco if engine == "hotcoco" else _by_pycocotools
     return _summary(*evaluate(ground_truth, annotated, detections, found, ranges))
 
 
-def beyond_limit(detections: NDArray[np.float64]) -> int:
-    """Return how many detections are not judged for being after the best `MAX_DETECTIONS` of an image and category."""
-    _, counts = np.unique(detections[:, [0, 6]], axis=0, return_counts=True)
+def beyond_limit(detections: NDArray[np.float64], ground_truth: GroundTruth) -> int:
+    """Return how many detections are not judged for being after the best `MAX_DETECTIONS` of an image and category.
+
+    All are of images and categories of the annotations.
+    """
+    images, categories = ground_truth.image_of(detections[:, 0]), ground_truth.category_of(detections[:, 6])
+    crowded = np.bincount(images, minlength=1)[images] > MAX_DETECTIONS
+    _, counts = np.unique((images * len(ground_truth.categories) + categories)[crowded], return_counts=True)
     return int(np.maximum(counts - MAX_DETECTIONS, 0).sum())
 
 

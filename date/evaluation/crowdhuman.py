@@ -118,7 +118,7 @@ def judge(
         ignored = ground_truth.ignored[mine]
         if ignored.any():
             covered[boxes] = (shared[:, ignored] / (areas[:, None] + EPS) > THRESHOLD).any(axis=1)
-        mine, shared = mine[~ignored], shared[:, ~ignored]
+            mine, shared = mine[~ignored], shared[:, ~ignored]
         own = box_areas(objects[mine])
         iou = shared / (areas[:, None] + own[None] - shared + EPS)
         detection, candidate = np.nonzero(iou > THRESHOLD)
@@ -175,10 +175,10 @@ def clipped(bboxes: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray[
     NaN as a size leaves a box as it is.
     """
     corners = np.concatenate([bboxes[:, :2], bboxes[:, :2] + bboxes[:, 2:]], axis=1)
-    limits = np.where(np.isnan(sizes), np.inf, sizes)
-    low = np.where(np.isnan(sizes), -np.inf, 0.0)
-    corners[:, :2] = np.minimum(np.maximum(corners[:, :2], low), limits - 1)
-    corners[:, 2:] = np.maximum(np.minimum(corners[:, 2:], limits), low)
+    unknown = np.isnan(sizes)
+    low = np.where(unknown, -np.inf, 0.0) if unknown.any() else 0.0
+    corners[:, :2] = np.fmin(np.maximum(corners[:, :2], low), sizes - 1)  # fmin: nothing is cut where a size is NaN
+    corners[:, 2:] = np.maximum(np.fmin(corners[:, 2:], sizes), low)
     return corners
 
 

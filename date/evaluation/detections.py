@@ -35,10 +35,12 @@ from date.evaluation.reading import (
     is_integer,
     is_number,
     listing,
+    read_bytes,
     read_json_or_lines,
     shown,
     whole,
 )
+from date.evaluation.typed import coco_results, odgt_detections
 
 REMEDY = "mend the file of detections."
 SUSPICIOUS = 0.9
@@ -78,6 +80,8 @@ def read_detections(
         return _checked(path, rows, notes, ground_truth, categories)
     if variant is not None:
         raise UserError(f"{path} has no variants (only detections.npz has); leave --variant out.")
+    if (found := _typed(path, ground_truth, categories)) is not None:
+        return found
     data, is_odgt = read_json_or_lines(path)
     if is_odgt:
         return _from_odgt(path, data, ground_truth)
@@ -88,6 +92,49 @@ def read_detections(
         )
     rows, notes = _from_results(path, data, ground_truth)
     return _checked(path, rows, notes, ground_truth, categories)
+
+
+def _typed(path: Path, ground_truth: GroundTruth, categories: Categories) -> Detections | None:
+    """Return the detections of a file in which nothing is odd, see `date.evaluation.typed`; None where anything is."""
+    raw = read_bytes(path)
+    if (results := coco_results(raw, lambda: _ids_by_name(ground_truth))) is not None:
+        del raw
+        rows, originals = results
+        renamed = 0 if originals is None else int((rows[:, 0] != originals).sum())
+        return _checked(path, rows, _renamed(renamed), ground_truth, categories)
+    if (odgt := odgt_detections(raw)) is None:
+        return None
+    del raw
+    lines, found = odgt
+    index = ground_truth.image_by_name()
+    names = [line.ID for line in lines]
+    if len(set(names)) < len(names) or not set(names) <= index.keys():
+        return None
+    rows = np.empty((len(found), len(DETECTION_COLUMNS)))
+    image_ids = np.array([ground_truth.image_ids[index[name]] for name in names], dtype=np.float64)
+    rows[:, 0], rows[:, 1:6] = image_ids[found[:, 0].astype(np.int64)], found[:, 1:]
+    rows[:, 6] = next(iter(ground_truth.categories), 1)
+    checked = _checked(path, rows, [], ground_truth)
+    sizes = {index[line.ID]: size for line in lines if (size := _size(line.width, line.height)) is not None}
+    return Detections(checked.rows, checked.notes, sizes)
+
+
+def _size(width: Any, height: Any) -> tuple[float, float] | None:
+    known = all(is_number(side) and side > 0 for side in (width, height))
+    return (float(width), float(height)) if known else None
+
+
+def _ids_by_name(ground_truth: GroundTruth) -> dict[str, int]:
+    return {name: ground_truth.image_ids[i] for name, i in ground_truth.image_by_name().items()}
+
+
+def _renamed(number: int) -> list[str]:
+    if not number:
+        return []
+    return [
+        f"{counted(number, 'detections', 'have')} an 'image_id' that is not the annotations'; their 'file_name' "
+        f"says which image is meant."
+    ]
 
 
 def _kind(value: Any) -> str:
@@ -136,7 +183,7 @@ def _from_npz(path: Path, variant: str | None) -> tuple[NDArray[np.float64], lis
 
 
 def _from_results(path: Path, data: list[Any], ground_truth: GroundTruth) -> tuple[NDArray[np.float64], list[str]]:
-    by_name = {name: ground_truth.image_ids[i] for name, i in ground_truth.image_by_name().items()}
+    by_name = _ids_by_name(ground_truth)
     defects = Defects(path)
     rows, renamed = [], 0
     for i, record in enumerate(data):
@@ -161,13 +208,7 @@ def _from_results(path: Path, data: list[Any], ground_truth: GroundTruth) -> tup
         else:
             rows.append([image_id, *box, record["score"], category_id])  # type: ignore[misc]
     defects.raise_if_any(REMEDY)
-    notes = []
-    if renamed:
-        notes.append(
-            f"{counted(renamed, 'detections', 'have')} an 'image_id' that is not the annotations'; their 'file_name' "
-            f"says which image is meant."
-        )
-    return np.array(rows, dtype=np.float64).reshape(-1, len(DETECTION_COLUMNS)), notes
+    return np.array(rows, dtype=np.float64).reshape(-1, len(DETECTION_COLUMNS)), _renamed(renamed)
 
 
 def _image_id(record: dict[str, Any], by_name: dict[str, int]) -> Any:
@@ -201,8 +242,8 @@ def _from_odgt(path: Path, records: list[Any], ground_truth: GroundTruth) -> Det
         if name in seen:
             defects.add("repeated image IDs", f"line {number} ({shown(name)})")
         seen.add(name)
-        if all(is_number(record.get(side)) and record[side] > 0 for side in ("width", "height")):
-            sizes[index[name]] = (float(record["width"]), float(record["height"]))
+        if (size := _size(record.get("width"), record.get("height"))) is not None:
+            sizes[index[name]] = size
         for i, found in enumerate(record["dtboxes"]):
             place = f"line {number}, box {i}"
             if not isinstance(found, dict):
@@ -237,13 +278,14 @@ def _checked(
             defects.append(f"{len(places)} {what}: {listed}")
 
     finite = np.isfinite(rows).all(axis=1)
-    negative, strange = (rows[:, 3:5] < 0).any(axis=1), ground_truth.image_of(rows[:, 0]) < 0
+    image = ground_truth.image_of(rows[:, 0])
+    negative, strange = (rows[:, 3] < 0) | (rows[:, 4] < 0), image < 0
     refuse(~finite, "detections that are not finite numbers", slice(0, 7))
     refuse(np.logical_and(finite, negative), "boxes of negative size", slice(1, 5))
     refuse(np.logical_and(finite, strange), "detections of unknown images", slice(0, 1))
     if defects:
         raise UserError(f"{path} has {'; '.join(defects)}; {REMEDY}")
-    known = np.isin(rows[:, 6], list(ground_truth.categories))
+    known = ground_truth.category_of(rows[:, 6]) >= 0
     if not known.all():
         strangers, counts = np.unique(rows[~known, 6], return_counts=True)
         listed = listing([f"{c:.12g} ({n})" for c, n in zip(strangers, counts, strict=True)])
@@ -255,14 +297,14 @@ def _checked(
             )
         unknown = counted(int((~known).sum()), "detections", "are")
         notes = [*notes, f"{unknown} of unknown categories, which no metric counts: {listed}."]
-        rows = rows[known]
-    flat = int((rows[:, 3:5] == 0).any(axis=1).sum())
+        rows, image = rows[known], image[known]
+    flat = int(((rows[:, 3] == 0) | (rows[:, 4] == 0)).sum())
     if flat:
         notes = [*notes, f"{counted(flat, 'detections', 'have')} no extent and can find nothing."]
-    silent = len(ground_truth.image_ids) - len(np.unique(rows[:, 0]))
+    silent = int((np.bincount(image, minlength=len(ground_truth.image_ids)) == 0).sum())
     if silent:
         notes = [*notes, f"{silent} of {len(ground_truth.image_ids)} images have no detection."]
-    return Detections(rows, [*notes, *_suspicions(rows, ground_truth)])
+    return Detections(rows, [*notes, *_suspicions(rows, ground_truth.sizes[image])])
 
 
 def _with_categories(
@@ -295,11 +337,16 @@ def _with_categories(
     return rows
 
 
-def _suspicions(rows: NDArray[np.float64], ground_truth: GroundTruth) -> list[str]:
-    """Return hints at boxes in another form than x, y, width, height in pixels of the image."""
+def _suspicions(rows: NDArray[np.float64], sizes: NDArray[np.float64]) -> list[str]:
+    """Return hints at boxes in another form than x, y, width, height in pixels of the image.
+
+    Args:
+        rows: (D, 7) detections.
+        sizes: (D, 2) width and height of the image of each in px, NaN where unknown.
+    """
     if not len(rows):
         return []
-    boxes, sizes = rows[:, 1:5], ground_truth.sizes[ground_truth.image_of(rows[:, 0])]
+    boxes = rows[:, 1:5]
     if np.mean((np.abs(boxes) <= 1.5).all(axis=1)) > SUSPICIOUS:
         return ["almost all boxes lie in the first pixel: they look like fractions of the image, and not pixels."]
     with np.errstate(invalid="ignore", over="ignore"):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from date.datasets import crowdhuman
 from date.datasets.images import header_sizes
+from date.datasets.lean import ImageRecord
 from date.errors import UserError
 from date.evaluation.reading import (
     Defects,
@@ -20,9 +21,11 @@ from date.evaluation.reading import (
     is_integer,
     is_number,
     listing,
+    read_bytes,
     read_json_or_lines,
     shown,
 )
+from date.evaluation.typed_annotations import Annotations, coco_annotations
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -57,12 +60,11 @@ class GroundTruth:
 
     def image_of(self, image_ids: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return the index into ``image_ids`` of each of some ids, (D,); -1 for an id that is none of them."""
-        ids = np.array(self.image_ids, dtype=np.float64)
-        if not len(ids):
-            return np.full(len(image_ids), -1)
-        order = np.argsort(ids)
-        place = np.minimum(np.searchsorted(ids, image_ids, sorter=order), len(ids) - 1)
-        return np.where(ids[order[place]] == image_ids, order[place], -1)
+        return _places(self.image_ids, image_ids)
+
+    def category_of(self, category_ids: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return the place among ``categories`` of each of some ids, (D,); -1 for an id that is none of them."""
+        return _places(list(self.categories), category_ids)
 
     def image_by_name(self) -> dict[str, int]:
         """Return the index of each image by its name, its file's name and path, where no other image has the same."""
@@ -71,6 +73,15 @@ class GroundTruth:
             for i, name in enumerate(forms):
                 names.setdefault(name, set()).add(i)
         return {name: min(found) for name, found in names.items() if len(found) == 1}
+
+
+def _places(ids: list[int], values: NDArray[np.float64]) -> NDArray[np.int64]:
+    known = np.array(ids, dtype=np.float64)
+    if not len(known):
+        return np.full(len(values), -1)
+    order = np.argsort(known)
+    place = order[np.minimum(np.searchsorted(known[order], values), len(known) - 1)]
+    return np.where(known[place] == values, place, -1)
 
 
 def read_ground_truth(path: Path, images: Path | None = None) -> GroundTruth:
@@ -83,6 +94,9 @@ def read_ground_truth(path: Path, images: Path | None = None) -> GroundTruth:
     Raises:
         UserError: the file is neither, or has defects; all are listed.
     """
+    typed = coco_annotations(read_bytes(path), _is_conversion)
+    if typed is not None:
+        return _from_typed(path, typed)
     data, is_odgt = read_json_or_lines(path)
     if is_odgt:
         ground_truth = _from_odgt(path, data)
@@ -97,6 +111,29 @@ def read_ground_truth(path: Path, images: Path | None = None) -> GroundTruth:
 
 def _has_list(data: Any, key: str) -> bool:
     return isinstance(data, dict) and isinstance(data.get(key), list)
+
+
+def _from_typed(path: Path, found: Annotations) -> GroundTruth:
+    """Return what `_from_coco` does, of arrays."""
+    files = [str(image.get("file_name", image.id)) for image in found.file.images]
+    categories = {record["id"]: str(record.get("name", record["id"])) for record in found.file.categories}
+    bboxes = found.bboxes.copy()
+    bboxes[:, 2:] = np.maximum(bboxes[:, 2:], 0)
+    without_area = np.isnan(found.areas)
+    with np.errstate(over="ignore"):
+        areas = np.where(without_area, bboxes[:, 2] * bboxes[:, 3], found.areas)
+    rows = np.column_stack([found.image, found.category_ids, bboxes, areas, found.iscrowd])
+    marked = int((found.ignore & ~found.iscrowd).sum())
+    ground_truth = _arrays(
+        path,
+        found.image_ids.tolist(),
+        [Path(file).stem for file in files],
+        [_size(image) for image in found.file.images],
+        categories,
+        rows,
+        _notes(int(without_area.sum()), found.without_crowd, marked),
+    )
+    return replace(ground_truth, files=files)
 
 
 def _from_coco(path: Path, data: dict[str, Any]) -> GroundTruth:
@@ -126,7 +163,7 @@ def _from_coco(path: Path, data: dict[str, Any]) -> GroundTruth:
     rows = []
     missing = {"area": 0, "iscrowd": 0}
     marked = 0
-    converted = _is_conversion(data)
+    converted = _is_conversion(data.get("info"))
     for i, record in enumerate(data["annotations"]):
         place = f"annotation {i}"
         if not isinstance(record, dict):
@@ -153,9 +190,9 @@ def _from_coco(path: Path, data: dict[str, Any]) -> GroundTruth:
     return replace(_arrays(path, image_ids, names, sizes, categories, rows, notes), files=files)
 
 
-def _is_conversion(data: dict[str, Any]) -> bool:
-    """Whether a file is the COCO form of CrowdHuman's, whose boxes of negative size nobody can mend."""
-    return isinstance(data.get("info"), dict) and "odgt_sha256" in data["info"]
+def _is_conversion(info: Any) -> bool:
+    """Whether a file's ``info`` is of the COCO form of CrowdHuman's, whose boxes of negative size nobody can mend."""
+    return isinstance(info, dict) and "odgt_sha256" in info
 
 
 def _notes(without_area: int, without_crowd: int, marked: int) -> list[str]:
@@ -212,7 +249,7 @@ def odgt_images(records: list[Any], boxes_key: str, defects: Defects) -> Iterabl
             yield number, record
 
 
-def _size(record: dict[str, Any]) -> tuple[float, float]:
+def _size(record: dict[str, Any] | ImageRecord) -> tuple[float, float]:
     width, height = record.get("width"), record.get("height")
     known = is_number(width) and is_number(height) and width > 0 and height > 0  # type: ignore[operator]
     return (float(width), float(height)) if known else (np.nan, np.nan)  # type: ignore[arg-type]
@@ -224,7 +261,7 @@ def _arrays(
     names: list[str],
     sizes: list[tuple[float, float]],
     categories: dict[int, str],
-    rows: list[tuple[Any, ...]],
+    rows: list[tuple[Any, ...]] | NDArray[np.float64],
     notes: list[str],
 ) -> GroundTruth:
     table = np.array(rows, dtype=np.float64).reshape(-1, 8)

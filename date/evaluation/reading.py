@@ -15,18 +15,24 @@ LISTED = 5
 """How many places of a kind of defect a message lists; the rest is counted."""
 
 
-def read_text(path: Path) -> str:
-    """Return a text file's content, or raise a `UserError`."""
+def read_bytes(path: Path) -> bytes:
+    """Return a file's content as `annotation_bytes` does, or raise a `UserError`."""
     try:
-        return annotation_bytes(path).decode()
+        return annotation_bytes(path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; correct the name of the file.") from None
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror}); name a file that can be.") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); give a JSON file.") from None
     except ValueError as error:
         raise UserError(f"{path} is {error}; restore it from its source.") from None
+
+
+def read_text(path: Path) -> str:
+    """Return a text file's content, or raise a `UserError`."""
+    try:
+        return read_bytes(path).decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); give a JSON file.") from None
 
 
 def parse_json(text: str, where: str) -> Any:

@@ -84,7 +84,7 @@ def score(
     if protocol == "crowdhuman":
         ground_truth, note = sized(ground_truth, detections)
         notes += note
-    elif beyond := coco.beyond_limit(detections.rows):
+    elif beyond := coco.beyond_limit(detections.rows, ground_truth):
         notes.append(
             f"{counted(beyond, 'detections', 'come')} after the best {coco.MAX_DETECTIONS} of their image and "
             f"category, which is all that COCO's metrics judge."
