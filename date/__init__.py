@@ -1,3 +1,1 @@
 """DATE (arXiv 2211.13859) reproduced: the method, its experiments as data, and the pipeline around them."""
-
-__version__ = "0.1.0"

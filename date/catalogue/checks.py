@@ -59,9 +59,13 @@ def _check_start(training: Training, catalogue: Catalogue, where: str) -> None:
 def _check_table(table: Table, catalogue: Catalogue, file: str) -> None:
     """Check the names in a table, and that of its file."""
     if (table.folder is None) != (table.number is not None):
-        raise UserError(f"{file}: a table of the paper has its 'number', an own one has none; see the key.")
+        raise UserError(
+            f"{file}: a table of the paper needs its 'number', a table of your own has none; correct the key."
+        )
     if table.number is not None and table.name != f"table{table.number:02d}":
-        raise UserError(f"{file}: table {table.number} of the paper stands in table{table.number:02d}.yaml; rename it.")
+        raise UserError(
+            f"{file}: table {table.number} of the paper belongs in table{table.number:02d}.yaml; rename the file."
+        )
     for metric in table.metrics:
         known("column", metric, METRICS, file)
     for row in table.rows:
@@ -80,9 +84,13 @@ def _check_table(table: Table, catalogue: Catalogue, file: str) -> None:
 def _check_figure(figure: Figure, catalogue: Catalogue, file: str) -> None:
     """Check the names in a figure, and that of its file."""
     if (figure.folder is None) != (figure.number is not None):
-        raise UserError(f"{file}: a figure of the paper has its 'number', an own one has none; see the key.")
+        raise UserError(
+            f"{file}: a figure of the paper needs its 'number', a figure of your own has none; correct the key."
+        )
     if figure.number is not None and figure.name != f"figure{figure.number}":
-        raise UserError(f"{file}: figure {figure.number} of the paper stands in figure{figure.number}.yaml; rename it.")
+        raise UserError(
+            f"{file}: figure {figure.number} of the paper belongs in figure{figure.number}.yaml; rename the file."
+        )
     for curve in figure.curves:
         known("training", curve.training, catalogue.trainings, file)
     for name in figure.trade_off.evaluations if figure.trade_off else ():
@@ -129,13 +137,15 @@ def _check_id(training: Training, paper: Paper, where: str) -> None:
         if training.id is not None or training.source != "own":
             key = "id" if training.id is not None else "source"
             place = f"{training.folder}/trainings.yaml, {training.name}"
-            raise UserError(f"{place}: {key!r} is for the paper's trainings alone; leave it out.")
+            raise UserError(f"{place}: {key!r} is only for the paper's trainings; leave it out.")
         return
     place = f"{where.removesuffix(PAPER)}trainings.yaml, {training.name}"
     if training.id is None:
         raise UserError(f"{place}: the key 'id' is missing; add it")
     if training.source == "own":
-        raise UserError(f"{place}: 'source: own' is of own experiments; the paper's are 'official' or 'inferred'.")
+        raise UserError(
+            f"{place}: 'source: own' is for your own experiments; the paper's are 'official' or 'inferred'."
+        )
     if not re.search(paper.training_ids, training.id):
         raise UserError(f"{place}: the id {training.id!r} does not fit {paper.training_ids!r} of {where}.")
 
@@ -153,7 +163,7 @@ def _check_views(catalogue: Catalogue, views: Iterable[View], where: str) -> Non
             fit = ", ".join(sorted(training.branches))
             raise UserError(f"{where}: {training.name} has no branch {view.branch!r}; branches that it has: {fit}.")
         if view.shows == "positives" and not training.network.shows_positives:
-            raise UserError(f"{where}: what {training.name} calls positive can't be asked of its head; show its boxes.")
+            raise UserError(f"{where}: what {training.name} calls positive is not known to its head; show its boxes.")
         if not training.network.pictured:
             raise UserError(f"{where}: evaluations of {training.name} record no pictures; name another training.")
         if view.score is not None and view.score < catalogue.pictures.floor:

@@ -191,9 +191,7 @@ class _Reader:
         data = self.content(path)
         sheets = data.pop("sheets", None) or {}
         if own and data:
-            raise UserError(
-                f"{shown(path)}: own experiments have 'sheets' alone, the rest is the paper's; leave it out."
-            )
+            raise UserError(f"{shown(path)}: your own pictures.yaml takes only 'sheets'; leave the other keys out.")
         if not own:
             self.pictures = parse(Pictures, data | {"sheets": {}}, shown(path))
         for name, sheet in sheets.items():

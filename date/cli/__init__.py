@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import errno
 import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-from date import __version__
 from date.cli import (
     calibrate,
     complexity,
@@ -67,7 +67,7 @@ DATA_ACTIONS = (data_verify, data_samples, data_nms_recall)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit status.
 
-    0: done. 2: a mistake of the user's, or a failure that is understood, told in one sentence. 75: a training that
+    0: done. 2: the user made a mistake, or something failed in a known way; one sentence says what. 75: a training
     saved its state and left before its end; the same command resumes it.
     """
     parser = _parser()
@@ -89,6 +89,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status or 0
 
 
+def released_version() -> str:
+    """Return the version of the project, which only ``pyproject.toml`` states."""
+    project = Path(__file__).resolve().parents[2] / "pyproject.toml"
+    return tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"]
+
+
 def _read_from(named: Sequence[str]) -> None:
     """Read experiments from these folders, which are relative to where the command is typed, or to the project."""
     from date.catalogue.folders import choose_folders
@@ -100,12 +106,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m date", description="Train, evaluate and tabulate the networks of a detection paper."
     )
-    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--version", action="version", version=released_version())
     parser.add_argument(
         "--experiments",
         action="append",
         metavar="DIR",
-        help="folder of own experiments, or of another paper (repeatable)",
+        help="folder with experiments of your own, or with another paper's (repeatable)",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:

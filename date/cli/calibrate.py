@@ -19,10 +19,10 @@ def add(commands: Any) -> None:
         "of the tier's size, and write results/<tier>/calibration.json. No data or weights are needed.",
     )
     parser.add_argument("--tier", help=TIER_HELP)
-    parser.add_argument("--steps", type=count, default=10, metavar="N", help="timed for each network [10]")
-    parser.add_argument("--threads", type=count, metavar="N", help="CPU threads")
+    parser.add_argument("--steps", type=count, default=10, metavar="N", help="steps to time for each network [10]")
+    parser.add_argument("--threads", type=count, metavar="N", help="CPU threads [PyTorch's choice]")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
-    parser.add_argument("--json", action="store_true", help="print the file's content")
+    parser.add_argument("--json", action="store_true", help="print what was written to the file")
     parser.set_defaults(command=run)
 
 

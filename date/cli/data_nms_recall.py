@@ -14,13 +14,18 @@ def add(commands: Any) -> None:
     """Add the command to a parser's commands."""
     parser = commands.add_parser(
         "nms-recall",
-        help="which share of the annotated objects NMS would keep",
-        description="Greedy class-wise NMS on the annotated boxes in the file's order, all with score 1, without "
-        "ignored regions; prints the share of boxes that survive, in percent.",
+        help="compute the share of annotated objects that NMS would keep",
+        description="Run greedy class-wise NMS on the annotated boxes, in the file's order and with equal scores, "
+        "without ignored regions, and print the percentage of boxes that it keeps.",
     )
     parser.add_argument("--gt", type=Path, required=True, metavar="FILE", help="COCO annotations or CrowdHuman odgt")
     parser.add_argument(
-        "--iou", type=share, action="extend", nargs="+", metavar="T", help="a box goes over this IoU [0.5 to 0.7]"
+        "--iou",
+        type=share,
+        action="extend",
+        nargs="+",
+        metavar="T",
+        help="IoU above which NMS removes a box [0.5 0.55 0.6 0.65 0.7]",
     )
     parser.add_argument("--clip", action="store_true", help="clip boxes to their images first [as annotated]")
     parser.add_argument("--images", type=Path, metavar="DIR", help="images whose sizes an odgt file lacks, for --clip")

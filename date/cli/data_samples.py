@@ -11,10 +11,12 @@ from date.errors import UserError
 
 def add(commands: Any) -> None:
     """Add the command to a parser's commands."""
-    parser = commands.add_parser("samples", help="draw pictures of generated datasets with their annotations")
-    parser.add_argument("datasets", nargs="+", metavar="DATASET", help="datasets that have 'scenes'")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the JPEG to write")
-    parser.add_argument("--count", type=int, default=8, help="images of each dataset [8]")
+    parser = commands.add_parser("samples", help="draw images of generated datasets with their annotations")
+    parser.add_argument(
+        "datasets", nargs="+", metavar="DATASET", help="generated datasets (those with the key 'scenes')"
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JPEG file to write")
+    parser.add_argument("--count", type=int, default=8, help="number of images of each dataset [8]")
     parser.set_defaults(command=run)
 
 
@@ -29,6 +31,6 @@ def run(args: argparse.Namespace) -> None:
     datasets = [load_dataset(name) for name in args.datasets]
     for dataset in datasets:
         if dataset.scenes is None:
-            raise UserError(f"dataset {dataset.name!r} is not generated; name one that has 'scenes'.")
+            raise UserError(f"dataset {dataset.name!r} is not generated; name one whose file has the key 'scenes'.")
         prepare(dataset, data_root())
     write_samples([data_files(d, data_root()).root for d in datasets], args.count, 4, args.output)

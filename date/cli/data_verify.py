@@ -14,18 +14,18 @@ from date.errors import UserError
 def add(commands: Any) -> None:
     """Add the command to a parser's commands."""
     parser = commands.add_parser(
-        "verify", help="check datasets, generating or converting what is to be made; everything wrong is listed"
+        "verify", help="check datasets and list every problem; generates or converts them first where needed"
     )
     parser.add_argument(
         "datasets",
         nargs="*",
         metavar="DATASET",
-        help="files of experiments/datasets/, or paths of such [those that the tier trains on, and its weights]",
+        help="names of files in experiments/datasets/, or paths of such files [the tier's datasets, and its weights]",
     )
     parser.add_argument("--tier", help=TIER_HELP)
     parser.add_argument("--deep", action="store_true", help="also decode every image")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write the manifest of the one dataset there")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the manifest of one dataset to this file")
     parser.set_defaults(command=run)
 
 
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     from date.files import replace_text
 
     if args.output is not None and len(args.datasets) != 1:
-        raise UserError("--output takes the manifest of one dataset; name one.")
+        raise UserError("--output writes the manifest of one dataset; name one dataset.")
     tier, root = load_tier(tier_name(args)), data_root()
     if not args.datasets:
         print_left_out(tier, load_settings().trainings)

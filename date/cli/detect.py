@@ -35,8 +35,8 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--images", type=Path, metavar="DIR", dest="folder", help="where an annotation file's images are"
     )
-    parser.add_argument("--training", metavar="NAME", help="what training a bare file of weights is of")
-    parser.add_argument("--tier", help=f"and at which size: {TIER_HELP}")
+    parser.add_argument("--training", metavar="NAME", help="which training a bare file of weights belongs to")
+    parser.add_argument("--tier", help=f"tier of a bare file of weights: {TIER_HELP}")
     parser.add_argument("--threads", type=count, metavar="N", help="CPU threads")
     parser.set_defaults(command=run)
 

@@ -13,9 +13,9 @@ def add(commands: Any) -> None:
     """Add the command to a parser's commands."""
     parser = commands.add_parser(
         "doctor",
-        help="check what the work needs: packages, GPUs, data, weights, disk, Slurm; a line each",
-        description="Check what the work needs, a line each with the remedy; nothing is submitted. Exit status 2 where "
-        "something would stop the work.",
+        help="check everything a run needs (packages, GPUs, data, weights, disk, Slurm), one line per check",
+        description="Check everything a run needs. Each problem is printed with its remedy, and nothing is submitted. "
+        "The exit status is 2 if something would stop the work.",
     )
     parser.add_argument("--tier", help=f"{TIER_HELP} [the profile's]")
     parser.add_argument(
@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
         action="append",
         type=Path,
         metavar="DIR",
-        help="of Snakemake, as you will give it (repeatable) [slurm for its tier, else workflow/profiles/local]",
+        help="Snakemake profile that you will use (repeatable) [slurm for its tier, else workflow/profiles/local]",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(command=run)

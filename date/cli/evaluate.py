@@ -17,7 +17,7 @@ def add(commands: Any) -> None:
     add_batch_timeout(parser)
     parser.add_argument("--variant", action="append", metavar="V", help="only this variant (repeatable)")
     parser.add_argument(
-        "--job", action="store_true", help="evaluate as a job of the DAG: be started again by Slurm after a preemption"
+        "--job", action="store_true", help="evaluate as a job of the DAG: Slurm starts it again after a preemption"
     )
     parser.add_argument(
         "--results", type=Path, metavar="DIR", help="write evaluation.json, detections.npz and pictures.json there"

@@ -24,10 +24,10 @@ def add(commands: Any) -> None:
         type=Path,
         default=Path("results"),
         metavar="DIR",
-        help="evaluations, for the card [results]",
+        help="folder of results, for the card [results]",
     )
-    parser.add_argument("--training", metavar="NAME", help="what training a bare file of weights is of")
-    parser.add_argument("--tier", help=f"and at which size: {TIER_HELP}")
+    parser.add_argument("--training", metavar="NAME", help="which training a bare file of weights belongs to")
+    parser.add_argument("--tier", help=f"tier of a bare file of weights: {TIER_HELP}")
     parser.set_defaults(command=run)
 
 

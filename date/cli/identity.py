@@ -11,7 +11,7 @@ def add(commands: Any) -> None:
     """Add the command to a parser's commands."""
     parser = commands.add_parser(
         "identity",
-        help="print the parts of the training code with their digests, which are part of every run's identity",
+        help="print the parts of the training code that belong to every run's identity, with their digests",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(command=run)

@@ -15,9 +15,11 @@ def add(commands: Any) -> None:
         "import-checkpoint", help="make a sealed run of a checkpoint that was trained elsewhere"
     )
     parser.add_argument("checkpoint", type=Path, help="a .pth, .pt or .safetensors file with the official names")
-    parser.add_argument("--training", required=True, metavar="NAME", help="the training that it is a result of")
+    parser.add_argument(
+        "--training", required=True, metavar="NAME", help="which training the checkpoint is a result of"
+    )
     parser.add_argument("--tier", help=f"{TIER_HELP} [the paper's own]")
-    parser.add_argument("--seed", type=seed, default=0, help="the run's place among the training's seeds [0]")
+    parser.add_argument("--seed", type=seed, default=0, help="seed number to store the run under [0]")
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept [runs]")
     parser.add_argument("--results", type=Path, metavar="DIR", help="also copy the run's small files there")
     parser.set_defaults(command=run)

@@ -19,21 +19,21 @@ def add(commands: Any) -> None:
         "curve, or both, as results of a training, marked as imported. Importing the same again changes nothing.",
     )
     parser.add_argument("file", type=Path, nargs="?", help="COCO results, odgt or detections.npz, see `score`")
-    parser.add_argument("--training", required=True, metavar="NAME", help="the training that they are a result of")
+    parser.add_argument("--training", required=True, metavar="NAME", help="which training they are results of")
     parser.add_argument(
-        "--variant", metavar="V", help="how they were selected, see evaluations.yaml [the training's first]"
+        "--variant", metavar="V", help="variant of evaluations.yaml by which they were selected [the training's first]"
     )
     parser.add_argument(
         "--log", type=Path, metavar="FILE", help="MMDetection 2's *.log.json or MMEngine's scalars.json"
     )
     parser.add_argument("--source", metavar="TEXT", help="where the files come from, for the provenance")
     parser.add_argument("--tier", help=f"{TIER_HELP} [the paper's own]")
-    parser.add_argument("--seed", type=seed, default=0, help="the place among the training's seeds [0]")
+    parser.add_argument("--seed", type=seed, default=0, help="seed number to store the results under [0]")
     parser.add_argument(
-        "--results", type=Path, default=Path("results"), metavar="DIR", help="the folder of all results [results]"
+        "--results", type=Path, default=Path("results"), metavar="DIR", help="folder of results [results]"
     )
     add_categories(parser)
-    parser.add_argument("--replace", action="store_true", help="replace results that are there already")
+    parser.add_argument("--replace", action="store_true", help="replace results that already exist")
     parser.set_defaults(command=run)
 
 

@@ -9,7 +9,9 @@ from typing import Any
 
 def add(commands: Any) -> None:
     """Add the command to a parser's commands."""
-    parser = commands.add_parser("lint-paper", help="recompute the paper's own arithmetic and list what does not agree")
+    parser = commands.add_parser(
+        "lint-paper", help="recompute the paper's own arithmetic and list the numbers that disagree"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON array")
     parser.set_defaults(command=run)
 

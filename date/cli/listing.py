@@ -16,7 +16,7 @@ def add(commands: Any) -> None:
     parser.add_argument("what", choices=["experiments", "trainings", "evaluations", "rows", "claims"])
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON array")
-    form.add_argument("--markdown", action="store_true", help="print docs/experiments.md (of experiments alone)")
+    form.add_argument("--markdown", action="store_true", help="print docs/experiments.md (only with 'experiments')")
     parser.set_defaults(command=run)
 
 

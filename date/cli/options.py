@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 LARGEST_SEED = 2**32 - 1
 """That numpy and PyTorch take."""
 _DURATION = re.compile(r"(?:(?P<days>\d+)-(?=\d+:\d+:))?(?P<clock>(?:\d+:){0,2}\d+(?:\.\d*)?)", re.ASCII)
-TIER_HELP = "size of the work: smoke, mini, paper, another file of experiments/tiers/, or the path of one"
+TIER_HELP = "size of the experiments: smoke, mini, paper, another file in experiments/tiers/, or the path of one"
 
 
 def add_run_options(parser: argparse.ArgumentParser, name_help: str = "training name") -> None:
@@ -109,7 +109,7 @@ def interval(text: str) -> float:
     """Return the seconds between two looks."""
     seconds = duration(text)
     if seconds == 0:
-        raise argparse.ArgumentTypeError("0 is no interval; give the seconds between two looks")
+        raise argparse.ArgumentTypeError("0 is not an interval; give the seconds between two updates")
     return seconds
 
 
@@ -118,8 +118,8 @@ def add_categories(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--categories",
         choices=["ids", "labels"],
-        help="what category ids of detections are: the annotations' ids, or labels, places among their categories "
-        "[ids; what looks like labels is refused]",
+        help="meaning of the detections' category ids: the annotations' ids, or labels counted from 0 "
+        "[ids; numbers that look like labels are refused]",
     )
 
 
@@ -129,7 +129,7 @@ def add_batch_timeout(parser: argparse.ArgumentParser) -> None:
         "--batch-timeout",
         type=positive_duration,
         metavar="TIME",
-        help="stop when the loading processes load nothing for so long [40]; raise it where a file server pauses",
+        help="stop when the loading processes load nothing for this time [40]; raise it if your file server pauses",
     )
 
 

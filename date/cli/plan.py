@@ -22,26 +22,28 @@ def add(commands: Any) -> None:
         "plan",
         help="list what is cached, what would run and why, and what it costs",
         description="List what targets of the DAG need: what is cached, what would run and why, GPU hours, makespan "
-        "with its lower bound and critical path, disk. Nothing is written, and neither GPU nor data are needed.",
+        "with its lower bound and critical path, disk space. Writes nothing and needs neither GPU nor data.",
     )
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="all, table05, figure3, a training ... [all]")
     parser.add_argument("--tier", help=TIER_HELP)
     parser.add_argument(
-        "--gpus", type=count, nargs="+", metavar="N", help="numbers of GPUs [1 2 4 8; with --resolve 1]"
+        "--gpus", type=count, nargs="+", metavar="N", help="numbers of GPUs to plan for [1 2 4 8; with --resolve 1]"
     )
     parser.add_argument(
-        "--resolve", action="store_true", help="which seeds resolve the most open claims per hour, as a configfile"
+        "--resolve",
+        action="store_true",
+        help="find the seeds that resolve the most open claims per hour, and write them as a configfile",
     )
     parser.add_argument(
-        "--hours", type=hours, metavar="H", help="with --resolve: of every GPU (or of every run at a time) [24]"
+        "--hours", type=hours, metavar="H", help="with --resolve: hours that each GPU (or each run at a time) has [24]"
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="with --resolve: [resolve-TIER.yaml]")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="with --resolve: file to write [resolve-TIER.yaml]")
     parser.add_argument(
-        "--seeds", type=seed, nargs="+", metavar="SEED", help="in place of those in experiments/config.yaml"
+        "--seeds", type=seed, nargs="+", metavar="SEED", help="seeds to plan for [those of experiments/config.yaml]"
     )
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR")
-    parser.add_argument("--cached", action="store_true", help="list what is cached job by job, too")
+    parser.add_argument("--cached", action="store_true", help="also list every cached job")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(command=run)
 

@@ -26,15 +26,15 @@ def add(commands: Any) -> None:
         "--settings",
         type=settings_json,
         metavar="JSON",
-        help='in place of those of experiments/config.yaml, as the DAG has them: {"seeds": [0, 1]}',
+        help='settings that replace those of experiments/config.yaml, e.g. {"seeds": [0, 1]}',
     )
     parser.add_argument(
         "--status",
         type=Path,
         metavar="FILE",
-        help="what `date status --json` printed: why a seed has no result is told from it",
+        help="output of `date status --json`, used to explain missing seeds",
     )
-    parser.add_argument("--where", action="store_true", help="only print the path of the page that was made")
+    parser.add_argument("--where", action="store_true", help="only print the path of the page that was made before")
     parser.set_defaults(command=run)
 
 

@@ -11,7 +11,11 @@ def add(commands: Any) -> None:
     """Add the command to a parser's commands."""
     parser = commands.add_parser("schema", help="write the JSON schemas of the YAML files below experiments/")
     parser.add_argument(
-        "--output", type=Path, default=Path("experiments/schema"), metavar="DIR", help="[experiments/schema]"
+        "--output",
+        type=Path,
+        default=Path("experiments/schema"),
+        metavar="DIR",
+        help="folder to write to [experiments/schema]",
     )
     parser.set_defaults(command=run)
 

@@ -20,14 +20,14 @@ All metrics are in percent; null where undefined (no object in the range).
 coco: AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl. crowdhuman: AP (at IoU 0.5), mMR (lower is better), Recall.
 Detections: a detections.npz of `evaluate`; COCO results, a JSON list of {image_id, category_id, bbox: [x, y, width,
 height], score}; or CrowdHuman odgt, a JSON object per line with ID and dtboxes, a list of {box: [x, y, width, height],
-score}. What was treated in some standard way is counted on standard error."""
+score}. Odd but legal records are handled as the protocol prescribes; their number is printed on standard error."""
 
 
 def add(commands: Any) -> None:
     """Add the command to a parser's commands."""
     parser = commands.add_parser(
         "score",
-        help="score a file of detections, ours or anybody's, against annotations",
+        help="score a file of detections from any tool against annotations",
         description="Score a file of detections against annotations, without network, GPU or PyTorch.",
         epilog=SCORE_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -39,15 +39,15 @@ def add(commands: Any) -> None:
         type=Path,
         required=True,
         metavar="FILE",
-        help="npz, COCO results or odgt, also packed by gzip",
+        help="detections.npz, COCO results or odgt, gzipped or not",
     )
-    parser.add_argument("--variant", metavar="V", help="which array of a detections.npz [the first]")
-    parser.add_argument("--json", action="store_true", help="print one JSON object, in percent, null where undefined")
+    parser.add_argument("--variant", metavar="V", help="which variant of a detections.npz to score [the first]")
+    parser.add_argument("--json", action="store_true", help="print one JSON object (percent; null where undefined)")
     parser.add_argument(
         "--engine",
         choices=["hotcoco", "pycocotools"],
         default="hotcoco",
-        help="of COCO's metrics; both give the same numbers [hotcoco]",
+        help="library that computes COCO's metrics; both give the same numbers [hotcoco]",
     )
     parser.add_argument(
         "--area-thresholds",
@@ -55,16 +55,21 @@ def add(commands: Any) -> None:
         nargs=2,
         metavar=("S", "M"),
         default=(32.0, 96.0),
-        help="square roots of the areas in pixels that part small, medium and large, of COCO's metrics [32 96]",
+        help="for COCO's metrics: sides in pixels of the squares that separate small, medium and large objects [32 96]",
     )
     parser.add_argument(
         "--images", type=Path, metavar="DIR", help="images whose sizes an odgt file lacks, to clip boxes (crowdhuman)"
     )
     parser.add_argument(
-        "--interval", action="store_true", help="95 %% intervals for images like these, by 200 resamples of the images"
+        "--interval",
+        action="store_true",
+        help="print 95 %% intervals for images like these, from 200 resamples of the images",
     )
     parser.add_argument(
-        "--against", type=Path, metavar="FILE", help="other detections: their differences, with paired intervals"
+        "--against",
+        type=Path,
+        metavar="FILE",
+        help="other detections to compare with: prints the differences, with paired intervals",
     )
     add_categories(parser)
     parser.set_defaults(command=run)

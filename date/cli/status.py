@@ -14,18 +14,29 @@ def add(commands: Any) -> None:
     """Add the command to a parser's commands."""
     parser = commands.add_parser(
         "status",
-        help="show where the runs of a tier stand",
-        description="Show all runs of a tier: what `all` makes there, and what else lies in the runs folder.",
+        help="show the state of a tier's runs",
+        description="Show the state of every run of a tier: those that `all` makes, and others in the runs folder.",
     )
     parser.add_argument("--tier", help=TIER_HELP)
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept [runs]")
     parser.add_argument(
-        "--results", type=Path, default=Path("results"), metavar="DIR", help="tells the present data [results]"
+        "--results",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="folder of results, used to look up the current data [results]",
     )
-    parser.add_argument("--seeds", type=seed, nargs="+", metavar="N", help="[those of experiments/config.yaml]")
+    parser.add_argument(
+        "--seeds", type=seed, nargs="+", metavar="N", help="seeds to show [those of experiments/config.yaml]"
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument(
-        "--watch", type=interval, nargs="?", const=10.0, metavar="SECONDS", help="again and again, until all are done"
+        "--watch",
+        type=interval,
+        nargs="?",
+        const=10.0,
+        metavar="SECONDS",
+        help="print again and again until all runs are done",
     )
     form.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(command=run)

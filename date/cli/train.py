@@ -16,23 +16,26 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "train",
         help="train a network, or resume it; the last line printed is the sealed run's folder",
-        description="Train a network, or resume it where it was interrupted. SIGTERM, SIGUSR1, Ctrl-C or the end of "
-        "the time budget make it save its state at the next step and leave with status 75: run the same command again. "
+        description="Train a network, or resume it where it was interrupted. On SIGTERM, SIGUSR1, Ctrl-C or the end of "
+        "the time budget it saves its state at the next step and leaves with status 75; run the same command again. "
         "A second signal ends it at once. Several processes: torchrun --nproc-per-node N -m date train ...",
     )
     add_run_options(parser)
     parser.add_argument(
-        "--time-budget", type=duration, metavar="TIME", help="save and leave before so many seconds, or [D-]HH:MM:SS"
+        "--time-budget",
+        type=duration,
+        metavar="TIME",
+        help="save the state and leave before this time is over: seconds, or [D-]HH:MM:SS",
     )
     parser.add_argument(
-        "--checkpoint-interval", type=duration, default=600.0, metavar="TIME", help="between two checkpoints [600]"
+        "--checkpoint-interval", type=duration, default=600.0, metavar="TIME", help="time between two checkpoints [600]"
     )
     add_batch_timeout(parser)
     parser.add_argument(
         "--images-per-pass",
         type=images_per_pass,
         metavar="N",
-        help="let N images through the network at a time, for less memory (0: all of the process's)",
+        help="pass N images through the network at a time, which takes less memory (0: all images of the process)",
     )
     parser.add_argument(
         "--job",

@@ -51,7 +51,7 @@ def occupy(folder: Path, name: str) -> str | None:
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
-        return f"{path} can't be locked ({error.strerror}); see to it that only one Snakemake works in this clone"
+        return f"{path} can't be locked ({error.strerror}); make sure that only one Snakemake works in this clone"
     stream.truncate(0)
     stream.write(f"Snakemake (process {os.getpid()} of {getpass.getuser()} on {socket.gethostname()} since {utc()})\n")
     stream.flush()

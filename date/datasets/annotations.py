@@ -150,7 +150,7 @@ class _Check:
 
     def _records(self, value: Any, key: str) -> Records:
         if not isinstance(value, list):
-            self.problems.append(f"{self.path} has {key!r} that are not a list, but {shown(value)}; mend them.")
+            self.problems.append(f"{self.path} has {key!r}, which should be a list and is {shown(value)}; correct it.")
             return []
         if set(map(type, value)) <= {dict} or isinstance(value[0], Record):
             return value

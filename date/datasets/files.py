@@ -82,7 +82,7 @@ def weights_file(weights: Weights, root: Path) -> Path:
         return Path(str(distribution(weights.package.partition("==")[0]).locate_file(weights.file)))
     except PackageNotFoundError:
         raise UserError(
-            f"the pretrained weights {weights.file} are in the package {weights.package}, which is not installed; "
+            f"the pretrained weights {weights.file} come with the package {weights.package}, which is not installed; "
             f"{obtaining(weights)}."
         ) from None
 

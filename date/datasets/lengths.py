@@ -41,8 +41,8 @@ def steps_per_epoch(tier: Tier, part: str) -> int:
     images = _images(dataset, tier, data_root())
     if images is None:
         raise UserError(
-            f"how many steps an epoch of {dataset.name!r} has follows from its annotations, which are not there yet; "
-            f"make or look for them by `python -m date data verify --tier {tier.option}`."
+            f"the steps of an epoch are counted in the annotations of {dataset.name!r}, which do not exist yet; "
+            f"make or find them by `python -m date data verify --tier {tier.option}`."
         )
     return _steps(images, tier)
 
@@ -55,7 +55,7 @@ def check_steps(tier: Tier, part: str, root: Path) -> None:
         return
     raise UserError(
         f"tier {tier.name!r} says {given} in 'steps_per_epoch' for {part!r}, but the {images:,} images with objects of "
-        f"{dataset.name!r} make {steps} steps in batches of {tier.batch_size}; say {steps}, or leave it out."
+        f"{dataset.name!r} make {steps} steps in batches of {tier.batch_size}; write {steps}, or leave it out."
     )
 
 

@@ -266,7 +266,7 @@ def _count_problems(path: Path, entry: DatasetSplit | None, counts: dict[str, An
 
 
 def _decode(source: Path, records: Images, listing: Listing, progress: Progress | None) -> list[str]:
-    """Return what is wrong inside the images that are there, as a sentence; missing ones are told elsewhere."""
+    """Return what is wrong inside the images that are there, as a sentence; missing ones are reported elsewhere."""
     there = [size > 0 for size in listing.sizes(records.names)]
     columns = zip(records.names, records.widths.tolist(), records.heights.tolist(), there, strict=True)
     wrong = undecodable(
@@ -275,7 +275,7 @@ def _decode(source: Path, records: Images, listing: Listing, progress: Progress 
     if not wrong:
         return []
     return [
-        f"{source} refers to images in {listing.root} that do not decode, or not to what is recorded: {listed(wrong)}; "
+        f"{source} refers to images in {listing.root} that do not decode, or not to their record: {listed(wrong)}; "
         f"restore them."
     ]
 

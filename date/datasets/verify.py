@@ -105,7 +105,7 @@ def scaled_sizes(dataset: Dataset, tier: Tier, root: Path) -> str:
     small = 100 * sum(side < FINEST_STRIDE for side in boxes) / max(1, len(boxes))
     before, after = statistics.median(sides), statistics.median(factors.values()) * statistics.median(sides)
     return (
-        f"  short sides of {before:.0f} px become {after:.0f} px at this tier; of the boxes of train, {small:.0f} % "
+        f"  short sides of {before:.0f} px become {after:.0f} px at this tier; {small:.0f} % of the training boxes "
         f"are then smaller than {FINEST_STRIDE} px, the finest stride (pixel_scale {tier.pixel_scale:g})"
     )
 
@@ -134,7 +134,9 @@ def describe(record: dict[str, Any], deep: bool) -> str:
         if odd:
             lines.append(f"    {', '.join(f'{n:,} {what}' for what, n in odd.items())}")
     if not deep:
-        lines.append("  no image was opened: --deep decodes each, and compares its size and depth with its record")
+        lines.append(
+            "  no image was opened; --deep decodes every image and compares its size and depth with its record"
+        )
     return "\n".join(lines)
 
 

@@ -57,7 +57,7 @@ def packages() -> Iterator[Finding]:
         text = f"{len(other)} of {len(wanted)} differ from requirements.lock: {listed(other)}"
         yield Finding("packages", "warning", text, f"results may differ in their last digits; {INSTALL}")
     elif absent:
-        text = f"all that is needed as in requirements.lock; tools that are not installed: {listed(absent)}"
+        text = f"all that a run needs are as in requirements.lock; tools that are not installed: {listed(absent)}"
         yield Finding("packages", "ok", text)
     else:
         yield Finding("packages", "ok", f"all {len(wanted)} as in requirements.lock")
@@ -175,14 +175,14 @@ def no_gpu(tier: Tier, on_slurm: bool, driver: str | None, cuda: str | None, sai
         why = f" ({' '.join(said[0].split())})" if said else ""
         text = f"driver {driver} is there, but PyTorch with CUDA {cuda} can't use a GPU{why}"
         remedy = (
-            f"renew the driver, or install a PyTorch built for an older CUDA than {cuda}; see also CUDA_VISIBLE_DEVICES"
+            f"update the driver, or install a PyTorch built for a CUDA before {cuda}; see also CUDA_VISIBLE_DEVICES"
         )
         return Finding("gpus", "warning" if on_slurm else "error", text, remedy)
     if on_slurm:
         return Finding("gpus", "ok", "none on this machine; trainings run as Slurm jobs")
     if tier.reference:
         return Finding(
-            "gpus", "warning", "none: a training of the paper takes months without", "use a machine with one"
+            "gpus", "warning", "none: without one, a training of the paper takes months", "use a machine with one"
         )
     return Finding("gpus", "ok", f"none; the tier {tier.name!r} is made for CPUs")
 

@@ -82,8 +82,8 @@ def polling(options: dict[str, str]) -> Finding:
     if age >= LEAST_MEMORY_OF_JOBS:
         return Finding("slurm status", "ok", f"{text}: the queue shows finished jobs for long enough")
     if has_accounting(options):
-        return Finding("slurm status", "ok", f"{text}: how jobs ended is looked up in the accounting records")
-    text = f"{text}, and there is no accounting: Slurm forgets jobs before anybody sees how they ended"
+        return Finding("slurm status", "ok", f"{text}: the accounting records say how jobs ended")
+    text = f"{text}, and there is no accounting: Slurm forgets jobs before Snakemake sees how they ended"
     return Finding("slurm status", "error", text, "ask the cluster's administrators for a MinJobAge of 300 s")
 
 
@@ -97,7 +97,7 @@ def queue_limits(profile: dict[str, Any], wanted: list[Request], options: dict[s
     least, name = min(limits, default=(jobs, ""))
     if least >= jobs:
         return Finding("queue", "ok", f"the queue takes the {jobs} jobs that are submitted at a time")
-    text = f"jobs is {jobs}, {name} lets you have {least} in the queue: the others wait until it takes them"
+    text = f"jobs is {jobs}, {name} allows you {least} in the queue: the others wait outside it"
     return Finding("queue", "warning", text, f"set jobs: {least} in {EDIT}, so that the most urgent ones come first")
 
 
@@ -146,7 +146,7 @@ def account(wanted: list[Request], options: dict[str, str]) -> Iterator[Finding]
     asked = ask("sacctmgr", "-n", "-P", "show", "assoc", f"user={user}", "format=account")
     own = sorted({line.strip() for line in asked.stdout.splitlines() if line.strip()})
     if asked.returncode:
-        yield Finding("account", "warning", f"sacctmgr does not tell yours: {last_line(asked.stderr)}")
+        yield Finding("account", "warning", f"sacctmgr does not name yours: {last_line(asked.stderr)}")
         return
     enforced = "associations" in options.get("AccountingStorageEnforce", "")
     chosen = {str(request.get("slurm_account")) for request in wanted if request.get("slurm_account")}
@@ -207,7 +207,7 @@ def time_limit(request: Request, name: str, part: dict[str, str]) -> Finding:
         text = f"{where} is {asked or 'unlimited'}, {name} allows {most:g} minutes: jobs would wait for ever"
         return Finding(check, "error", text, f"set {where}: {most:g} in {EDIT}; longer trainings run in slices")
     if request.rule == "train" and 0 < asked < LEAST_SLICE:
-        text = f"{where} is {asked}: much of a slice goes into starting and saving"
+        text = f"{where} is {asked}: starting and saving take much of such a slice"
         return Finding(check, "warning", text, f"set {where} of {LEAST_SLICE} or more in {EDIT}")
     allowed = "without a limit" if most == math.inf else f"up to {most:g} minutes"
     return Finding(check, "ok", f"{where} {asked or 'unlimited'}; {name} takes jobs {allowed}")
@@ -245,7 +245,7 @@ def submission(request: Request, profile: dict[str, Any]) -> Finding:
     check = f"{request.rule} sbatch"
     memory = request.get("mem_mb")
     if isinstance(memory, int) and memory < LEAST_MEMORY:
-        text = f"mem_mb is {memory}; two Snakemakes inside of a job alone need more"
+        text = f"mem_mb is {memory}; the two Snakemakes inside a job already need more"
         return Finding(check, "error", text, f"set {request.rule}.mem_mb in {EDIT}")
     try:
         words = shlex.split(submit_command(request, profile))

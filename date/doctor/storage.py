@@ -43,9 +43,11 @@ def file_system(runs: Path) -> Iterator[Finding]:
         yield Finding("file system", "error", text, remedy)
         return
     if locks:
-        yield Finding("file system", "ok", f"{place} ({kind}): writable, renames replace, locks exclude")
+        yield Finding(
+            "file system", "ok", f"{place} ({kind}): writable; renames replace files, locks exclude other processes"
+        )
     else:
-        text = f"{place} ({kind}): locks do not exclude; trainings rely on heartbeats alone"
+        text = f"{place} ({kind}): locks do not exclude other processes; only heartbeats protect a run"
         yield Finding(
             "file system", "warning", text, "type the command in one terminal only, or use another file system"
         )

@@ -21,8 +21,8 @@ def to_text(plan: Plan, every: bool = False) -> str:
     unknown = [name for name, known in plan.data_known.items() if not known]
     if unknown:
         lines.append(
-            f"The identity of the data is not known ({', '.join(unknown)}: no manifest in the results yet), so that "
-            "runs are compared by config and code alone."
+            f"The identity of the data is not known yet ({', '.join(unknown)}: the results have no manifest), so "
+            "runs are compared only by config and code."
         )
     lines += ["", f"cached: {counts(plan.cached)}"]
     if every:
@@ -89,7 +89,7 @@ def _disk(plan: Plan) -> list[str]:
         f"{format_size(bill.checkpoints)} on {bill.gpus} GPU{'' if bill.gpus == 1 else 's'}" for bill in plan.bills
     )
     return [
-        f"disk: {format_size(plan.sealed_bytes)} of sealed runs and detections; checkpoints of trainings at work: "
+        f"disk: {format_size(plan.sealed_bytes)} of sealed runs and detections; checkpoints of running trainings: "
         f"{checkpoints}",
         f"  basis: {'; '.join(plan.disk_basis)}",
     ]

@@ -118,7 +118,7 @@ class Runs:
             status = _sealed(name, seed, chosen.sealed)
         elif provenance is not None and training is not None and self._is_present(training, seed, provenance):
             known = self.identity(name, seed) is not None
-            reason = "its results are here" if known else "config and code are the present ones; the data are not known"
+            reason = "its results are here" if known else "config and code are current; the data are not known"
             status = self._result(name, seed, "cached", reason)
         elif chosen is not None and chosen.work is not None:
             status = self._worker(chosen.work).status(name, seed)
@@ -266,7 +266,7 @@ class Runs:
         try:
             old = dict(flat(read_config(path.read_text(encoding="utf-8"))))
         except (FileNotFoundError, ValueError, SyntaxError):
-            return f"config changed (where, {path} would tell)"
+            return f"config changed ({path} can't be read, so the difference is not known)"
         new = dict(flat(resolve(training, self.tier, seed, data_root())))
         keys = [k for k in [*new, *(k for k in old if k not in new)] if _shown(old.get(k)) != _shown(new.get(k))]
         keys = [k for k in keys if not set(k.split(".")) & set(CARRIED_OUT)]

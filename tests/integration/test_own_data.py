@@ -89,7 +89,7 @@ def test_every_command_works_and_names_what_is_left_out(command: str, own: Path,
         "plan": "would run: 35 trainings, 35 evaluations",
         "doctor": "ok       epoch           3 steps in the part of 'coco'",
         "status": "date_f-r50-coco-12e",
-        "data verify": "48 px become 240 px at this tier; of the boxes of train, 0 % are then smaller than 8 px",
+        "data verify": "48 px become 240 px at this tier; 0 % of the training boxes are then smaller than 8 px",
     }
     assert expected[command] in done.stdout
 
@@ -140,7 +140,7 @@ def test_a_tier_of_the_name_of_another_is_refused(own: Path, tmp_path: Path) -> 
 def test_without_its_data_the_remedy_names_the_path(own: Path, tmp_path: Path) -> None:
     done = date("plan", "--tier", own / "pets.yaml", data=tmp_path, check=False)
     assert done.returncode == 2
-    assert f"look for them by `python -m date data verify --tier {own / 'pets.yaml'}`" in done.stderr
+    assert f"make or find them by `python -m date data verify --tier {own / 'pets.yaml'}`" in done.stderr
 
 
 def test_an_explicit_training_without_data_is_a_mistake(own: Path) -> None:

