@@ -23,7 +23,7 @@ FLOORS = (
     ("training",),
     ("runs", "inference"),
     ("planning", "imports", "reporting", "cluster"),
-    ("doctor", "resolving"),
+    ("doctor", "resolving", "rehearsal"),
     ("cli",),
     ("__main__",),
 )

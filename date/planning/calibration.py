@@ -82,7 +82,7 @@ def calibrate(
         try:
             entries[training.name] = _timed(training, tier, steps, device)
         except torch.OutOfMemoryError:
-            print(f"{training.name} does not fit into the memory of {_name(device)}; left out", file=sys.stderr)
+            print(f"{training.name} does not fit into the memory of {device_name(device)}; left out", file=sys.stderr)
             continue
         finally:
             gc.collect()
@@ -91,12 +91,14 @@ def calibrate(
         seconds = entries[training.name]["seconds_per_step"]
         print(f"{number}/{len(trainings)} {training.name}: {seconds:.3f} s a step", file=sys.stderr, flush=True)
     if not entries:
-        raise UserError(f"no network of tier {tier.name} fits into the memory of {_name(device)}; use a larger GPU.")
+        raise UserError(
+            f"no network of tier {tier.name} fits into the memory of {device_name(device)}; use a larger GPU."
+        )
     found = {
         "schema_version": CALIBRATION_SCHEMA,
         "tier": tier.name,
         "date": utc(),
-        "device": _name(device),
+        "device": device_name(device),
         "threads": torch.get_num_threads(),
         "versions": compat.stack_versions(),
         "steps": steps,
@@ -224,7 +226,8 @@ def random_batch(height: int, width: int, images: int, num_classes: int, objects
     return dict(inputs=pixels, data_samples=samples)
 
 
-def _name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """Return what a device is called."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} thread{'' if torch.get_num_threads() == 1 else 's'}"
