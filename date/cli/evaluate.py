@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def run(args: argparse.Namespace) -> None:
     """Carry out the command."""
     from date.catalogue import load, load_tier
     from date.inference.evaluate import evaluate, write_evaluation
+    from date.inference.kept import take
     from date.training.job import preemptible
     from date.training.run import find_run
     from date.training.waiting import PATIENCE
@@ -37,12 +39,18 @@ def run(args: argparse.Namespace) -> None:
         run = run.resolve()
     else:
         run = find_run(load().training(args.training), load_tier(tier_name(args)), args.seed, args.runs.resolve())
-    with preemptible() if args.job else contextlib.nullcontext():
-        record, detections, pictures = evaluate(
-            run, args.variant, args.threads, args.tier, args.batch_timeout or PATIENCE
-        )
-    if args.results is not None:
-        write_evaluation(record, detections, pictures, args.results)
+    record = None
+    if args.results is not None and not args.variant:
+        record = take(run, args.tier, args.threads, args.results)
+    if record is None:
+        with preemptible() if args.job else contextlib.nullcontext():
+            record, detections, pictures = evaluate(
+                run, args.variant, args.threads, args.tier, args.batch_timeout or PATIENCE
+            )
+        if args.results is not None:
+            write_evaluation(record, detections, pictures, args.results)
+    else:
+        print(f"{run.name} was evaluated by the process that trained it", file=sys.stderr)
     for name, variant in record["variants"].items():
         numbers = "  ".join(f"{k} {'-' if v is None else f'{v:.1f}'}" for k, v in variant["metrics"].items())
         print(f"{record['training']}/{name}: {numbers}")

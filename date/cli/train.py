@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,10 @@ def add(commands: Any) -> None:
         "wait while another process trains the same run",
     )
     parser.add_argument(
-        "--results", type=Path, metavar="DIR", help="also copy the run's small files there, for the DAG"
+        "--results",
+        type=Path,
+        metavar="DIR",
+        help="also copy the run's small files there, for the DAG, and evaluate the run for `evaluate --results`",
     )
     parser.set_defaults(command=run)
 
@@ -55,11 +59,12 @@ def run(args: argparse.Namespace) -> int:
     from date.catalogue import load, load_tier
     from date.results import export_run
     from date.training.interruption import RESUME_ME, Interrupted
-    from date.training.job import need_gpu, spread_over_gpus, train_as_job
+    from date.training.job import need_gpu, spread_over_gpus, time_budget, train_as_job
     from date.training.options import Options
     from date.training.run import train
     from date.training.waiting import PATIENCE
 
+    began = time.monotonic()
     training, tier = load().training(args.training), load_tier(tier_name(args))
     if args.job is not None:
         need_gpu(tier)
@@ -77,5 +82,11 @@ def run(args: argparse.Namespace) -> int:
     if int(os.environ.get("RANK", "0")) == 0:
         if args.results is not None:
             export_run(run, args.results)
-        print(run)
+        print(run, flush=True)
+        if args.results is not None and "torch" in sys.modules:  # else it had been trained before
+            from date.inference.kept import keep
+
+            budget = args.time_budget if args.job is None else time_budget(args.job)
+            left = None if budget is None else began + budget - time.monotonic()
+            keep(run, tier.option, args.threads, left, options.batch_timeout)
     return 0

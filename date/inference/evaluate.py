@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from date.catalogue import Compute, Training, Variant, load, load_dataset, load_tier, no_such_branch
+from date.catalogue import Compute, Dataset, Tier, Training, Variant, load, load_dataset, load_tier, no_such_branch
 from date.catalogue.modules import import_modules
 from date.catalogue.settings import data_root, dataset_name
 from date.datasets.files import data_files
@@ -112,16 +112,10 @@ def evaluate(
     Raises:
         UserError: not a sealed run, a variant that the network does not have, or data that differ from the training's.
     """
-    provenance = read_provenance(run)
-    catalogue = load()
-    training, tier = catalogue.training(provenance["training"]), load_tier(tier_name or provenance["tier"])
-    names = list(variants or [e.variant for e in catalogue.evaluations_of(training.name)])
+    provenance, training, tier, dataset, manifest = subject(run, tier_name)
+    names = list(variants or [e.variant for e in load().evaluations_of(training.name)])
     chosen = {name: _variant(training, name) for name in names}
-    dataset = load_dataset(dataset_name(training, tier))
     root = data_root()
-    manifest = prepare(dataset, root)
-    if manifest["digest"] != provenance["data"]["digest"]:
-        raise UserError(f"the data of {dataset.name!r} are not those that {run.name} was trained on; train it again.")
     files = data_files(dataset, root)
     ground_truth = read_ground_truth(files.val_annotations)
     loader = resolve(training, tier, provenance["seed"], root)["test_dataloader"]
@@ -151,6 +145,25 @@ def evaluate(
         },
     }
     return Evaluated(record, detections, pictures)
+
+
+def subject(run: Path, tier_name: str | None) -> tuple[dict[str, Any], Training, Tier, Dataset, dict[str, Any]]:
+    """Return a sealed run's provenance, training, tier and dataset, and the manifest of the data that are there.
+
+    Args:
+        run: the sealed folder.
+        tier_name: see `evaluate`.
+
+    Raises:
+        UserError: it is no sealed run, or was trained on other data.
+    """
+    provenance = read_provenance(run)
+    training, tier = load().training(provenance["training"]), load_tier(tier_name or provenance["tier"])
+    dataset = load_dataset(dataset_name(training, tier))
+    manifest = prepare(dataset, data_root())
+    if manifest["digest"] != provenance["data"]["digest"]:
+        raise UserError(f"the data of {dataset.name!r} are not those that {run.name} was trained on; train it again.")
+    return provenance, training, tier, dataset, manifest
 
 
 def _variant(training: Training, name: str) -> Variant:
