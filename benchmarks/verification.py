@@ -3,7 +3,7 @@
 The annotation files have random boxes and polygons of 25 points, about the size of COCO's own; the image files are a
 byte each, since images are listed and not decoded. Timed are a look at everything (``date data verify``) and what every
 training and evaluation pays afterwards (`date.datasets.prepare.prepare`, which recalls the verification). Files are in
-the page cache. Needs 1 GB of disk and 4 GB of memory.
+the page cache. Needs 1 GB of disk and of memory.
 
     python -m benchmarks.verification [--folder DIR] [--scale S] [--json FILE]
 

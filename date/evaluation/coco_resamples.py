@@ -16,7 +16,6 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from date.catalogue import COCO_AREA_THRESHOLDS
 from date.evaluation.coco import METRICS
@@ -75,6 +74,8 @@ class _Range:
         area_range: AreaRange,
         by_image: NDArray[np.float64],
     ) -> None:
+        from scipy.sparse import csr_array
+
         self.found, self.taken, self.by_image = found, taken, by_image
         self.judged = ~outside(found.area, area_range)
         self.resamples = by_image.shape[1]
@@ -135,6 +136,8 @@ class _Range:
 
     def _in_range_until(self, start: int, places: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the weight of the category's detections in range up to each of (E,) places, included, (E, R)."""
+        from scipy.sparse import csr_array
+
         kept = start + np.nonzero(self.judged[start : places[-1] + 1])[0]
         indptr = np.append(0, np.searchsorted(kept, places, side="right"))
         between = csr_array(

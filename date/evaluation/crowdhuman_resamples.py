@@ -10,7 +10,6 @@ from collections.abc import Collection
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from date.evaluation.crowdhuman import METRICS, REFERENCE_FPPI, judge
 from date.evaluation.ground_truth import GroundTruth
@@ -51,6 +50,8 @@ def _block(
     found: NDArray[np.bool_], image: NDArray[np.int64], objects_by_image: NDArray[np.int64], weights: NDArray
 ) -> dict[str, NDArray[np.float64]]:
     """Return the metrics of some resamples, from detections by descending score."""
+    from scipy.sparse import csr_array
+
     by_image = np.ascontiguousarray(weights.T, dtype=np.float64)
     objects = (weights @ objects_by_image).astype(np.float64)
     true_at = np.nonzero(found)[0]

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from date.catalogue import COCO_AREA_THRESHOLDS
 from date.evaluation.coco_resamples import coco_resamples
@@ -124,5 +123,7 @@ def interval(value: float | None, resampled: NDArray[np.float64]) -> Interval | 
     if value is None or len(defined) < 2:
         return None
     sd = float(defined.std(ddof=1))
+    from scipy.special import ndtri  # an import that only intervals need
+
     half = float(ndtri(0.5 + LEVEL / 2)) * sd
     return Interval(value, sd, value - half, value + half)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import warnings
 from collections.abc import Mapping
@@ -30,8 +29,6 @@ def write_torchscript(module: Deployable, divisor: int, metadata: Mapping[str, s
         metadata: text by key, kept in the file as ``extra/metadata.json``.
         path: of the file.
     """
-    # Layers that are frozen may take kernels of one processor, which TorchScript can't hold; those that learn do not.
-    module = copy.deepcopy(module).requires_grad_(True)
     images = torch.zeros(2, 3, 3 * divisor, 4 * divisor)
     sizes = torch.tensor([[3 * divisor, 4 * divisor] * 2] * 2)
     with warnings.catch_warnings(), torch.no_grad():

@@ -180,8 +180,29 @@ def test_a_batch_of_different_sizes_is_padded_as_in_the_evaluation(images: list[
     assert all(np.array_equal(a, b) for a, b in zip(run(inputs, sizes), run(noisy, sizes), strict=True))
 
 
-EXPORTED = {name: int(not filtered(t)) for name, t in KINDS.items() if filtered(t) or "head" in t.branches}
-"""Kinds of which tests write an ONNX file, which takes seconds each, and its nodes of NMS; `benchmarks.latency` has all."""
+def left(name: str) -> tuple[str, list[tuple[str, torch.Size]], str | None]:
+    """What is left of a network for inference, but its numbers: what the nodes of an ONNX file depend on."""
+    net = network(name)
+    selection = net.selection(Choice())
+    module = Deployable(kept_network(net, selection.branch)[0], selection, for_onnx=True)
+    branch = None if module.branch is None else f"{type(module.branch).__name__} {module.branch.strides}"
+    return str(module), [(key, value.shape) for key, value in module.state_dict().items()], branch
+
+
+def different() -> dict[str, int]:
+    """One kind for each network that is left: the plain one-to-one branch is the same whatever was trained beside it."""
+    plain = [name for name, t in KINDS.items() if t.model == "dual" and not filtered(t)]
+    return {name: int("head" in t.branches) for name, t in KINDS.items() if name not in plain[1:]}
+
+
+EXPORTED = different()
+"""Kinds of which tests write an ONNX file, which takes seconds each, and its nodes of NMS."""
+
+
+def test_every_kind_leaves_a_network_whose_onnx_file_is_tested() -> None:
+    exported = [left(name) for name in EXPORTED]
+    assert len(exported) == 5 and not any(one == other for i, one in enumerate(exported) for other in exported[:i])
+    assert all(left(name) in exported for name in KINDS)
 
 
 @pytest.mark.slow
