@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ VARIABLE = "DATE_EXPERIMENTS"
 PAPER = "paper.yaml"
 """The file that makes a folder a paper's."""
 SETTINGS = "config.yaml"
+OTHERS = "papers"
+"""Below ``results``, ``runs``, ``reports`` and ``logs``: the parts of papers other than the project's own."""
 
 
 def folders() -> tuple[Path, ...]:
@@ -35,6 +38,21 @@ def choose_folders(chosen: Sequence[str | Path]) -> tuple[Path, ...]:
     found = _checked(tuple(map(str, chosen)))
     os.environ[VARIABLE] = os.pathsep.join(map(str, found))
     return found
+
+
+def of_paper(folder: Path) -> Path:
+    """Return where the paper in use keeps what belongs into a folder such as ``results``.
+
+    Two papers may have trainings and tiers of the same names. The project's own paper uses the folder itself; another
+    one ``papers/`` in it and there its own folder's path in the project, or its name with a digest of its path where it
+    lies elsewhere. Own experiments beside a paper are kept with it: their names differ from the paper's.
+    """
+    paper = folders()[0]
+    if paper == EXPERIMENTS.resolve():
+        return folder
+    if paper.is_relative_to(ROOT):
+        return folder / OTHERS / paper.relative_to(ROOT)
+    return folder / OTHERS / f"{paper.name}-{hashlib.sha256(os.fsencode(paper)).hexdigest()[:8]}"
 
 
 def files(kind: str, suffix: str, places: Sequence[Path] | None = None) -> dict[str, Path]:
@@ -83,5 +101,5 @@ def _checked(named: tuple[str, ...]) -> tuple[Path, ...]:
     if len(papers) > 1:
         names = " and ".join(map(shown, papers[:2]))
         raise UserError(f"{names} both have a {PAPER}; name one paper at a time.")
-    paper = papers[0] if papers else EXPERIMENTS
+    paper = papers[0] if papers else EXPERIMENTS.resolve()
     return (paper, *(path for path in found if path != paper))

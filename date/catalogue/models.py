@@ -287,6 +287,11 @@ class Tier(Entry):
         """What ``--tier`` takes to mean this tier, quoted for a shell: the path that it was read from, or its name."""
         return shlex.quote(self._given or self.name)
 
+    @property
+    def file(self) -> Path | None:
+        """The file that it was read from, where it was given by a path and not by its name."""
+        return None if self._given in (None, self.name) else Path(self._given).resolve()
+
     @model_validator(mode="after")
     def _tuned_keys_are_keys(self) -> Tier:
         if unknown := self.tuned.keys() - type(self).model_fields.keys():

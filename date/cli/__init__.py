@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import shlex
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _read_from(args.experiments)
             status = args.command(args)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_as_typed(str(error), args.experiments or ())}", file=sys.stderr)
         return 2
     except OSError as error:
         if error.errno not in (*NO_SPACE, *UNUSABLE):
@@ -102,6 +103,12 @@ def _read_from(named: Sequence[str]) -> None:
     from date.catalogue.folders import choose_folders
 
     choose_folders([path.resolve() if path.exists() else path for path in map(Path, named)])
+
+
+def _as_typed(text: str, named: Sequence[str]) -> str:
+    """Return a message whose commands name the folders of experiments that were named for this one."""
+    words = "".join(f" --experiments {shlex.quote(folder)}" for folder in named)
+    return text.replace("python -m date ", f"python -m date{words} ")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
-from date.cli.options import TIER_HELP, count, print_left_out
+from date.cli.options import TIER_HELP, add_kept, count, kept, print_left_out
 
 
 def add(commands: Any) -> None:
@@ -21,7 +20,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--tier", help=TIER_HELP)
     parser.add_argument("--steps", type=count, default=10, metavar="N", help="steps to time for each network [10]")
     parser.add_argument("--threads", type=count, metavar="N", help="CPU threads [PyTorch's choice]")
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    add_kept(parser, "results")
     parser.add_argument("--json", action="store_true", help="print what was written to the file")
     parser.set_defaults(command=run)
 
@@ -37,5 +36,5 @@ def run(args: argparse.Namespace) -> None:
     from date.planning.calibration import calibrate, representatives, to_text
 
     chosen = representatives(load().chosen(tier, settings.trainings))
-    found = calibrate(chosen, tier, args.steps, args.threads, args.results)
+    found = calibrate(chosen, tier, args.steps, args.threads, kept(args, "results"))
     print(json.dumps(found, indent=1) if args.json else to_text(found))

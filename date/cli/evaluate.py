@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from date.cli.options import add_batch_timeout, add_run_options, tier_name
+from date.cli.options import add_batch_timeout, add_run_options, kept, tier_name
 
 
 def add(commands: Any) -> None:
@@ -38,7 +38,8 @@ def run(args: argparse.Namespace) -> None:
     if (run := Path(args.training)).is_dir():
         run = run.resolve()
     else:
-        run = find_run(load().training(args.training), load_tier(tier_name(args)), args.seed, args.runs.resolve())
+        runs = kept(args, "runs").resolve()
+        run = find_run(load().training(args.training), load_tier(tier_name(args)), args.seed, runs)
     record = None
     if args.results is not None and not args.variant:
         record = take(run, args.tier, args.threads, args.results)

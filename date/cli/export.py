@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from date.cli.options import TIER_HELP, share
+from date.cli.options import TIER_HELP, add_kept, kept, share
 
 CARD = "card.md"
 
@@ -19,13 +19,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--out", type=Path, metavar="PATH", help="file, or folder for mmdet [exports/RUN and a suffix]")
     parser.add_argument("--branch", choices=["o2o", "o2m"], help="branch that is kept [the one that is evaluated]")
     parser.add_argument("--nms", type=share, metavar="T", help="IoU above which NMS removes a box [as evaluated]")
-    parser.add_argument(
-        "--results",
-        type=Path,
-        default=Path("results"),
-        metavar="DIR",
-        help="folder of results, for the card [results]",
-    )
+    add_kept(parser, "results", "folder of results, for the card")
     parser.add_argument("--training", metavar="NAME", help="which training a bare file of weights belongs to")
     parser.add_argument("--tier", help=f"tier of a bare file of weights: {TIER_HELP}")
     parser.set_defaults(command=run)
@@ -45,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
     if args.out is None:
         path = path.with_name(path.name + SUFFIXES[args.format])
     metadata = export(network, args.format, path, Choice(args.branch, args.nms))
-    text = card(network, metadata, args.format, find_evaluation(args.results, network.provenance))
+    text = card(network, metadata, args.format, find_evaluation(kept(args, "results"), network.provenance))
     about = path / CARD if path.is_dir() else path.with_name(f"{path.name}.{CARD}")
     replace_text(about, text)
     print(path)

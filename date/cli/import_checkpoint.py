@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from date.cli.options import TIER_HELP, seed
+from date.cli.options import TIER_HELP, add_kept, kept, seed
 
 
 def add(commands: Any) -> None:
@@ -20,7 +20,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--tier", help=f"{TIER_HELP} [the paper's own]")
     parser.add_argument("--seed", type=seed, default=0, help="seed number to store the run under [0]")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept [runs]")
+    add_kept(parser, "runs")
     parser.add_argument("--results", type=Path, metavar="DIR", help="also copy the run's small files there")
     parser.set_defaults(command=run)
 
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     from date.results import export_run
 
     training, tier = load().training(args.training), load_tier(args.tier or load_paper().reference_tier)
-    run = import_checkpoint(args.checkpoint, training, tier, args.runs.resolve(), args.seed)
+    run = import_checkpoint(args.checkpoint, training, tier, kept(args, "runs").resolve(), args.seed)
     if args.results is not None:
         export_run(run, args.results)
     print(run)

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from date.cli.options import TIER_HELP, add_categories, print_notes, seed
+from date.cli.options import TIER_HELP, add_categories, add_kept, kept, print_notes, seed
 
 
 def add(commands: Any) -> None:
@@ -29,9 +29,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--source", metavar="TEXT", help="where the files come from, for the provenance")
     parser.add_argument("--tier", help=f"{TIER_HELP} [the paper's own]")
     parser.add_argument("--seed", type=seed, default=0, help="seed number to store the results under [0]")
-    parser.add_argument(
-        "--results", type=Path, default=Path("results"), metavar="DIR", help="folder of results [results]"
-    )
+    add_kept(parser, "results")
     add_categories(parser)
     parser.add_argument("--replace", action="store_true", help="replace results that already exist")
     parser.set_defaults(command=run)
@@ -46,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     folder = import_detections(
         load().training(args.training),
         load_tier(args.tier or load_paper().reference_tier),
-        args.results,
+        kept(args, "results"),
         file=args.file,
         log=args.log,
         variant=args.variant,

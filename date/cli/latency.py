@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from date.cli.options import TIER_HELP, count, seed, tier_name
+from date.cli.options import TIER_HELP, add_kept, count, kept, seed, tier_name
 from date.errors import UserError
 
 
@@ -20,7 +20,7 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--tier", help=TIER_HELP)
     parser.add_argument("--seed", type=seed, default=0)
-    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept [runs]")
+    add_kept(parser, "runs")
     parser.add_argument("--size", action="append", choices=["tier", "800x1333"], help="only this size (repeatable)")
     parser.add_argument("--runtime", action="append", choices=["pytorch", "onnxruntime"], help="only this (repeatable)")
     parser.add_argument("--threads", type=count, action="append", metavar="N", help="CPU threads (repeatable) [1, all]")
@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> None:
     from date.results import seal
     from date.training.hardware import hardware
 
-    tier = tier_name(args)
-    subjects = [subject(name, tier, args.seed, args.runs.resolve()) for name in names]
+    tier, runs = tier_name(args), kept(args, "runs").resolve()
+    subjects = [subject(name, tier, args.seed, runs) for name in names]
     defaults = Plan()
     plan = Plan(
         tuple(args.size or defaults.sizes),

@@ -23,8 +23,23 @@ def add_run_options(parser: argparse.ArgumentParser, name_help: str = "training 
     parser.add_argument("training", help=name_help)
     parser.add_argument("--tier", help=TIER_HELP)
     parser.add_argument("--seed", type=seed, default=0)
-    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept [runs]")
+    add_kept(parser, "runs")
     parser.add_argument("--threads", type=count, metavar="N", help="CPU threads [PyTorch's choice]")
+
+
+KEPT = {"runs": "where runs are kept", "results": "folder of results", "reports": "folder of reports"}
+
+
+def add_kept(parser: argparse.ArgumentParser, kind: str, about: str | None = None) -> None:
+    """Add the option for the folder of all runs, results or reports, which `kept` returns."""
+    parser.add_argument(f"--{kind}", type=Path, metavar="DIR", help=f"{about or KEPT[kind]} [{kind}]")
+
+
+def kept(args: argparse.Namespace, kind: str) -> Path:
+    """Return the folder of all runs, results or reports that was given, or where the paper in use keeps its own."""
+    from date.catalogue.folders import of_paper
+
+    return getattr(args, kind) or of_paper(Path(kind))
 
 
 def seed(text: str) -> int:

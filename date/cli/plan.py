@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from date.cli.options import TIER_HELP, count, print_left_out, seed
+from date.cli.options import TIER_HELP, add_kept, count, kept, print_left_out, seed
 from date.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--seeds", type=seed, nargs="+", metavar="SEED", help="seeds to plan for [those of experiments/config.yaml]"
     )
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR")
+    add_kept(parser, "results")
+    add_kept(parser, "runs")
     parser.add_argument("--cached", action="store_true", help="also list every cached job")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(command=run)
@@ -65,7 +65,12 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("--hours and --output belong to --resolve; add it, or leave them out.")
     print_left_out(tier, settings.trainings)
     plan = make_plan(
-        args.targets or ["all"], tier, settings, args.results, args.runs, sorted(set(args.gpus or (1, 2, 4, 8)))
+        args.targets or ["all"],
+        tier,
+        settings,
+        kept(args, "results"),
+        kept(args, "runs"),
+        sorted(set(args.gpus or (1, 2, 4, 8))),
     )
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as in `_list`
     print(json.dumps(to_dict(plan), indent=1) if args.json else to_text(plan, args.cached))
@@ -79,7 +84,7 @@ def resolve(args: argparse.Namespace, settings: Settings, tier: Tier) -> None:
         raise UserError("--resolve chooses trainings and seeds itself; leave targets, --seeds and --cached out.")
     if args.gpus is not None and len(args.gpus) > 1:
         raise UserError("--resolve plans for one number of GPUs; give one by --gpus.")
-    proposal = propose(tier, settings, args.results, args.hours, (args.gpus or [1])[0])
+    proposal = propose(tier, settings, kept(args, "results"), args.hours, (args.gpus or [1])[0])
     path = args.output or Path(f"resolve-{tier.name}.yaml")
     if proposal.choice.added:
         write_config(proposal, path)

@@ -6,15 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from date.cli.options import TIER_HELP, settings_json, tier_name
+from date.cli.options import TIER_HELP, add_kept, kept, settings_json, tier_name
 
 
 def add(commands: Any) -> None:
     """Add the command to a parser's commands."""
     parser = commands.add_parser("report", help="make tables, figures and page from sealed results")
     parser.add_argument("--tier", help=TIER_HELP)
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
-    parser.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR")
+    add_kept(parser, "results")
+    add_kept(parser, "reports")
     parser.add_argument(
         "--only",
         action="append",
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
 
     tier = tier_name(args)
     if args.where:
-        print(report_page(args.reports, tier))
+        print(report_page(kept(args, "reports"), tier))
         return
     settings = load_settings(args.settings)
-    print(write_report(tier, args.results, args.reports, args.only, settings, args.status))
+    print(write_report(tier, kept(args, "results"), kept(args, "reports"), args.only, settings, args.status))

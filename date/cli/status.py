@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import signal
-from pathlib import Path
 from typing import Any
 
-from date.cli.options import TIER_HELP, interval, print_left_out, seed, tier_name
+from date.cli.options import TIER_HELP, add_kept, interval, kept, print_left_out, seed, tier_name
 
 
 def add(commands: Any) -> None:
@@ -18,14 +17,8 @@ def add(commands: Any) -> None:
         description="Show the state of every run of a tier: those that `all` makes, and others in the runs folder.",
     )
     parser.add_argument("--tier", help=TIER_HELP)
-    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept [runs]")
-    parser.add_argument(
-        "--results",
-        type=Path,
-        default=Path("results"),
-        metavar="DIR",
-        help="folder of results, used to look up the current data [results]",
-    )
+    add_kept(parser, "runs")
+    add_kept(parser, "results", "folder of results, used to look up the current data")
     parser.add_argument(
         "--seeds", type=seed, nargs="+", metavar="N", help="seeds to show [those of experiments/config.yaml]"
     )
@@ -53,7 +46,8 @@ def run(args: argparse.Namespace) -> None:
     settings, tier = load_settings(), load_tier(tier_name(args))
     print_left_out(tier, settings.trainings)
     trainings = settings.trainings or tier.trainings
-    survey = Survey(tier, trainings, lambda name: args.seeds or settings.seeds_for(name), args.runs, args.results)
+    runs, results = kept(args, "runs"), kept(args, "results")
+    survey = Survey(tier, trainings, lambda name: args.seeds or settings.seeds_for(name), runs, results)
     if args.json:
         print(status.as_json(tier.name, survey.look()))
     elif args.watch is None:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from date.cli.options import add_batch_timeout, add_run_options, duration, images_per_pass, minutes, tier_name
+from date.cli.options import add_batch_timeout, add_run_options, duration, images_per_pass, kept, minutes, tier_name
 
 
 def add(commands: Any) -> None:
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     options = Options(args.checkpoint_interval, args.images_per_pass, args.batch_timeout or PATIENCE)
 
     def run_training(budget: float | None) -> Path:
-        return train(training, tier, args.seed, args.runs.resolve(), args.threads, options, budget)
+        return train(training, tier, args.seed, kept(args, "runs").resolve(), args.threads, options, budget)
 
     try:
         run = run_training(args.time_budget) if args.job is None else train_as_job(args.job, run_training)

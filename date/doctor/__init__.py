@@ -52,6 +52,7 @@ def examine(tier: Tier, trainings: list[Training], runs_of: dict[str, int], prof
         profiles: folders of Snakemake profiles in the order of its ``--profile`` options.
     """
     from date.catalogue import ROOT, load_dataset
+    from date.catalogue.folders import of_paper
     from date.catalogue.settings import data_root, dataset_name
     from date.doctor import data, environment, loading, memory, slurm, storage
     from date.doctor.profile import read_profiles
@@ -68,8 +69,9 @@ def examine(tier: Tier, trainings: list[Training], runs_of: dict[str, int], prof
     yield from data.steps(trainings, tier, data_root())
     yield from data.weights(trainings, tier, data_root())
     yield from storage.writable({"the clone": ROOT, "the home folder": Path.home()})
-    yield from storage.file_system(ROOT / "runs")
-    yield from _told("disk", storage.space(ROOT / "runs", ROOT / "results", tier, trainings, runs_of, profile))
+    runs, results = of_paper(ROOT / "runs"), of_paper(ROOT / "results")
+    yield from storage.file_system(runs)
+    yield from _told("disk", storage.space(runs, results, tier, trainings, runs_of, profile))
     jobs = 1 if on_slurm else min(int(profile.get("jobs") or os.cpu_count() or 1), max(1, sum(runs_of.values())))
     yield from _told("loading", loading.loading(tier, trainings, jobs, on_slurm))
     if on_slurm:
@@ -95,12 +97,13 @@ def first(datasets: list[Dataset], trainings: list[Training], tier: Tier) -> lis
         tier: of the run.
     """
     from date.catalogue import ROOT
+    from date.catalogue.folders import of_paper
     from date.catalogue.settings import data_root
     from date.doctor import data, storage
 
     root = data_root()
     problems = [problem for problem in (data.absent(dataset, root) for dataset in datasets) if problem]
-    found: Iterable[Finding] = [*data.weights(trainings, tier, root), *storage.file_system(ROOT / "runs")]
+    found: Iterable[Finding] = [*data.weights(trainings, tier, root), *storage.file_system(of_paper(ROOT / "runs"))]
     return problems + [": ".join(filter(None, (f.text, f.remedy))) for f in found if f.status == "error"]
 
 

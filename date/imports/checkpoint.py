@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from date.catalogue import Tier, Training, load_dataset
 from date.catalogue.modules import import_modules
+from date.catalogue.origin import origin
 from date.catalogue.settings import data_root, dataset_name
 from date.datasets.prepare import prepare
 from date.errors import UserError, listed
@@ -96,6 +97,7 @@ def imported_provenance(
         "processes": None,
         "segments": [],
         "imported": imported,
+        **origin(training, tier),
     }
 
 

@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from date.catalogue import Dataset, Tier, load, load_dataset, load_tier
+from date.catalogue import Dataset, Tier, load, load_dataset
+from date.catalogue.origin import tier_of, training_of
 from date.catalogue.settings import dataset_name
 from date.errors import UserError
 from date.evaluation.resamples import LEVEL, interval
@@ -41,8 +42,7 @@ def card(network: Network, metadata: Metadata, form: str, evaluation: dict[str, 
         form: its format.
         evaluation: of the run, see `find_evaluation`.
     """
-    provenance = network.provenance or {}
-    tier, dataset = _tier(provenance), None
+    tier, dataset = _tier(network), None
     if tier is not None:
         dataset = load_dataset(dataset_name(load().training(network.training), tier))
     blocks = [
@@ -60,10 +60,13 @@ def card(network: Network, metadata: Metadata, form: str, evaluation: dict[str, 
     return "\n\n".join(blocks) + "\n"
 
 
-def _tier(provenance: dict[str, Any]) -> Tier | None:
+def _tier(network: Network) -> Tier | None:
+    if network.provenance is None:
+        return None
     try:
-        return load_tier(provenance["tier"]) if "tier" in provenance else None
-    except UserError:  # a tier's file that was given by its path
+        training_of(Path(network.name), network.provenance)
+        return tier_of(Path(network.name), network.provenance)
+    except UserError:  # of experiments, or a tier's file, that are gone
         return None
 
 

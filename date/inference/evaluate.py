@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from date.catalogue import Compute, Dataset, Tier, Training, Variant, load, load_dataset, load_tier, no_such_branch
 from date.catalogue.modules import import_modules
+from date.catalogue.origin import tier_of, training_of
 from date.catalogue.settings import data_root, dataset_name
 from date.datasets.files import data_files
 from date.datasets.prepare import prepare
@@ -158,7 +159,8 @@ def subject(run: Path, tier_name: str | None) -> tuple[dict[str, Any], Training,
         UserError: it is no sealed run, or was trained on other data.
     """
     provenance = read_provenance(run)
-    training, tier = load().training(provenance["training"]), load_tier(tier_name or provenance["tier"])
+    training = training_of(run, provenance)
+    tier = tier_of(run, provenance) if tier_name is None else load_tier(tier_name)
     dataset = load_dataset(dataset_name(training, tier))
     manifest = prepare(dataset, data_root())
     if manifest["digest"] != provenance["data"]["digest"]:

@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 
 import date.models
 import date.training.components  # noqa: F401 - both register what a config names
-from date.catalogue import Compute, Variant, load, load_tier
+from date.catalogue import Compute, Variant, load, load_tier, shown
+from date.catalogue.folders import folders
 from date.catalogue.modules import import_modules
+from date.catalogue.origin import REMEDY, read_experiments_of
 from date.errors import UserError
 from date.identity.config import resolve
 from date.identity.digests import run_name
@@ -205,6 +207,7 @@ def _sealed(run: Path) -> Network:
         if not (run / name).is_file():
             raise UserError(f"{run} has no {name}; an import of detections alone has no network, name another run.")
     provenance = read_provenance(run)
+    read_experiments_of(provenance)
     _register(provenance["training"], provenance)
     try:
         config = Config.fromfile(str(run / CONFIG))
@@ -227,7 +230,8 @@ def _in_training(work: Path, path: Path | None) -> Network:
             if run_name(training, tier, int(seed), digest) == work.name:
                 break
     else:
-        raise UserError(f"{work} is not the working folder of a run of the catalogue; name one below runs/.work/.")
+        read = ", ".join(map(shown, folders()))
+        raise UserError(f"{work} is not the working folder of a run of {read}; name one below runs/.work/, or {REMEDY}")
     found = [path] if path is not None else [found for _, found in checkpoint.steps(work / "checkpoints")][:1]
     if not found:
         raise UserError(f"{work} has no checkpoint yet; wait for the first one.")
@@ -259,10 +263,7 @@ def _register(training: str, provenance: dict[str, Any]) -> None:
     if training in known:
         import_modules(known[training].modules)
     elif modules := provenance.get("modules"):
-        raise UserError(
-            f"{training} is of own experiments with the modules {', '.join(modules)}; name their folder: "
-            "python -m date --experiments DIR ..."
-        )
+        raise UserError(f"{training} is of own experiments with the modules {', '.join(modules)}; {REMEDY}")
 
 
 def build(

@@ -200,8 +200,9 @@ def _warnings(results: Sequence[RunResult]) -> list[str]:
 def _run_lines(results: Sequence[RunResult], results_dir: Path) -> list[RunLine]:
     environments = _environments(results)
     lines = []
+    shown = results_dir.name if results_dir.is_absolute() else results_dir
     for run in results:
-        place = Path(results_dir.name, run.provenance["tier"], run.training, f"seed{run.seed}", PROVENANCE)
+        place = Path(shown, run.provenance["tier"], run.training, f"seed{run.seed}", PROVENANCE)
         if "imported" in run.provenance:
             lines.append(RunLine(run, import_mark(run), MISSING, MISSING, place.as_posix()))
             continue

@@ -17,6 +17,9 @@ from date.catalogue import Catalogue, Tier, load, load_tier
 from date.catalogue.settings import Settings, load_settings
 from date.errors import UserError, unknown_name
 from date.files import replace_text
+from date.identity.code import module_digests
+from date.identity.config import resolve
+from date.identity.digests import config_digest
 from date.reporting.claim_formats import claims_csv, claims_markdown
 from date.reporting.claims import Outcome, judge_all
 from date.reporting.formats import comma_separated, latex, markdown, marks
@@ -111,6 +114,7 @@ def write_report(
         if name not in valid:
             raise unknown_name("table or figure", name, valid)
     results = [run for run in load_results(results_dir, tier.name) if run.training in catalogue.trainings]
+    _check_own(results, catalogue, tier)
     networks_alone = only and all(name in catalogue.tables and not catalogue.tables[name].evaluations for name in only)
     if not results and not networks_alone:
         raise UserError(
@@ -147,6 +151,24 @@ def _part(report: Report, name: str) -> Path:
         why = " ".join(figure.notes) or f"None of its trainings has results at tier {report.tier.name!r}."
         raise UserError(f"{name} has nothing to show. {why} Train or evaluate them first.")
     return report.folder / "figures" / f"{name}.svg"
+
+
+def _check_own(results: Sequence[RunResult], catalogue: Catalogue, tier: Tier) -> None:
+    """Raise a `UserError` for results of a training of the same name in another folder, which differs from this one."""
+    for run in results:
+        training, recorded = catalogue.trainings[run.training], run.provenance.get("experiments")
+        if recorded is None or training.folder is None or training.folder in recorded:
+            continue
+        config = config_digest(resolve(training, tier, run.seed, None))
+        if (config, module_digests(training.modules)) != (
+            run.provenance.get("config_sha256"),
+            run.provenance.get("modules", {}),
+        ):
+            raise UserError(
+                f"the results of {run.training} with seed {run.seed} are of the experiments in "
+                f"{' and '.join(recorded)} and not of {training.folder}, which has another training of that name; "
+                "rename one of them."
+            )
 
 
 def _whole(report: Report, results_dir: Path) -> Path:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from date.catalogue import ROOT, Tier, Training, load, load_dataset
 from date.catalogue.modules import import_modules
+from date.catalogue.origin import origin
 from date.catalogue.settings import data_root, dataset_name
 from date.datasets.lengths import check_steps
 from date.datasets.prepare import prepare, verify_weights
@@ -420,6 +421,7 @@ def _provenance(planned: Plan, folder: Path, processes: Processes) -> dict[str, 
         "processes": processes.count,
         "segments": [segment | _seconds(segment) for segment in read_segments(planned.work)],
     }
+    provenance |= origin(planned.training, planned.tier)
     if planned.training.modules:
         provenance["modules"] = module_digests(planned.training.modules)
     if planned.initial is not None:

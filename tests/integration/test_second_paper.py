@@ -27,6 +27,8 @@ from date.identity.config import resolve
 from date.models.head import final_selection
 
 PAPER = ROOT / "tests" / "papers" / "dense"
+OWN = Path("papers", "tests", "papers", "dense")
+"""Where another paper's results, runs, reports and logs lie in the folders of that name."""
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_whole_dag(finished: Path) -> None:
-    report = finished / "reports" / "quick"
+    report = finished / "reports" / OWN / "quick"
     with (report / "tables" / "table01.csv").open() as stream:
         lines = list(csv.DictReader(line for line in stream if not line.startswith("#")))
     assert {line["label"] for line in lines} == {"ATSS", "GFL", "DETR"}
@@ -65,17 +67,47 @@ def test_the_whole_dag(finished: Path) -> None:
     page = (report / "index.html").read_text()
     assert "Two Dense Heads Compared: ATSS and GFL" in page and "DATE" not in re.sub(r"data-|DATE_", "", page)
     assert {path.stem for path in (report / "figures").glob("*.svg")} == {"convergence", "figure2", "heads"}
-    pictures = json.loads((finished / "results" / "quick" / "atss" / "seed0" / "pictures.json").read_text())
+    pictures = json.loads((finished / "results" / OWN / "quick" / "atss" / "seed0" / "pictures.json").read_text())
     assert (
         pictures["images"][0]["branches"]["head"]["boxes"]
         and not pictures["images"][0]["branches"]["head"]["positives"]
     )
-    counted = json.loads((finished / "results" / "complexity.json").read_text())["networks"]
+    counted = json.loads((finished / "results" / OWN / "complexity.json").read_text())["networks"]
     assert [(n["label"], n["trainings"]) for n in counted] == [("ATSS", ["atss"]), ("GFL", ["gfl"]), ("DETR", ["detr"])]
     assert all(n["params"] > 1e6 and n["macs"] > 1e9 for n in counted)
     for name in ("atss", "gfl", "detr"):
-        provenance = json.loads((finished / "results" / "quick" / name / "seed0" / "provenance.json").read_text())
+        provenance = json.loads((finished / "results" / OWN / "quick" / name / "seed0" / "provenance.json").read_text())
         assert provenance["steps"] == 8 and "modules" not in provenance
+        assert provenance["experiments"] == [str(PAPER.relative_to(ROOT))]
+
+
+def test_nothing_of_the_second_paper_lies_where_the_first_keeps_its_own(finished: Path) -> None:
+    for kind in ("results", "runs", "reports", "logs", ".snakemake/date"):
+        assert [path.name for path in (finished / kind).iterdir()] == ["papers"], kind
+        assert list((finished / kind / OWN).iterdir())
+
+
+def test_commands_on_a_run_of_the_second_paper_read_its_folder_themselves(finished: Path) -> None:
+    (run,) = (finished / "runs" / OWN).glob("quick-atss-s0-*")
+    for command in (
+        ["evaluate", run],
+        ["export", run, "--format", "safetensors", "--out", finished / "atss.safetensors"],
+    ):
+        words = [sys.executable, "-m", "date", *map(str, command)]
+        done = subprocess.run(words, cwd=finished, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        if command[0] == "evaluate":
+            known = json.loads((finished / "results" / OWN / "quick/atss/seed0/evaluation.json").read_text())
+            assert f"atss/head: AP {known['variants']['head']['metrics']['AP']:.1f}" in done.stdout
+    card = (finished / "atss.safetensors.card.md").read_text()
+    assert "AP50" in card, "the card finds the evaluation among the paper's own results"
+
+
+def test_a_remedy_names_the_folder_that_was_named(finished: Path) -> None:
+    words = [sys.executable, "-m", "date", "--experiments", "tests/papers/dense", "report", "--where", "--tier", "full"]
+    done = subprocess.run(words, cwd=finished, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "run: python -m date --experiments tests/papers/dense report --tier full" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["atss", "gfl", "detr"])

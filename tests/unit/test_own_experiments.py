@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from date.catalogue import EXPERIMENTS, ROOT, load, load_dataset, load_tier
-from date.catalogue.folders import VARIABLE, folders
+from date.catalogue.folders import VARIABLE, folders, of_paper
 from date.catalogue.listing import experiments_markdown, listing
+from date.catalogue.origin import origin, read_experiments_of, tier_of, training_of
 from date.catalogue.schema import schemas
 from date.catalogue.settings import load_settings
 from date.errors import UserError
@@ -210,3 +211,70 @@ def test_editors_get_schemas_with_the_names_of_all_folders(beside: Any) -> None:
     wrong = {"x": {"model": "date_stop", "schedule": "12e", "why": "", "options": {"qualty": "poto"}}}
     with pytest.raises(jsonschema.ValidationError, match="qualty"):
         jsonschema.validate(wrong, stored["trainings"])
+
+
+SECOND = ROOT / "tests" / "papers" / "dense"
+
+
+def test_each_paper_keeps_its_results_apart_and_own_experiments_are_kept_with_theirs(
+    beside: Any, tmp_path: Path
+) -> None:
+    results = Path("results")
+    beside(EXPERIMENTS)
+    assert of_paper(results) == results
+    beside(EXAMPLE)
+    assert of_paper(results) == results
+    beside(SECOND)
+    assert of_paper(results) == Path("results/papers/tests/papers/dense") == of_paper(results)
+    beside(EXAMPLE, SECOND)
+    assert of_paper(ROOT / "runs") == ROOT / "runs/papers/tests/papers/dense"
+    elsewhere = [Path(shutil.copytree(SECOND, tmp_path / name / "dense")) for name in ("a", "b")]
+    kept = set()
+    for place in elsewhere:
+        beside(place)
+        kept.add(of_paper(results))
+    assert len(kept) == 2 and all(path.parent == Path("results/papers") for path in kept)
+    assert all(re.fullmatch(r"dense-[0-9a-f]{8}", path.name) for path in kept)
+
+
+def test_a_run_names_the_folders_and_the_file_that_define_it(beside: Any, tmp_path: Path) -> None:
+    mini, paper_training = load_tier("mini"), load().training("fcos-r50-coco-12e")
+    assert origin(paper_training, mini) == {}
+    mine = write(tmp_path / "mine", SMALL | {"tiers/tiny.yaml": {"extends": "mini"}})
+    beside(mine)
+    named = {"experiments": ["experiments", str(mine)]}
+    assert origin(load().training("mine"), mini) == named
+    assert origin(paper_training, mini) == {}, "what is the paper's alone needs no other folder"
+    assert origin(paper_training, load_tier("tiny")) == named
+    elsewhere = write(tmp_path, {"other.yaml": {"extends": "mini"}}) / "other.yaml"
+    assert origin(paper_training, load_tier(str(elsewhere))) == {"tier_file": str(elsewhere)}
+    assert origin(paper_training, load_tier(str(EXPERIMENTS / "tiers" / "mini.yaml"))) == {}
+    beside(SECOND)
+    assert origin(load().training("atss"), load_tier("quick")) == {"experiments": ["tests/papers/dense"]}
+
+
+def test_a_runs_folders_are_read_for_it(beside: Any, tmp_path: Path) -> None:
+    """Also where the folders in use have another training of that name."""
+    run, tier = tmp_path / "run", write(tmp_path, {"other.yaml": {"extends": "mini"}}) / "other.yaml"
+    first = write(tmp_path / "a", SMALL)
+    other = {"trainings.yaml": {"mine": {"model": "retinanet", "schedule": "12e", "why": ""}}}
+    second = write(tmp_path / "b", SMALL | other)
+    of_first = {"training": "mine", "tier": "other", "experiments": ["experiments", str(first)], "tier_file": str(tier)}
+    for in_use in ((), (second,), (first, EXAMPLE)):
+        beside(*in_use or (EXPERIMENTS,))
+        assert training_of(run, of_first).model == "fcos"
+        assert folders()[-1] == (EXAMPLE if len(in_use) == 2 else first)
+        assert tier_of(run, of_first).file == tier
+    beside(EXAMPLE)
+    read_experiments_of({"training": "fcos-r50-coco-12e"})
+    assert folders() == (EXPERIMENTS, EXAMPLE), "a run of the paper's needs no change"
+    shutil.rmtree(first)
+    with pytest.raises(UserError, match=rf"of the training 'mine', which experiments.* does not have \({first} is gone\); name the folder"):  # fmt: skip
+        training_of(run, of_first)
+    with pytest.raises(UserError, match=r"'mine', which .* does not have \(it is of others\); name the folder .*--experiments DIR"):  # fmt: skip
+        training_of(run, {"training": "mine", "tier": "mini"})
+    tier.unlink()
+    with pytest.raises(UserError, match=f"the tier 'other', read from {tier}, which is gone; name its file by --tier"):
+        tier_of(run, of_first)
+    with pytest.raises(UserError, match="which is none of experiments/tiers; name its file by --tier"):
+        tier_of(run, {"training": "mine", "tier": "other"})

@@ -12,7 +12,7 @@ def work_alone(jobs):
     shared = {"complexity"} & {job.rule.name.removeprefix("count_") for job in jobs}
     try:
         for name in [TIER.name, *shared]:
-            if (unlocked := occupy(Path(".snakemake/date"), name)) is not None:
+            if (unlocked := occupy(of_paper(Path(".snakemake/date")), name)) is not None:
                 print(unlocked, file=sys.stderr)
     except UserError as error:
         raise WorkflowError(str(error))

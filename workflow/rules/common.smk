@@ -7,6 +7,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from date.catalogue import load, load_dataset, load_tier
+from date.catalogue.folders import of_paper
 from date.catalogue.publication import load_paper
 from date.catalogue.settings import load_settings
 from date.datasets.files import annotation_file
@@ -36,9 +37,11 @@ except UserError as error:
 # A job that has its results does not fail because a line of its log can't be written; tee says so.
 LOGGED = " | {{ tee -ai {log:q} || cat > /dev/null; }}"
 
-RESULTS = f"results/{TIER.name}"
-REPORT = f"reports/{TIER.name}"
-LOGS = f"logs/{TIER.name}"
+# Two papers may have trainings and tiers of the same names: each has its own part of these folders.
+ALL_RESULTS, ALL_LOGS = of_paper(Path("results")), of_paper(Path("logs"))
+RESULTS = f"{ALL_RESULTS}/{TIER.name}"
+REPORT = f"{of_paper(Path('reports'))}/{TIER.name}"
+LOGS = f"{ALL_LOGS}/{TIER.name}"
 RUN = f"{RESULTS}/{{training}}/seed{{seed}}"
 
 
@@ -90,7 +93,7 @@ def pictured_how(training):
 @functools.cache
 def job_ranks():
     """Return the priorities of all jobs on GPUs by rule and training."""
-    return ranks(CATALOGUE, TIER, Durations(TIER, Path("results")))
+    return ranks(CATALOGUE, TIER, Durations(TIER, ALL_RESULTS))
 
 
 def rank(rule):

@@ -3,9 +3,9 @@
 
 rule count_complexity:
     output:
-        "results/complexity.json",
+        f"{ALL_RESULTS}/complexity.json",
     log:
-        "logs/complexity.log",
+        f"{ALL_LOGS}/complexity.log",
     localrule: True
     params:
         # The networks are the paper's at every tier, so only their configs and the code decide.

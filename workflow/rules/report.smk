@@ -2,7 +2,7 @@
 from date.catalogue.targets import find_target, trainings_of
 
 RUN_FILES = ("provenance.json", "metrics.jsonl", "evaluation.json")
-COMPLEXITY = "results/complexity.json"
+COMPLEXITY = f"{ALL_RESULTS}/complexity.json"
 
 
 def annotations_of(data):
