@@ -14,14 +14,6 @@ from date.catalogue.claims import (
     Ordered,
     Within,
 )
-from date.catalogue.entries import (
-    EXPERIMENTS,
-    ROOT,
-    Entry,
-    parse,
-    read_yaml,
-    shown,
-)
 from date.catalogue.loading import (
     load,
     load_dataset,
@@ -58,6 +50,14 @@ from date.catalogue.pictures import (
     Pictures,
     Sheet,
     View,
+)
+from date.experiments.entries import (
+    EXPERIMENTS,
+    ROOT,
+    Entry,
+    parse,
+    read_yaml,
+    shown,
 )
 
 __all__ = [

@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from date.catalogue.entries import shown
-from date.catalogue.folders import PAPER
 from date.catalogue.models import Catalogue, Training
 from date.catalogue.paper import METRICS, Figure, Table
 from date.catalogue.pictures import View
 from date.catalogue.publication import Paper
 from date.errors import UserError, unknown_name
+from date.experiments.entries import shown
+from date.experiments.folders import PAPER
 
 Files = Mapping[tuple[str, str], Path]
 """Where each entry stands, by kind and name."""

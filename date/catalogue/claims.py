@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from date.catalogue.entries import Entry
+from date.experiments.entries import Entry
 
 ScoreMetric = Literal["AP", "AP50", "AP75", "APs", "APm", "APl", "mMR", "Recall"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from date.catalogue.entries import Entry
 from date.catalogue.models import Catalogue, Evaluation, Training
 from date.catalogue.publication import load_paper
+from date.experiments.entries import Entry
 
 KINDS = ("experiments", "trainings", "evaluations", "rows", "claims")
 

@@ -10,14 +10,15 @@ from typing import Any, TypeVar
 
 from date.catalogue.checks import check_catalogue, check_paper
 from date.catalogue.claims import Claim
-from date.catalogue.entries import Entry, parse, read_entry, read_yaml, shown
-from date.catalogue.folders import clash, files, folders
-from date.catalogue.fragments import fragment_names
 from date.catalogue.models import Catalogue, Dataset, Evaluation, Tier, Training, Variant
 from date.catalogue.paper import AnnotationEvaluation, Figure, Statement, Table
 from date.catalogue.pictures import Pictures, Sheet
 from date.catalogue.publication import Paper, read_paper
 from date.errors import UserError, unknown_name
+from date.experiments.entries import Entry, parse, read_entry, read_yaml, shown
+from date.experiments.folders import clash, files, folders
+from date.experiments.fragments import fragment_names
+from date.families import models
 
 E = TypeVar("E", bound=Entry)
 PAPERS = "paper"
@@ -36,7 +37,7 @@ def no_such_branch(training: Training, variant: str, variants: dict[str, Variant
 
 
 def load(experiments: Path | None = None) -> Catalogue:
-    """Read and cross-check the whole catalogue, by default of the folders in use (see `date.catalogue.folders`).
+    """Read and cross-check the whole catalogue, by default of the folders in use (see `date.experiments.folders`).
 
     Raises:
         UserError: any invalid or inconsistent entry, naming file, key and the nearest valid name.
@@ -247,8 +248,6 @@ def _like(data: Mapping[str, Any], trainings: Mapping[str, Training], where: str
 
 def _training(data: dict[str, Any], where: str) -> Training:
     """Return a training, whose options are checked by the family of its model."""
-    from date.families import models
-
     families, options = models(), data.get("options") or {}
     if isinstance(model := data.get("model"), str):
         if model not in families:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
@@ -18,14 +18,12 @@ from pydantic import (
 )
 
 from date.catalogue.claims import Claim
-from date.catalogue.entries import ROOT, Entry
 from date.catalogue.paper import AnnotationEvaluation, Figure, Row, Statement, Table
 from date.catalogue.pictures import Choice, Pictures, Sheet, trainings_in
 from date.data.synthetic import SceneSpec, area_thresholds
 from date.errors import UserError, unknown_name
-
-if TYPE_CHECKING:
-    from date.families import Branch, Family
+from date.experiments.entries import ROOT, Entry
+from date.families import Branch, Family, models, network
 
 COCO_AREA_THRESHOLDS = (32.0, 96.0)
 """Square roots of the areas in pixels that part COCO's small, medium and large objects."""
@@ -64,15 +62,11 @@ class Training(Entry):
     def _of_the_models_family(cls, value: Any, info: ValidationInfo) -> Any:
         if not isinstance(value, dict):
             return value
-        from date.families import models
-
         return models()[info.data["model"]].Options.model_validate(value)
 
     @property
     def network(self) -> Family:
         """The training's network, as one of its family."""
-        from date.families import network
-
         return network(self.model, self.options)
 
     @property

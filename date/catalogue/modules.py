@@ -14,10 +14,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from date.catalogue.entries import shown
-from date.catalogue.folders import files, folders
-from date.catalogue.fragments import fragment_names, model_fragment, schedule_fragment
 from date.errors import UserError, unknown_name
+from date.experiments.entries import shown
+from date.experiments.folders import files, folders
+from date.experiments.fragments import fragment_names, model_fragment, schedule_fragment
 
 KIND = "modules"
 

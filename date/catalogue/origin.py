@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from date.catalogue.entries import EXPERIMENTS, ROOT, shown
-from date.catalogue.folders import choose_folders, files, folders
 from date.catalogue.loading import load, load_tier
 from date.catalogue.models import Tier, Training
 from date.errors import UserError
+from date.experiments.entries import EXPERIMENTS, ROOT, shown
+from date.experiments.folders import choose_folders, files, folders
 
 REMEDY = "name the folder of its experiments: python -m date --experiments DIR ..."
 

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from date.catalogue.entries import Entry
 from date.catalogue.pictures import View, trainings_in
+from date.experiments.entries import Entry
 
 
 @dataclass(frozen=True)

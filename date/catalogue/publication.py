@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from date.catalogue.entries import Entry, parse, read_yaml, shown
-from date.catalogue.folders import PAPER, folders
+from date.experiments.entries import Entry, parse, read_yaml, shown
+from date.experiments.folders import PAPER, folders
 
 
 class Part(Entry):

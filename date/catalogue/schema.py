@@ -9,14 +9,15 @@ from typing import Any
 from pydantic import BaseModel
 
 from date.catalogue.claims import Claim
-from date.catalogue.entries import Entry
-from date.catalogue.folders import folders
-from date.catalogue.fragments import fragment_names
 from date.catalogue.loading import GIVEN
 from date.catalogue.models import Dataset, Tier, Training, Variant
 from date.catalogue.paper import AnnotationEvaluation, Figure, Statement, Table
 from date.catalogue.pictures import Pictures, Sheet
 from date.catalogue.publication import Paper, load_paper
+from date.experiments.entries import Entry
+from date.experiments.folders import folders
+from date.experiments.fragments import fragment_names
+from date.families import models
 from date.files import replace_text
 
 FOLDER = "schema"
@@ -86,8 +87,6 @@ def _by_name(model: type[Entry]) -> dict[str, Any]:
 
 def _trainings(own: bool) -> dict[str, Any]:
     """Return the schema of ``trainings.yaml``: what the experiments have is offered, and each model's own options."""
-    from date.families import models
-
     schema, paper, families = _of(Training), load_paper(), models()
     keys = schema["properties"]
     for key, valid in (("model", families), ("data", paper.parts), ("schedule", fragment_names("schedules"))):

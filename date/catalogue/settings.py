@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from date.catalogue.entries import ROOT, Entry, parse, read_yaml, shown
-from date.catalogue.folders import SETTINGS, choose_folders, folders
 from date.catalogue.loading import load
 from date.catalogue.models import Tier, Training
 from date.errors import UserError
+from date.experiments.entries import ROOT, Entry, parse, read_yaml, shown
+from date.experiments.folders import SETTINGS, choose_folders, folders
 
 NOTHING = ("null", "Null", "NULL", "~", "None")
 """What ``--config key=null`` arrives as: Snakemake reads values on the command line as text."""

@@ -100,7 +100,7 @@ def released_version() -> str:
 
 def _read_from(named: Sequence[str]) -> None:
     """Read experiments from these folders, which are relative to where the command is typed, or to the project."""
-    from date.catalogue.folders import choose_folders
+    from date.experiments.folders import choose_folders
 
     choose_folders([path.resolve() if path.exists() else path for path in map(Path, named)])
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from date.cli.options import TIER_HELP
+from date.cli.options import TIER_HELP, add_kept, kept
 
 
 def add(commands: Any) -> None:
@@ -15,7 +14,7 @@ def add(commands: Any) -> None:
         "matrix", help="judge the claims on several data sets, side by side, and print a table in Markdown"
     )
     parser.add_argument("tiers", nargs="+", metavar="TIER", help=TIER_HELP)
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    add_kept(parser, "results")
     parser.set_defaults(command=run)
 
 
@@ -24,4 +23,4 @@ def run(args: argparse.Namespace) -> None:
     from date.catalogue import load_tier
     from date.reporting.matrix import matrix
 
-    print(matrix([load_tier(name) for name in args.tiers], args.results), end="")
+    print(matrix([load_tier(name) for name in args.tiers], kept(args, "results")), end="")

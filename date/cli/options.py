@@ -37,7 +37,7 @@ def add_kept(parser: argparse.ArgumentParser, kind: str, about: str | None = Non
 
 def kept(args: argparse.Namespace, kind: str) -> Path:
     """Return the folder of all runs, results or reports that was given, or where the paper in use keeps its own."""
-    from date.catalogue.folders import of_paper
+    from date.experiments.folders import of_paper
 
     return getattr(args, kind) or of_paper(Path(kind))
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from date.cli.options import TIER_HELP, count, images_per_pass, print_left_out
+from date.cli.options import TIER_HELP, add_kept, count, images_per_pass, kept, print_left_out
 from date.errors import UserError
 
 
@@ -29,8 +28,8 @@ def add(commands: Any) -> None:
         help="let N images through the network at a time, for less memory (0: all)",
     )
     parser.add_argument("--threads", type=count, metavar="N", help="CPU threads")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept [runs]")
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    add_kept(parser, "runs")
+    add_kept(parser, "results")
     parser.set_defaults(command=run)
 
 
@@ -50,8 +49,8 @@ def run(args: argparse.Namespace) -> int:
         tier,
         trainings if args.trainings else kinds_first(trainings),
         args.minutes,
-        args.runs.resolve(),
-        args.results.resolve(),
+        kept(args, "runs").resolve(),
+        kept(args, "results").resolve(),
         main,
         args.threads,
         args.images_per_pass,

@@ -265,9 +265,16 @@ class _Check:
             sane: Flags = np.all(
                 (np.abs(self.boxes) <= LARGEST) & (self.boxes >= [-LARGEST, -LARGEST, least, least]), 1
             )
+            turned = ~sane & np.all(np.abs(self.boxes) <= LARGEST, 1)
         self._refuse(
-            f"boxes that are not finite x, y, width, height (at most {LARGEST:,.0f} px, sizes from 0): {{}}; mend them",
-            ~sane,
+            "boxes of negative width or height, as of rectangles that were drawn from another corner than the upper "
+            "left one: {}; give x and y of that corner and positive sizes",
+            turned,
+            describe("bbox"),
+        )
+        self._refuse(
+            f"boxes that are not finite x, y, width, height (at most {LARGEST:,.0f} px): {{}}; mend them",
+            ~sane & ~turned,
             describe("bbox"),
         )
         self.areas = floats(column(records, "area"))

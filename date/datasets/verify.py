@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from date.catalogue import Dataset, Tier, load, load_dataset
-from date.catalogue.fragments import fragment
 from date.catalogue.settings import dataset_name, load_settings
 from date.datasets.content import annotation_bytes
 from date.datasets.files import data_files
@@ -19,6 +18,7 @@ from date.datasets.lean import annotation_file
 from date.datasets.normal import INFO
 from date.datasets.prepare import examine, refusal, verify_weights
 from date.errors import UserError
+from date.experiments.fragments import fragment
 
 FINEST_STRIDE = 8
 """Pixels between the points of the finest level."""

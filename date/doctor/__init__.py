@@ -52,10 +52,10 @@ def examine(tier: Tier, trainings: list[Training], runs_of: dict[str, int], prof
         profiles: folders of Snakemake profiles in the order of its ``--profile`` options.
     """
     from date.catalogue import ROOT, load_dataset
-    from date.catalogue.folders import of_paper
     from date.catalogue.settings import data_root, dataset_name
     from date.doctor import data, environment, loading, memory, slurm, storage
     from date.doctor.profile import read_profiles
+    from date.experiments.folders import of_paper
 
     profile = read_profiles(profiles)
     on_slurm = profile.get("executor") == "slurm"
@@ -97,9 +97,9 @@ def first(datasets: list[Dataset], trainings: list[Training], tier: Tier) -> lis
         tier: of the run.
     """
     from date.catalogue import ROOT
-    from date.catalogue.folders import of_paper
     from date.catalogue.settings import data_root
     from date.doctor import data, storage
+    from date.experiments.folders import of_paper
 
     root = data_root()
     problems = [problem for problem in (data.absent(dataset, root) for dataset in datasets) if problem]

@@ -1,10 +1,11 @@
 """Detections of ours or anybody's, read from a file into an array, with everything that is wrong with them told.
 
-Three kinds of file, told apart by their content:
+Four kinds of file, told apart by their content:
 
 - ``detections.npz`` as `date.inference.evaluate.write_evaluation` writes it: one array per variant;
 - COCO's results format: a JSON list, or an object per line, of ``{image_id, category_id, bbox: [x, y, width, height],
   score}``, where the image may be named by its file in place of its id;
+- COCO annotations with scores, see `date.evaluation.scored`;
 - CrowdHuman's odgt: a JSON object per line, or a list of such, with ``ID`` and ``dtboxes``, a list of ``{box: [x, y,
   width, height], score}``; a ``tag`` is not looked at, as in the official tool.
 
@@ -40,9 +41,9 @@ from date.evaluation.reading import (
     shown,
     whole,
 )
+from date.evaluation.scored import REMEDY, is_annotations, results_of
 from date.evaluation.typed import coco_results, odgt_detections
 
-REMEDY = "mend the file of detections."
 SUSPICIOUS = 0.9
 """Share of boxes of a strange form from which on it is said; boxes that leave the image: half of that."""
 Categories = Literal["ids", "labels"] | None
@@ -85,13 +86,19 @@ def read_detections(
     data, is_odgt = read_json_or_lines(path)
     if is_odgt:
         return _from_odgt(path, data, ground_truth)
+    told: list[str] = []
+    if is_annotations(data):
+        if categories == "labels":
+            raise UserError(f"{path} names its categories, whatever their ids are; leave --categories out.")
+        data, told = results_of(path, data, ground_truth)
+        categories = "ids"
     if not isinstance(data, list):
         raise UserError(
-            f"{path} holds a JSON {_kind(data)}; detections are a list of "
-            f"{{image_id, category_id, bbox, score}}, an odgt file with 'dtboxes', or a detections.npz."
+            f"{path} holds a JSON {_kind(data)}; detections are a list of {{image_id, category_id, bbox, score}}, COCO "
+            f"annotations with scores, an odgt file with 'dtboxes', or a detections.npz."
         )
     rows, notes = _from_results(path, data, ground_truth)
-    return _checked(path, rows, notes, ground_truth, categories)
+    return _checked(path, rows, [*told, *notes], ground_truth, categories)
 
 
 def _typed(path: Path, ground_truth: GroundTruth, categories: Categories) -> Detections | None:

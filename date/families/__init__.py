@@ -10,16 +10,16 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from date.catalogue.entries import Entry
-from date.catalogue.folders import folders
-from date.catalogue.fragments import fragment_names, model_fragment
 from date.errors import UserError, unknown_name
+from date.experiments.entries import Entry
+from date.experiments.folders import folders
+from date.experiments.fragments import fragment_names, model_fragment
 from date.families.base import Branch, Facts, Family
 from date.families.dense import DenseHead
 from date.families.dual import DualAssignment, OneBranch
 from date.families.queries import Queries
 
-__all__ = ["FAMILIES", "Branch", "Facts", "Family", "family_named", "family_of", "models"]
+__all__ = ["FAMILIES", "Branch", "Facts", "Family", "family_named", "family_of", "models", "network"]
 
 FAMILIES: dict[str, type[Family]] = {kind.name: kind for kind in (DenseHead, DualAssignment, OneBranch, Queries)}
 """All families by name; the first serves models that name none."""

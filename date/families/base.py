@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from date.catalogue.entries import Entry
+from date.experiments.entries import Entry
+from date.experiments.fragments import merge
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,7 +62,7 @@ class Family(ABC):
     """A family of networks, and one of its networks.
 
     Args:
-        fragment: the variables of the network's model, see `date.catalogue.fragments`.
+        fragment: the variables of the network's model, see `date.experiments.fragments`.
         options: the training's, of `Options`.
     """
 
@@ -108,8 +109,6 @@ class Family(ABC):
             facts: of training and tier.
             detector: what all detectors of the experiments share; it is changed.
         """
-        from date.catalogue.fragments import merge
-
         merge(detector, copy.deepcopy(self.fragment["model"]))
         self.complete(detector, facts)
         if (adapt := self.fragment.get("adapt")) is not None:

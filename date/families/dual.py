@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from date.catalogue.entries import Entry
 from date.errors import UserError, unknown_name
+from date.experiments.entries import Entry
 from date.families.base import Branch, BranchView, Facts, Family
 from date.families.dense import anchor_centers
 from date.families.sizes import size_dense_detector

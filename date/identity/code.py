@@ -15,8 +15,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from date.catalogue.entries import Entry, parse, read_yaml, shown
 from date.catalogue.modules import module_files
+from date.experiments.entries import Entry, parse, read_yaml, shown
 
 PACKAGE = Path(__file__).resolve().parents[1]
 

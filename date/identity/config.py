@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from date.catalogue import Dataset, Tier, Training, load_dataset
-from date.catalogue.fragments import fragment, merge, schedule_fragment
 from date.catalogue.publication import load_paper
 from date.catalogue.settings import dataset_name
 from date.datasets.files import NAMES_ONLY, data_files, weights_file
 from date.datasets.lengths import least_side, steps_per_epoch
 from date.errors import UserError
+from date.experiments.fragments import fragment, merge, schedule_fragment
 from date.families import Facts
 
 WHOLE = 1e-6

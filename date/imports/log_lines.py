@@ -299,8 +299,10 @@ def _csv(path: Path, text: str, protocol: Protocol) -> Reading:
             f"{path} is of ultralytics, whose mAP50-95 is its own evaluation and not COCO's; give the detections that "
             f"it saves (`val` with save_json=True) as a file, without --log."
         )
-    reading = Reading([])
+    reading, rate = Reading([]), None
     for row in rows:
+        rates = [value for name, value in row.items() if name.startswith("lr-") or _last(name) == "lr"]
+        rate = rates[-1] if rates else rate  # which has a row of its own, before those that it holds for
         step = row.get("step")
         if step is None or step < 0 or step % 1:
             reading.leave_out("have no number of a step")
@@ -310,11 +312,10 @@ def _csv(path: Path, text: str, protocol: Protocol) -> Reading:
         if "AP" in metrics:
             reading.lines.append(Line("eval", metrics, int(step) + 1, epoch, False))  # steps are counted from 0
             continue
+        if rates and len(row) == len(rates) + 1:
+            continue  # the row of a learning rate
         found = [name for name in row if _last(name) in ("train_loss", "train_loss_step", "loss")]
-        rates = [value for name, value in row.items() if name.startswith("lr-")]
-        _train(
-            {"loss": row[found[0]]} if found else {}, rates[-1] if rates else None, int(step) + 1, epoch, False, reading
-        )
+        _train({"loss": row[found[0]]} if found else {}, rate, int(step) + 1, epoch, False, reading)
     return reading
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from date.errors import UserError
+from date.evaluation.reading import counted
 from date.evaluation.score import metric_names
 from date.imports.log_lines import FORMS, Line, Protocol, Reading, read_lines
 
@@ -61,7 +62,7 @@ def read_training_log(path: Path, steps_per_epoch: int, protocol: Protocol = "co
     reading = read_lines(path, protocol)
     if not reading.lines:
         raise UserError(f"{path} has no losses and no metrics that could be read{_why(reading)}; {FORMS}.")
-    notes = [*reading.notes, *(f"{n} lines {why}; they are left out." for why, n in reading.left_out.items())]
+    notes = [*reading.notes, *(f"{reason}; left out." for reason in _reasons(reading))]
     trained = [line for line in reading.lines if line.kind == "train"]
     within = _counts_within_epoch(trained, steps_per_epoch)
     length = _epoch_length(reading.lines, within, steps_per_epoch, notes)
@@ -92,8 +93,14 @@ def check_length(path: Path, log: TrainingLog, epochs: float, training: str) -> 
 
 
 def _why(reading: Reading) -> str:
-    reasons = [f"{n} lines {why}" for why, n in reading.left_out.items()]
+    reasons = _reasons(reading)
     return f" ({'; '.join(reasons)})" if reasons else ""
+
+
+def _reasons(reading: Reading) -> list[str]:
+    """Return why lines are left out, each with its number."""
+    parted = [(n, *why.partition(" ")) for why, n in reading.left_out.items()]
+    return [f"{counted(n, 'lines', verb)} {rest}" for n, verb, _, rest in parted]
 
 
 def _placed(lines: Sequence[Line], within: bool, length: int, notes: list[str]) -> list[dict[str, Any]]:

@@ -25,10 +25,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import date.models  # noqa: F401  registers the head and its branches
 from date.catalogue import METRICS, Catalogue, Statement, Table, Training, load, load_tier
 from date.catalogue import Row as TableRow
-from date.catalogue.fragments import merge
 from date.catalogue.modules import import_modules
 from date.catalogue.publication import load_paper
 from date.errors import UserError
+from date.experiments.fragments import merge
 from date.families import FAMILIES, family_of
 from date.identity.config import resolve
 

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 import date.models
 import date.training.components  # noqa: F401 - both register what a config names
 from date.catalogue import Compute, Variant, load, load_tier, shown
-from date.catalogue.folders import folders
 from date.catalogue.modules import import_modules
 from date.catalogue.origin import REMEDY, read_experiments_of
 from date.errors import UserError
+from date.experiments.folders import folders
 from date.identity.config import resolve
 from date.identity.digests import run_name
 from date.inference.evaluate import Selection, batch_detections, selection_of

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from date.catalogue import Tier, Training, Variant, load
-from date.catalogue.fragments import schedule_fragment
+from date.experiments.fragments import schedule_fragment
 from date.files import replace_text
 from date.rehearsal.sample import Sample
 

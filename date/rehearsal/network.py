@@ -15,8 +15,8 @@ from math import prod
 from pathlib import Path
 
 from date.catalogue import Tier, Training, load_dataset
-from date.catalogue.folders import VARIABLE, folders
 from date.datasets.files import data_files
+from date.experiments.folders import VARIABLE, folders
 from date.rehearsal import children
 from date.rehearsal.experiments import TIER, VALIDATED, rehearsed_name, variants
 from date.rehearsal.sample import Sample

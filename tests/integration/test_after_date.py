@@ -16,9 +16,9 @@ from mmengine.registry import init_default_scope
 from torch import Tensor
 
 from date.catalogue import ROOT, load, load_tier
-from date.catalogue.folders import VARIABLE
 from date.catalogue.modules import import_modules
 from date.errors import UserError
+from date.experiments.folders import VARIABLE
 from date.identity.config import resolve
 from date.inference.evaluate import evaluate, write_evaluation
 from date.reporting.report import write_report

@@ -165,7 +165,7 @@ def test_mistakes_are_sentences_and_write_nothing(
         (["--log", tmp_path / "bad.log"], "line 2 of .* is not a JSON object"),
         (
             ["--log", tmp_path / "no.log"],
-            "has no losses and no metrics that could be read .1 lines tell neither.*; the logs that are read are MMDetection 2's",
+            "has no losses and no metrics that could be read .1 line tells neither.*; the logs that are read are MMDetection 2's",
         ),
         (["--log", file], "is a text that is not read; the logs that are read are"),
     ]:
@@ -226,7 +226,7 @@ def test_logs_of_both_generations(tmp_path: Path, write: Any) -> None:
     if write is mmdet2_log:
         assert [r["step"] for r in train] == [e * 73 + s for e in range(3) for s in range(10, 73, 10)]
         assert evaluations[0] == {"kind": "eval", "step": 73, "epoch": 1, "AP": 10.0, "AP50": 20.0, "APs": None}
-        assert log.notes == ["1 lines tell neither losses nor metrics; they are left out."]
+        assert log.notes == ["1 line tells neither losses nor metrics; left out."]
     else:
         assert [r["step"] for r in train] == list(range(10, 220, 10)) and log.notes == []
         assert train[0] == {
@@ -257,7 +257,7 @@ def test_logs_by_iteration_cut_off_resumed_and_diverged(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert log.notes == [
         "the last line was cut off; it is left out.",
-        "1 lines have losses that are not finite numbers; they are left out.",
+        "1 line has losses that are not finite numbers; left out.",
         "3 records are of steps that later lines tell again, by a resumed or another training.",
     ]
     crowd = read_training_log(

@@ -176,7 +176,8 @@ def test_missing_dataset_says_what_where_and_how(root: Path) -> None:
         (lambda d: d["annotations"][0].update(category_id="5"), r"annotations whose 'category_id' is a text: 1 \('5'\); write it as a number"),
         (lambda d: d["annotations"][0].update(id=2), r"repeated annotation ids: 2"),
         (lambda d: d["annotations"][0].update(id=-1), r"annotation ids that are not integers from 0 on: number 1 \(-1\)"),
-        (lambda d: d["annotations"][0].update(bbox=[0, 0, -1, 5]), r"not finite x, y, width, height .*: 1 \(\[0, 0, -1, 5\]\)"),
+        (lambda d: d["annotations"][0].update(bbox=[0, 0, -1, 5]), r"negative width or height, .*: 1 \(\[0, 0, -1, 5\]\); give x and y"),
+        (lambda d: d["annotations"][0].update(bbox=[0, 0, -1e30, 5]), r"not finite x, y, width, height .*: 1 \(\[0, 0, -1e\+30, 5\]\)"),
         (lambda d: d["annotations"][0].update(bbox=[0, float("nan"), 1, 5]), r"not finite.*nan"),
         (lambda d: d["annotations"][0].update(bbox=[0, 0, float("inf"), 5]), r"not finite.*inf"),
         (lambda d: d["annotations"][0].update(bbox=[0, 0, 1e9, 5]), r"not finite"),
@@ -209,7 +210,7 @@ def test_everything_wrong_is_said_at_once(root: Path) -> None:
     with pytest.raises(UserError) as error:
         prepare(DATASET, root)
     assert str(error.value).count("2.png") == 2, "both splits"
-    assert "not finite" in str(error.value)
+    assert "negative width" in str(error.value)
 
 
 def test_a_listing_names_ten_and_counts_the_rest(root: Path) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from date.catalogue import ROOT, Weights, load, load_dataset, load_tier
-from date.catalogue.fragments import fragment
 from date.datasets.files import data_files
 from date.errors import UserError
+from date.experiments.fragments import fragment
 from date.families.sizes import scale_levels
 from date.identity.code import normalised_code
 from date.identity.config import resolve, scale_pixels

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.structures import InstanceData
 
-from date.catalogue.fragments import fragment
+from date.experiments.fragments import fragment
 from date.models import DualAssignmentHead
 from date.models.assigners import assign_auxiliary
 from date.models.geometry import Points

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from date.catalogue import ROOT, load, load_tier
-from date.catalogue.folders import folders
 from date.catalogue.publication import load_paper
+from date.experiments.folders import folders
 
 ENGINE = [
     *sorted((ROOT / "date").rglob("*.py")),

@@ -15,8 +15,8 @@ from torch import nn
 
 import date.models  # noqa: F401 - registers the heads
 from date.catalogue import load, load_tier
-from date.catalogue.fragments import merge
 from date.errors import UserError
+from date.experiments.fragments import merge
 from date.identity.config import resolve
 from date.inference.export import inference_network
 

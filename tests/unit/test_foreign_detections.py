@@ -192,3 +192,65 @@ def test_sizes_are_missed_where_there_is_something_to_clip(write: Any) -> None:
     records = [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 30, 40], "score": 0.9}]
     scored = score("crowdhuman", write("gt.odgt", ODGT, lines=True), write("found.json", records))
     assert any("the size of 2 of 3 images is in neither file" in note for note in scored.notes)
+
+
+def scored_annotations(**changes: Any) -> dict[str, Any]:
+    """The perfect detections as annotations with scores, whose ids of images and categories are other ones."""
+    files = dict(zip(IDS, NAMES, strict=True))
+    images = [{"id": k, "file_name": Path(n).name} for k, n in enumerate(reversed(NAMES))]
+    categories = [{"id": k, "name": n} for k, n in enumerate(sorted(CATEGORIES.values(), reverse=True), 1)]
+    image_ids = {record["file_name"]: record["id"] for record in images}
+    category_ids = {record["name"]: record["id"] for record in categories}
+    objects = [
+        {"id": k, "image_id": image_ids[Path(files[found["image_id"]]).name]}
+        | {
+            "category_id": category_ids[CATEGORIES[found["category_id"]]],
+            "bbox": found["bbox"],
+            "score": found["score"],
+        }
+        for k, found in enumerate(perfect())
+    ]
+    return {"images": images, "annotations": objects, "categories": categories} | changes
+
+
+def test_annotations_with_scores_are_detections(write: Any) -> None:
+    value, notes = ap(write, scored_annotations())
+    assert value == pytest.approx(100)
+    assert "images are matched by their files' names, categories by theirs." in notes
+    strangers = scored_annotations()
+    strangers["categories"].append({"id": 9, "name": "z"})
+    strangers["annotations"] += [record | {"category_id": 9} for record in strangers["annotations"][:2]]
+    value, notes = ap(write, strangers)
+    assert value == pytest.approx(100)
+    assert "2 detections are of unknown categories, which no metric counts: 'z' (2)." in notes
+    assert ap(write, scored_annotations(), categories="ids")[0] == pytest.approx(100)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"score": ...}, "has 9 annotations without a 'score', which detections have: annotation 0, "),
+        ({"score": "0.5"}, r"has 9 scores that are not finite numbers: entry 0 \('0.5'\)"),
+        ({"bbox": [1, 2, 3]}, r"has 9 boxes \('bbox'\) that are not four finite numbers"),
+        ({"image_id": 77}, r"has 9 detections of images that it does not list: annotation 0 \(77\)"),
+        ({"category_id": 1.5}, r"has 9 detections of categories that it does not list: annotation 0 \(1.5\)"),
+    ],
+)
+def test_bad_annotations_with_scores_are_refused_in_words(write: Any, change: dict[str, Any], message: str) -> None:
+    objects = [
+        {key: value for key, value in (record | change).items() if value is not ...}
+        for record in scored_annotations()["annotations"]
+    ]
+    with pytest.raises(UserError, match=message):
+        ap(write, scored_annotations(annotations=objects))
+
+
+def test_annotations_with_scores_of_other_names_are_refused_in_words(write: Any) -> None:
+    with pytest.raises(UserError, match="names its categories, whatever their ids are; leave --categories out"):
+        ap(write, scored_annotations(), categories="labels")
+    others = [{"id": k, "name": n} for k, n in enumerate("xyz", 1)]
+    with pytest.raises(UserError, match=r"is of an annotated category: it has 'z' \(3\), .*has .*'a'.*; give the categories"):  # fmt: skip
+        ap(write, scored_annotations(categories=others))
+    elsewhere = [{"id": k, "file_name": f"other{k}.jpg"} for k in range(3)]
+    with pytest.raises(UserError, match=r"has 9 detections of unknown images: entry 0 \(image 'other"):
+        ap(write, scored_annotations(images=elsewhere))

@@ -34,6 +34,8 @@ class Form:
     writes: str
     make: Callable[[Path], Any]
     """Writes into a folder, or returns content of a file, or a change of plain annotations."""
+    version: str = ""
+    """Of the tool, whose output or source was looked at; none where there is no numbered one at hand."""
 
 
 # ------------------------------------------------------------------------------------------------- annotations
@@ -69,35 +71,62 @@ def other_order(folder: Path) -> dict[str, Any]:
 
 
 ANNOTATIONS = [
+    Form("supervision", "everything counted from 1", changed(images={"license": 1, "date_captured": ""}), "0.31.2"),
     Form(
-        "supervision",
+        "supervision, older",
         "categories counted from 0",
         changed(
             annotations=lambda r, _: {"category_id": r["category_id"] - 1}, categories=lambda r, _: {"id": r["id"] - 1}
         ),
     ),
-    Form("datumaro, CVAT", "`attributes` with each box", changed(annotations={"attributes": {"occluded": False}})),
     Form(
-        "FiftyOne",
-        "`supercategory`, no `iscrowd`",
-        changed(annotations={"iscrowd": ...}, categories={"supercategory": None}),
+        "datumaro, CVAT",
+        "`attributes` with each box",
+        changed(annotations={"attributes": {"occluded": False}}, images={"license": 0, "date_captured": 0}),
+        "datumaro 1.13.12",
     ),
-    Form("Label Studio", "everything counted from 0, `ignore: 0`", changed(0, annotations={"ignore": 0})),
+    Form("FiftyOne", "`supercategory: null`", changed(categories={"supercategory": None}), "1.22.1"),
+    Form(
+        "Label Studio",
+        "everything counted from 0, `ignore: 0`",
+        changed(0, annotations={"ignore": 0}),
+        "label-studio-sdk 2.1.2",
+    ),
     Form(
         "Roboflow",
         "everything counted from 0, `extra` with each image",
         changed(0, images={"extra": {"name": "x.jpg"}}),
     ),
-    Form("globox, pylabel, pycocowriter", "everything counted from 0", changed(0)),
+    Form(
+        "globox, pylabel, pycocowriter",
+        "everything counted from 0",
+        changed(0, annotations={"ignore": 0}),
+        "2.9.0, 0.1.55, 0.5.6",
+    ),
     Form("VIA", "`image_id` as a text", changed(annotations=lambda r, _: {"image_id": str(r["image_id"])})),
     Form(
         "labelme2coco, sahi",
         "absolute file names",
         changed(images=lambda r, folder: {"file_name": str(folder / "toy" / "images" / r["file_name"])}),
+        "0.2.6, 0.12.8",
     ),
-    Form("labelme2coco", "categories in another order in each split", other_order),
-    Form("darwin-py", "`extra` with each box", changed(annotations={"extra": {"slots": ["0"]}})),
-    Form("labelformat", "no annotation ids", changed(annotations={"id": ...})),
+    Form("labelme2coco", "categories in another order in each split", other_order, "0.2.6"),
+    Form(
+        "labelme2coco",
+        "negative sizes, of rectangles drawn from another corner",
+        changed(annotations={"bbox": [24.0, 35.0, -20.0, -30.0]}),
+        "0.2.6",
+    ),
+    Form(
+        "darwin-py",
+        "`extra` with each box, digests as ids of categories",
+        changed(
+            annotations=lambda r, _: {"extra": {}, "category_id": r["category_id"] + 2**31},
+            categories=lambda r, _: {"id": r["id"] + 2**31},
+        ),
+        "3.6.3",
+    ),
+    Form("labelformat", "no annotation ids", changed(annotations={"id": ...}), "0.1.17"),
     Form(
         "CityPersons in COCO's form",
         "`ignore: 1` without `iscrowd`",
@@ -138,25 +167,45 @@ def results(**change: Any) -> Callable[[Path], Any]:
     return lambda folder: [record | {k: v(record) for k, v in change.items()} for record in records]
 
 
+def scored_annotations(folder: Path) -> dict[str, Any]:
+    """Both objects found, in a file that numbers images and categories the other way round."""
+    data = plain()
+    for record in (*data["images"], *data["categories"]):
+        record["id"] = 3 - record["id"]
+    for record in data["annotations"]:
+        record |= {"image_id": 3 - record["image_id"], "category_id": 3 - record["category_id"], "score": 0.9}
+    return data
+
+
+def scored_without_ids(folder: Path) -> dict[str, Any]:
+    data = scored_annotations(folder)
+    return data | {"annotations": [{k: v for k, v in r.items() if k != "id"} for r in data["annotations"]]}
+
+
 DETECTIONS = [
-    Form("MMDetection, CocoMetric (format_only)", "`results.bbox.json`", results()),
+    Form("MMDetection, CocoMetric (format_only)", "`results.bbox.json`", results(), "3.3.0"),
     Form(
         "MMDetection, CrowdHumanMetric (format_only)",
         "a list of odgt records",
         lambda folder: [{"ID": "0", "width": 64, "height": 48, "dtboxes": [{"box": [4, 5, 20, 30], "score": 0.9}]}],
+        "3.3.0",
     ),
     Form(
         "ultralytics, save_json",
         "the number in the file's name as `image_id`, and `file_name`",
         results(image_id=lambda r: r["image_id"] - 1, file_name=lambda r: f"{r['image_id'] - 1}.jpg"),
+        "8.4.190",
     ),
     Form(
         "ultralytics, other classes than COCO's",
         "labels from 0 in place of ids",
         results(category_id=lambda r: r["category_id"] - 1),
+        "8.4.190",
     ),
-    Form("torchmetrics, tm_to_coco", "COCO results with `area`", results(area=lambda r: 600.0)),
-    Form("sahi", "COCO results with `category_name`", results(category_name=lambda r: "cat")),
+    Form("torchmetrics, tm_to_coco", "COCO results with `area`", results(area=lambda r: 600.0), "1.9.0"),
+    Form("sahi", "COCO results with `category_name`", results(category_name=lambda r: "cat"), "0.12.8"),
+    Form("FiftyOne", "COCO annotations with `score`, with ids of their own", scored_annotations, "1.22.1"),
+    Form("labelformat", "the same without annotation ids", scored_without_ids, "0.1.17"),
     Form("pandas, `to_json`", "`image_id` as 1.0", results(image_id=lambda r: float(r["image_id"]))),
     Form("own scripts", "x1, y1, x2, y2", results(bbox=lambda r: [30.0, 20.0, 60.0, 46.0])),
 ]
@@ -170,7 +219,7 @@ def detections_outcome(form: Form, folder: Path) -> str:
         scored = score("coco", folder / "gt.json", folder / "found.json")
     except UserError as error:
         return f"refused: {_sentence(str(error), folder)}"
-    notes = [note for note in scored.notes if "have no detection" not in note]
+    notes = [note for note in scored.notes if "have no detection" not in note and "matched by" not in note]
     value = scored.metrics["AP"]
     assert value is not None and (value == pytest.approx(100) or notes or "list of odgt" in form.writes)
     return "read" + (f"; told: {' '.join(notes)}" if notes else "")
@@ -207,29 +256,38 @@ LOGS = [
         "MMDetection 3 by epochs",
         "`vis_data/scalars.json`",
         lines({"lr": 0.1, "loss": 1.0, "epoch": 2, "iter": 20, "step": 20}, {"coco/bbox_mAP": 0.3, "step": 2}),
+        "3.3.0",
     ),
     Form(
         "MMDetection 3 by iterations",
         "`vis_data/scalars.json`",
         lines({"lr": 0.1, "loss": 1.0, "iter": 20, "step": 20}, {"coco/bbox_mAP": 0.3, "step": 20}),
+        "3.3.0",
     ),
-    Form("MMDetection 3 with VOCMetric", "`pascal_voc/mAP`", lines({"pascal_voc/mAP": 0.8, "step": 2})),
+    Form("MMDetection 3 with VOCMetric", "`pascal_voc/mAP`", lines({"pascal_voc/mAP": 0.8, "step": 2}), "3.3.0"),
     Form("detectron2", "`metrics.json`", lines({"iteration": 19, "lr": 0.1, "total_loss": 1.0, "bbox/AP": 30.0})),
     Form(
         "DETR, D-FINE",
         "`log.txt` with `test_coco_eval_bbox`",
         lines({"epoch": 1, "train_lr": 0.1, "train_loss": 1.0, "test_coco_eval_bbox": STATS}),
     ),
-    Form("ultralytics", "`results.csv`", lambda folder: "epoch,time,train/box_loss,metrics/mAP50-95(B)\n1,2,3,0.3\n"),
+    Form(
+        "ultralytics",
+        "`results.csv`",
+        lambda folder: "epoch,time,train/box_loss,metrics/mAP50-95(B)\n1,2,3,0.3\n",
+        "8.4.190",
+    ),
     Form(
         "Lightning with torchmetrics",
         "`metrics.csv` with `map`",
-        lambda folder: "epoch,step,val_map,val_map_50\n1,19,0.3,0.5\n",
+        lambda folder: "epoch,lr-SGD,step,train_loss,val_map,val_map_50\n,0.1,19,,,\n1,,19,1.0,,\n1,,19,,0.3,0.5\n",
+        "2.6.6, torchmetrics 1.9.0",
     ),
     Form(
         "Hugging Face with torchmetrics",
         "`trainer_state.json` with `eval_map`",
         lambda folder: json.dumps({"log_history": [{"epoch": 2.0, "step": 20, "eval_map": 0.3}]}, indent=2),
+        "transformers 5.24.0",
     ),
     Form(
         "MMDetection's text log",
@@ -312,8 +370,9 @@ PARTS = {
 }
 HEAD = """# What other tools write
 
-What their releases of November 2026 write, and what comes of it here. The rows are made by a test, which writes the inputs
-itself and feeds them in ([`tests/unit/test_foreign_forms.py`](../tests/unit/test_foreign_forms.py)); FILE stands for a path.
+What other tools write, and what comes of it here. The rows are made by a test, which writes the inputs itself and feeds them in
+([`tests/unit/test_foreign_forms.py`](../tests/unit/test_foreign_forms.py)); FILE stands for a path. `version` is the release
+whose output or source the inputs follow; none where the form is a service's, or of releases that nobody numbered.
 Whatever is read by `data verify` is read by training, evaluation, `score` and imports alike
 ([normal form](data.md#used-in-normal-form)).
 """
@@ -329,9 +388,18 @@ def page() -> str:
         rows = []
         for form in forms:
             with tempfile.TemporaryDirectory() as name:
-                rows.append(f"| {form.tool} | {form.writes} | {outcome(form, Path(name)).replace('|', '/')} |")
+                came = outcome(form, Path(name)).replace("|", "/")
+                rows.append(f"| {form.tool} | {form.version} | {form.writes} | {came} |")
         parts.append(
-            "\n".join([f"\n## {title}\n", "| tool | what it writes | what comes of it |", "|---|---|---|", *rows, ""])
+            "\n".join(
+                [
+                    f"\n## {title}\n",
+                    "| tool | version | what it writes | what comes of it |",
+                    "|---|---|---|---|",
+                    *rows,
+                    "",
+                ]
+            )
         )
     return "".join(parts)
 

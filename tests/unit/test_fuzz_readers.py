@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from date.catalogue import load_dataset, load_tier
 from date.errors import UserError
+from date.evaluation.detections import read_detections
+from date.evaluation.ground_truth import read_ground_truth
 from date.imports.logs import read_training_log
 from tests.support.examples import examples
 
@@ -93,6 +95,31 @@ def test_logs(tmp_path: Path, kind: str, data: st.DataObject, protocol: Any, cut
         return
     assert log.records and all(record["step"] >= 0 for record in log.records)
     assert all(value is None or isinstance(value, float) for value in log.last_metrics.values())
+
+
+# ------------------------------------------------------------------------------------------------- annotations with scores
+
+SCORED: dict[str, Any] = {
+    "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}],
+    "annotations": [{"id": 1, "image_id": 2, "category_id": 1, "bbox": [1.0, 2.0, 30.0, 40.0], "score": 0.5}],
+    "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+}
+
+
+@FUZZ
+@given(damaged(SCORED), st.sampled_from([None, "ids", "labels"]), st.integers(0, 30))
+def test_annotations_with_scores(tmp_path: Path, content: Any, categories: Any, cut: int) -> None:
+    truth = json.loads(json.dumps(SCORED).replace('"score"', '"area"'))
+    (tmp_path / "gt").write_text(json.dumps(truth))
+    path = tmp_path / "found"
+    text = json.dumps(content)
+    path.write_text(text[: len(text) - cut], encoding="utf-8", errors="replace")
+    try:
+        found = read_detections(path, read_ground_truth(tmp_path / "gt"), categories=categories)
+    except UserError as error:
+        assert str(path) in str(error)  # noqa: PT017 - either is right
+        return
+    assert found.rows.shape[1] == 7
 
 
 # ------------------------------------------------------------------------------------------------- tiers, datasets

@@ -12,7 +12,7 @@ from mmdet.models.dense_heads import FCOSHead, RetinaHead
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 
-from date.catalogue.fragments import fragment
+from date.experiments.fragments import fragment
 from date.models import DualAssignmentHead
 from date.models.head import final_selection
 

@@ -17,8 +17,8 @@ from mmengine.structures import InstanceData
 
 import date.models  # noqa: F401 - registers the heads
 from date.catalogue import ROOT, load, load_dataset, load_tier
-from date.catalogue.folders import VARIABLE
 from date.catalogue.modules import import_modules
+from date.experiments.folders import VARIABLE
 from date.identity.config import resolve
 
 HEAD = {

@@ -51,7 +51,7 @@ def train3(step: int, epoch: int | None = None, **more: Any) -> dict[str, Any]:
 def test_the_map_of_voc_is_not_cocos_ap(voc: dict[str, Any], read: Any) -> None:
     log = read([train3(5, 1), voc])
     assert evaluations(log) == []
-    assert "1 lines have VOC's mAP, at one IoU, which is not COCO's AP; they are left out." in log.notes
+    assert "1 line has VOC's mAP, at one IoU, which is not COCO's AP; left out." in log.notes
     with pytest.raises(UserError, match="no losses and no metrics.*VOC's mAP, at one IoU"):
         read([voc])
 
@@ -102,7 +102,7 @@ def test_validation_losses_of_a_workflow_are_no_training(read: Any) -> None:
     lines = [train2(5, 1), train2(10, 1), {"mode": "val", "epoch": 1, "iter": 40, "lr": 0.1, "loss": 9}, train2(5, 2)]
     log = read(lines)
     assert [record["step"] for record in log.records] == [5, 10, 15]
-    assert "1 lines are of validation, without the protocol's metrics; they are left out." in log.notes
+    assert "1 line is of validation, without the protocol's metrics; left out." in log.notes
 
 
 def test_one_epoch_alone_as_after_a_resume(read: Any) -> None:
@@ -136,14 +136,14 @@ def test_a_resumed_training_goes_on(read: Any) -> None:
 @pytest.mark.parametrize(
     ("lines", "sentence"),
     [
-        ([train3(10, 1, loss=float("nan"))], r"no losses and no metrics .*\(1 lines have losses that are not finite"),
-        ([train3(10, 1, lr={"backbone": 1e-5})], r"\(1 lines have a learning rate that is an object\); the logs that"),
-        ([train3(10, 1, lr=None)], r"\(1 lines have a learning rate that is missing\)"),
+        ([train3(10, 1, loss=float("nan"))], r"no losses and no metrics .*\(1 line has losses that are not finite"),
+        ([train3(10, 1, lr={"backbone": 1e-5})], r"\(1 line has a learning rate that is an object\); the logs that"),
+        ([train3(10, 1, lr=None)], r"\(1 line has a learning rate that is missing\)"),
         ("2023-01-01 10:00:00,000 - mmdet - INFO - Epoch [1][50/7330]\n", "is a text that is not read; the logs that"),
         ("epoch,time,metrics/mAP50-95(B)\n1,2,0.3\n", "is of ultralytics, whose mAP50-95 is its own evaluation"),
-        ('{"best_metric": 1}\n', r"has no losses and no metrics that could be read \(1 lines tell neither"),
+        ('{"best_metric": 1}\n', r"has no losses and no metrics that could be read \(1 line tells neither"),
         ('{\n "best_metric": 1\n}\n', "is a JSON object without a list 'log_history'"),
-        ([{"accuracy/top1": 71.2, "step": 1}], r"\(1 lines tell neither losses nor metrics\)"),
+        ([{"accuracy/top1": 71.2, "step": 1}], r"\(1 line tells neither losses nor metrics\)"),
     ],
 )
 def test_refused_in_words(lines: Any, sentence: str, read: Any) -> None:
@@ -209,6 +209,20 @@ def test_lightning_with_torchmetrics(read: Any) -> None:
     log = read(text)
     assert evaluations(log) == [(10, 25.0), (20, 37.5)]
     assert log.last_metrics == {"AP": 37.5, "AP50": None}
+
+
+def test_lightnings_learning_rate_has_rows_of_its_own(read: Any) -> None:
+    """As LearningRateMonitor writes it: without an epoch, before the losses that it holds for."""
+    text = (
+        "epoch,lr-SGD/pg1,lr-SGD/pg2,step,train_loss,train_loss_epoch,val_map\n"
+        "0,,,4,1.5,,\n,0.01,0.1,9,,,\n0,,,9,1.25,,\n0,,,9,,,0.25\n0,,,9,,1.4,\n1,,,14,1.0,,\n,0.001,0.01,19,,,\n1,,,19,0.5,,\n"
+    )
+    log = read(text)
+    assert [(r["step"], r["loss"], r["lr"]) for r in log.records if r["kind"] == "train"] == [
+        (10, 1.25, 0.1), (15, 1.0, 0.1), (20, 0.5, 0.01),
+    ]  # fmt: skip
+    assert [note for note in log.notes if "learning rate that is missing" in note and "1 " in note]
+    assert evaluations(log) == [(10, 25.0)]
 
 
 def test_hugging_face(read: Any) -> None:

@@ -14,7 +14,7 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from date.catalogue.fragments import fragment
+from date.experiments.fragments import fragment
 from date.models import DualAssignmentHead, normalisers
 from date.models.baselines import FCOSHead, RetinaNetHead
 from date.models.normalisers import recording, reduce_mean, reduced, replaying

@@ -14,7 +14,7 @@ import pytest
 import torch
 from mmengine.structures import InstanceData
 
-from date.catalogue.fragments import fragment
+from date.experiments.fragments import fragment
 from date.models import DualAssignmentHead
 from date.models.objects import objects_of
 

@@ -14,12 +14,12 @@ import pytest
 import yaml
 
 from date.catalogue import EXPERIMENTS, ROOT, load, load_dataset, load_tier
-from date.catalogue.folders import VARIABLE, folders, of_paper
 from date.catalogue.listing import experiments_markdown, listing
 from date.catalogue.origin import origin, read_experiments_of, tier_of, training_of
 from date.catalogue.schema import schemas
 from date.catalogue.settings import load_settings
 from date.errors import UserError
+from date.experiments.folders import VARIABLE, folders, of_paper
 from date.identity.code import module_digests
 from date.identity.config import resolve
 from date.identity.digests import config_digest, run_digest

@@ -20,8 +20,8 @@ from PIL import Image
 from test_head import CHANNELS, CLASSES, NORM, STRIDES, batch, dual_head
 
 from date.catalogue import ROOT, Catalogue, Choice, load, load_tier
-from date.catalogue.fragments import fragment
 from date.errors import UserError
+from date.experiments.fragments import fragment
 from date.inference.pictures import (
     LONG_SIDE,
     Photographer,

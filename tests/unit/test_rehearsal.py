@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from date.catalogue import Dataset, load, load_tier
-from date.catalogue.fragments import schedule_fragment
 from date.errors import UserError
+from date.experiments.fragments import schedule_fragment
 from date.planning.durations import kind
 from date.rehearsal import children
 from date.rehearsal.experiments import _schedule, steps_and_epochs

@@ -232,6 +232,10 @@ ENTRY = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "score": 0.5}
 NAN, BIG = float("nan"), 10**400
 DETECTION_DEFECTS: list[tuple[Any, str]] = [
     ({"annotations": []}, "holds a JSON object; detections are a list"),
+    (
+        {"images": [], "annotations": [7], "categories": []},
+        r"has 1 annotations that are not objects: annotation 0 \(7\)",
+    ),
     (7, "holds a JSON number"),
     ([ENTRY, 3, "x"], r"2 entries that are not objects: entry 1 \(3\), entry 2 \('x'\)"),
     ([ENTRY | {"score": NAN}], r"1 scores that are not finite numbers: entry 0 \(nan\)"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from benchmarks.structure import FLOORS, LONG, arrows_up, long_functions, modules
+from benchmarks.structure import FLOORS, LONG, arrows, arrows_up, long_functions, modules
 from date.catalogue import ROOT
 
 
@@ -28,6 +28,11 @@ def test_a_longer_function_is_found(tmp_path: Path) -> None:
     fits = "def fits():\n" + "    pass\n" * (LONG - 1)
     (tmp_path / "room" / "module.py").write_text(fits + "async def longer():\n" + "    pass\n" * LONG)
     assert long_functions(tmp_path) == [f"room/module.py longer {LONG + 1}"]
+
+
+def test_no_two_rooms_import_each_other() -> None:
+    found = arrows()
+    assert [(a, b) for a, b in found if (b, a) in found] == []
 
 
 def test_the_page_on_the_architecture_names_every_room() -> None:

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 import date.models  # noqa: F401 - registers the heads
 from date.catalogue import load, load_tier
-from date.catalogue.fragments import merge
 from date.errors import UserError
+from date.experiments.fragments import merge
 from date.files import file_digest
 from date.identity.config import resolve
 from date.training.weights import (

@@ -7,7 +7,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from date.catalogue import load, load_dataset, load_tier
-from date.catalogue.folders import of_paper
+from date.experiments.folders import of_paper
 from date.catalogue.publication import load_paper
 from date.catalogue.settings import load_settings
 from date.datasets.files import annotation_file

@@ -8,8 +8,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from date.catalogue.entries import EXPERIMENTS, ROOT, read_yaml, shown
 from date.errors import UserError
+from date.experiments.entries import EXPERIMENTS, ROOT, read_yaml, shown
 
 VARIABLE = "DATE_EXPERIMENTS"
 """Environment variable with the folders, parted as those of ``PATH``; the command line's ``--experiments`` sets it."""

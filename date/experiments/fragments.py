@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from date.catalogue.folders import files, folders
 from date.errors import unknown_name
+from date.experiments.folders import files, folders
 
 BASE = "base"
 """Variable of a fragment that names another one of its kind, whose variables it changes."""
