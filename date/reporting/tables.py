@@ -385,9 +385,9 @@ def _seed_note(lines: Sequence[Line]) -> str:
 def _fewer_values(lines: Sequence[Line]) -> str:
     """Return the sentence on numbers that not every seed of their row has, with a space before it; "" if none."""
     fewer = [
-        f"{name} of {line.row.label} over {cell.ours.n}"
+        f"{name} of {line.row.label} ({cell.ours.n})"
         for line in lines
         for name, cell in line.cells.items()
         if not cell.ours.exact and 0 < cell.ours.n < len(line.seeds)
     ]
-    return f" Fewer seeds have {'; '.join(fewer)}." if fewer else ""
+    return f" Over fewer seeds, whose number is in brackets: {'; '.join(fewer)}." if fewer else ""

@@ -17,6 +17,7 @@ from date.catalogue import ROOT, load, load_dataset, load_tier
 from date.cli import main
 from date.doctor import Finding, environment, first, loading, slurm, storage
 from date.doctor import data as data_checks
+from date.doctor import examine as doctor_examine
 from date.doctor.profile import read_profiles, requests, settings_of
 from date.errors import UserError
 
@@ -413,6 +414,22 @@ def test_the_file_system_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(storage, "replace_text", full)
     (finding,) = storage.file_system(tmp_path)
     assert finding.status == "error" and "No space left on device" in finding.text
+
+
+def test_the_clone_and_the_home_folder_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that is none can't be written to either, which holds for root, too."""
+    none = tmp_path / "home"
+    none.write_text("")
+    assert list(storage.writable({"the clone": tmp_path})) == [] and [path.name for path in tmp_path.iterdir()] == [
+        "home"
+    ]
+    (finding,) = storage.writable({"the clone": tmp_path, "the home folder": none})
+    assert finding.status == "error" and finding.text.startswith(f"the home folder, {none}, can't be written to (")
+    monkeypatch.setenv("HOME", str(none))
+    findings = list(doctor_examine(load_tier("smoke"), [], {}, []))
+    assert [f.text.split(",")[0] for f in findings if f.check == "file system" and f.status == "error"] == [
+        "the home folder"
+    ]
 
 
 def test_room_for_the_runs_is_what_plan_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,8 @@ from date.identity.code import module_digests
 from date.identity.config import resolve
 from date.identity.digests import config_digest, run_digest
 from date.identity.parts import module_parts
+from date.reporting.report import write_report
+from sealed import add_run, change, coco
 
 EXAMPLE = ROOT / "examples" / "after-date"
 STOP, FALL = "date_f_stop-r50-coco-12e", "date_f_fall-r50-coco-12e"
@@ -278,3 +280,21 @@ def test_a_runs_folders_are_read_for_it(beside: Any, tmp_path: Path) -> None:
         tier_of(run, of_first)
     with pytest.raises(UserError, match="which is none of experiments/tiers; name its file by --tier"):
         tier_of(run, {"training": "mine", "tier": "other"})
+
+
+def test_a_report_refuses_results_of_another_folders_training_of_that_name(beside: Any, tmp_path: Path) -> None:
+    table = {"title": "", "metrics": ["AP"], "groups": [[{"label": "Mine", "evaluation": "mine/head"}]]}
+    small = SMALL | {"tables/own.yaml": table}
+    first, results = write(tmp_path / "a", small), tmp_path / "results"
+    beside(first)
+    training, mini = load().training("mine"), load_tier("mini")
+    folder = add_run(results, "mini", "mine", 0, {"head": coco(33.0)})
+    change(folder, config_sha256=config_digest(resolve(training, mini, 0, None)), **origin(training, mini))
+    for place in (first, Path(shutil.copytree(first, tmp_path / "moved"))):
+        beside(place)
+        assert "33.0" in write_report("mini", results, tmp_path / place.name, ["own"]).read_text()
+    other = {"trainings.yaml": {"mine": {"model": "retinanet", "schedule": "12e", "why": ""}}}
+    second = write(tmp_path / "b", small | other)
+    beside(second)
+    with pytest.raises(UserError, match=f"of mine with seed 0 are of the experiments in experiments and {first} and not of {second}"):  # fmt: skip
+        write_report("mini", results, tmp_path / "reports", ["own"])

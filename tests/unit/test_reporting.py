@@ -61,6 +61,18 @@ def three_seeds(tmp_path: Path) -> Path:
     return tmp_path / "results"
 
 
+def test_a_mean_is_over_the_seeds_that_have_the_number(tmp_path: Path) -> None:
+    """Three of five seeds have no AP: the mean is over the other two, and the table says so."""
+    for seed in range(5):
+        add_run(tmp_path, "mini", "fcos-r50-coco-12e", seed, {"head": coco(40.0 + seed if seed < 2 else None)})
+    table = filled(tmp_path, "mini")
+    (line,) = [line for group in table.groups for line in group if line.row.evaluation == "fcos-r50-coco-12e/head"]
+    ours = line.cells["AP"].ours
+    assert (ours.n, ours.mean, len(line.seeds), line.cells["AP50"].ours.n) == (2, 40.5, 5, 5)
+    (note,) = [note for note in table.notes if "sample standard deviation" in note]
+    assert note.endswith("over 5 seeds (0, 1, 2, 3, 4). Over fewer seeds, whose number is in brackets: AP of FCOS (2).")
+
+
 def test_sample_statistics_by_hand() -> None:
     sample = Sample({0: 10.0, 1: 11.0, 4: 13.0})
     assert sample.mean == pytest.approx(34 / 3)

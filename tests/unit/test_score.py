@@ -253,6 +253,10 @@ DETECTION_DEFECTS: list[tuple[Any, str]] = [
     ([ENTRY | {"image_id": 99}], r"1 detections of unknown images: detection 0 \(99\); mend"),
     ([ENTRY | {"image_id": "zzz"}], r"detections of unknown images: entry 0 \(image 'zzz'\)"),
     ([ENTRY | {"image_id": 1.5}], "without an 'image_id' that is an integer of at most 2.53"),
+    (
+        [ENTRY | {"image_id": 2**53}],
+        r"without an 'image_id' that is an integer of at most 2.53: entry 0 \(9007199254740992\)",
+    ),
     ([ENTRY | {"image_id": BIG}], "without an 'image_id' that is an integer of at most 2.53"),
     (
         [ENTRY | {"category_id": "person"}],
