@@ -259,24 +259,7 @@ class _Check:
             (~np.isin(self.label_ids, self.category_ids) | (self.label_ids < 0)) & ~texts["category_id"],
             lambda i: f"{shown(records[i].get('id'))} (category {shown(records[i].get('category_id'))})",
         )
-        self.boxes = boxes(column(records, "bbox"))
-        with np.errstate(invalid="ignore"):
-            least = -LARGEST if self.negative_sizes else 0
-            sane: Flags = np.all(
-                (np.abs(self.boxes) <= LARGEST) & (self.boxes >= [-LARGEST, -LARGEST, least, least]), 1
-            )
-            turned = ~sane & np.all(np.abs(self.boxes) <= LARGEST, 1)
-        self._refuse(
-            "boxes of negative width or height, as of rectangles that were drawn from another corner than the upper "
-            "left one: {}; give x and y of that corner and positive sizes",
-            turned,
-            describe("bbox"),
-        )
-        self._refuse(
-            f"boxes that are not finite x, y, width, height (at most {LARGEST:,.0f} px): {{}}; mend them",
-            ~sane & ~turned,
-            describe("bbox"),
-        )
+        self._boxes(records, describe("bbox"))
         self.areas = floats(column(records, "area"))
         self._refuse(
             "annotations whose area is not a finite number: {}; mend them", ~np.isfinite(self.areas), describe("area")
@@ -294,6 +277,26 @@ class _Check:
                 describe(key),
             )
         self.iscrowd, self.ignore = flags["iscrowd"] == 1, flags["ignore"] == 1
+
+    def _boxes(self, records: Records, describe: Callable[[int], str]) -> None:
+        self.boxes = boxes(column(records, "bbox"))
+        with np.errstate(invalid="ignore"):
+            least = -LARGEST if self.negative_sizes else 0
+            sane: Flags = np.all(
+                (np.abs(self.boxes) <= LARGEST) & (self.boxes >= [-LARGEST, -LARGEST, least, least]), 1
+            )
+            turned = ~sane & np.all(np.abs(self.boxes) <= LARGEST, 1)
+        self._refuse(
+            "boxes of negative width or height, as of rectangles that were drawn from another corner than the upper "
+            "left one: {}; give x and y of that corner and positive sizes",
+            turned,
+            describe,
+        )
+        self._refuse(
+            f"boxes that are not finite x, y, width, height (at most {LARGEST:,.0f} px): {{}}; mend them",
+            ~sane & ~turned,
+            describe,
+        )
 
     # ----------------------------------------------------------------------------------------------------- the counts
 
