@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from date.catalogue import ROOT, load, load_dataset, load_tier
-from date.catalogue.folders import VARIABLE
+from date.experiments.folders import VARIABLE
 from date.identity.config import resolve
 
 BLOCK = re.compile(r"^```(?:yaml|python)\n# my/ideas/(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
