@@ -8,7 +8,8 @@ neither network nor other files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from date.reporting.page import NOTHING_WRONG, page
 from date.reporting.presented import Presented, Presenter, figure_names
 from date.reporting.scores import Scores
 from date.reporting.seeds import SeedAudit, audit_seeds, configured_seeds, failures
+from date.reporting.several import begun
 from date.reporting.tables import FilledTable, fill
 from date.results import RunResult, load_annotation_recalls, load_complexity, load_latency, load_results
 
@@ -71,12 +73,23 @@ class Report:
         folder = self.folder / "figures"
         return Presenter(self.catalogue, self.tier, self.results, self.scores, folder).present(name)
 
+    @contextlib.contextmanager
+    def drawing(self) -> Iterator[Callable[[], list[Presented]]]:
+        """Begin to write all figures; yield a function that waits for them and writes ``figures.md``."""
+        with begun(self.figure, figure_names(self.catalogue)) as drawn:
+
+            def listed() -> list[Presented]:
+                figures = drawn()
+                text = "\n\n".join([*marks(self.tier.watermark), *(figure.markdown for figure in figures)])
+                replace_text(self.folder / "figures.md", text + "\n")
+                return figures
+
+            yield listed
+
     def all_figures(self) -> list[Presented]:
         """Write all figures, and ``figures.md`` with all of them."""
-        figures = [self.figure(name) for name in figure_names(self.catalogue)]
-        text = "\n\n".join([*marks(self.tier.watermark), *(figure.markdown for figure in figures)])
-        replace_text(self.folder / "figures.md", text + "\n")
-        return figures
+        with self.drawing() as drawn:
+            return drawn()
 
 
 COLLECTIONS: dict[str, Callable[[Report], Any]] = {"tables": Report.all_tables, "figures": Report.all_figures}
@@ -172,8 +185,13 @@ def _check_own(results: Sequence[RunResult], catalogue: Catalogue, tier: Tier) -
 
 
 def _whole(report: Report, results_dir: Path) -> Path:
-    tables, figures = report.all_tables(), report.all_figures()
-    outcomes = report.claims()
+    with report.drawing() as drawn:
+        return _with_figures(report, results_dir, drawn)
+
+
+def _with_figures(report: Report, results_dir: Path, drawn: Callable[[], list[Presented]]) -> Path:
+    """Write everything else while the figures are drawn, then the page."""
+    tables, outcomes = report.all_tables(), report.claims()
     replace_text(report.folder / "claims.md", claims_markdown(outcomes, report.tier))
     replace_text(report.folder / "claims.csv", claims_csv(outcomes, report.tier))
     entries = ledger(report.catalogue, report.tier, report.results)
@@ -188,7 +206,7 @@ def _whole(report: Report, results_dir: Path) -> Path:
         report.results,
         results_dir,
         tables,
-        [figure.on_page for figure in figures],
+        [figure.on_page for figure in drawn()],
         outcomes,
         entries,
         report.audit,
