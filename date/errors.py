@@ -1,4 +1,4 @@
-"""What a user can do wrong: one exception family, each message a sentence that names the remedy."""
+"""Errors that a user can fix: one exception family, whose messages are sentences that name the remedy."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ LISTED = 10
 
 
 class UserError(Exception):
-    """A mistake that the user can mend; the command line prints its message without a traceback and exits with 2."""
+    """A mistake that the user can fix; the command line prints its message without a traceback and exits with 2."""
 
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
-def told(error: BaseException) -> str:
-    """Return what to tell of an error in one line: a user's sentence as it is, any other with its kind."""
+def one_line(error: BaseException) -> str:
+    """Return an error as one line: a `UserError` as it is, any other with its type."""
     text = " ".join(str(error).split())
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 

@@ -89,8 +89,8 @@ def resolve(args: argparse.Namespace, settings: Settings, tier: Tier) -> None:
     if proposal.choice.added:
         write_config(proposal, path)
     if args.json:
-        told = {"config": proposal.config, "hours": proposal.choice.hours, "chances": proposal.choice.after}
-        print(json.dumps(told, indent=1))
+        output = {"config": proposal.config, "hours": proposal.choice.hours, "chances": proposal.choice.after}
+        print(json.dumps(output, indent=1))
     else:
         print(proposal_text(proposal, path), end="")
 

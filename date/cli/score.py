@@ -112,11 +112,11 @@ def _print_intervals(args: argparse.Namespace, scored: Score, other: Score | Non
 
     own, differences = score_intervals(args.protocol, scored, other, args.area_thresholds)
     if args.json:
-        told: dict[str, Any] = {key: None if each is None else asdict(each) for key, each in own.items()}
+        output: dict[str, Any] = {key: None if each is None else asdict(each) for key, each in own.items()}
         if other is not None and differences is not None:
             apart = {key: None if each is None else asdict(each) for key, each in differences.items()}
-            told = {"metrics": told, "against": other.metrics, "differences": apart}
-        print(json.dumps(told))
+            output = {"metrics": output, "against": other.metrics, "differences": apart}
+        print(json.dumps(output))
         return
     for name, score in scored.metrics.items():
         line = f"{name:<6}  {_number(score)}  {_limits(own[name]):<16}"

@@ -40,20 +40,20 @@ def run(args: argparse.Namespace) -> None:
     from date.catalogue import load_tier
     from date.catalogue.settings import load_settings
     from date.runs import status
-    from date.runs.survey import Survey
+    from date.runs.overview import Overview
 
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that stops early, such as `head`, ends it quietly
     settings, tier = load_settings(), load_tier(tier_name(args))
     print_left_out(tier, settings.trainings)
     trainings = settings.trainings or tier.trainings
     runs, results = kept(args, "runs"), kept(args, "results")
-    survey = Survey(tier, trainings, lambda name: args.seeds or settings.seeds_for(name), runs, results)
+    overview = Overview(tier, trainings, lambda name: args.seeds or settings.seeds_for(name), runs, results)
     if args.json:
-        print(status.as_json(tier.name, survey.look()))
+        print(status.as_json(tier.name, overview.statuses()))
     elif args.watch is None:
-        status.show(survey)
+        status.show(overview)
     else:
         try:
-            status.watch(survey, args.watch)
+            status.watch(overview, args.watch)
         except KeyboardInterrupt:  # the usual way to end it
             return

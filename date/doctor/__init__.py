@@ -63,7 +63,7 @@ def examine(tier: Tier, trainings: list[Training], runs_of: dict[str, int], prof
     yield from environment.packages()
     yield from environment.stack()
     yield from environment.gpus(tier, on_slurm)
-    yield from _told("gpu memory", memory.gpu_memory(tier, trainings, profile, environment.gpu_sizes()))
+    yield from _with_mistakes("gpu memory", memory.gpu_memory(tier, trainings, profile, environment.gpu_sizes()))
     datasets = [load_dataset(name) for name in dict.fromkeys(dataset_name(t, tier) for t in trainings)]
     yield from data.datasets(datasets, data_root())
     yield from data.steps(trainings, tier, data_root())
@@ -71,16 +71,16 @@ def examine(tier: Tier, trainings: list[Training], runs_of: dict[str, int], prof
     yield from storage.writable({"the clone": ROOT, "the home folder": Path.home()})
     runs, results = of_paper(ROOT / "runs"), of_paper(ROOT / "results")
     yield from storage.file_system(runs)
-    yield from _told("disk", storage.space(runs, results, tier, trainings, runs_of, profile))
+    yield from _with_mistakes("disk", storage.space(runs, results, tier, trainings, runs_of, profile))
     jobs = 1 if on_slurm else min(int(profile.get("jobs") or os.cpu_count() or 1), max(1, sum(runs_of.values())))
-    yield from _told("loading", loading.loading(tier, trainings, jobs, on_slurm))
+    yield from _with_mistakes("loading", loading.loading(tier, trainings, jobs, on_slurm))
     if on_slurm:
         yield from slurm.examine(profile, tier, trainings)
     elif profiles:
         yield Finding("slurm", "ok", f"not used: {', '.join(map(str, profiles))} works on this machine")
 
 
-def _told(check: str, findings: Iterator[Finding]) -> Iterator[Finding]:
+def _with_mistakes(check: str, findings: Iterator[Finding]) -> Iterator[Finding]:
     """Yield findings; a mistake that keeps a check from its end is one more, and the checks after it go on."""
     try:
         yield from findings

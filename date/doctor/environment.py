@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from date.catalogue import ROOT, load, load_tier
 from date.catalogue.publication import load_paper
 from date.doctor import Finding
-from date.errors import UserError, listed, told
+from date.errors import UserError, listed, one_line
 from date.identity.config import resolve
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def stack() -> Iterator[Finding]:
     except UserError as error:
         yield Finding("mmdetection", "error", str(error), INSTALL)
     except Exception as error:  # whatever a broken installation raises
-        yield Finding("mmdetection", "error", f"does not work here: {told(error)}", INSTALL)
+        yield Finding("mmdetection", "error", f"does not work here: {one_line(error)}", INSTALL)
     else:
         parts = " ".join(f"{name} {versions[name]}" for name in ("torch", "torchvision", "mmcv", "mmengine", "mmdet"))
         text = f"{parts}; operators: {versions['mmcv_operators']}; a detector was built and run ({objects} boxes)"
@@ -129,7 +129,7 @@ def gpus(tier: Tier, on_slurm: bool) -> Iterator[Finding]:
     try:
         import torch
     except ImportError:
-        return  # told already
+        return  # reported already
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0

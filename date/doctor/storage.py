@@ -142,7 +142,7 @@ def space(
     try:
         sizes = {training.name: disk(training, durations, there) for training in trainings}
     except ImportError:
-        return  # told by the check of the stack
+        return  # reported by the check of the stack
     sealed = sum(runs_of[name] * (size.sealed + size.detections) for name, size in sizes.items())
     working = checkpoints_at_work((size for name, size in sizes.items() for _ in range(runs_of[name])), jobs)
     room = shutil.disk_usage(existing(runs)).free

@@ -166,24 +166,24 @@ def _counts_within_epoch(trained: Sequence[Line], recipe: int) -> bool:
 
     Where there are lines of one epoch alone, its number tells: step 50 of epoch 25 can't be counted over all.
     """
-    told = [(line.epoch, line.step) for line in trained if line.in_epoch is None and line.epoch and line.step]
-    if any(before[0] < after[0] and after[1] <= before[1] for before, after in itertools.pairwise(told)):
+    pairs = [(line.epoch, line.step) for line in trained if line.in_epoch is None and line.epoch and line.step]
+    if any(before[0] < after[0] and after[1] <= before[1] for before, after in itertools.pairwise(pairs)):
         return True
-    return len({epoch for epoch, _ in told}) == 1 and told[0][0] > 1 and max(count for _, count in told) <= recipe
+    return len({epoch for epoch, _ in pairs}) == 1 and pairs[0][0] > 1 and max(count for _, count in pairs) <= recipe
 
 
 def _epoch_length(lines: Sequence[Line], within: bool, recipe: int, notes: list[str]) -> int:
     """Return the steps of an epoch: the recipe's, unless the log speaks against it."""
-    told = [(line.epoch, line.step) for line in lines if line.epoch and line.step and not line.or_epoch]
-    if not told:
+    pairs = [(line.epoch, line.step) for line in lines if line.epoch and line.step and not line.or_epoch]
+    if not pairs:
         return recipe
     if within:
-        fewest = max(count for _, count in told)
-        interval = min(count for _, count in told)
-        agrees = fewest <= recipe < fewest + interval or len({epoch for epoch, _ in told}) == 1
+        fewest = max(count for _, count in pairs)
+        interval = min(count for _, count in pairs)
+        agrees = fewest <= recipe < fewest + interval or len({epoch for epoch, _ in pairs}) == 1
     else:
-        fewest = max(-(-count // epoch) for epoch, count in told)
-        agrees = all((epoch - 1) * recipe < count <= epoch * recipe for epoch, count in told)
+        fewest = max(-(-count // epoch) for epoch, count in pairs)
+        agrees = all((epoch - 1) * recipe < count <= epoch * recipe for epoch, count in pairs)
     if agrees:
         return recipe
     notes.append(

@@ -38,8 +38,8 @@ def _section(
     title: str, outcomes: Sequence[Outcome], marked: Sequence[str] = (), said: Sequence[str] = ()
 ) -> list[str]:
     counts = {word: sum(outcome.verdict == word for outcome in outcomes) for word in VERDICTS}
-    told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-    blocks = [f"# {title}", *marked, f"{told}.", *said]
+    summary = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    blocks = [f"# {title}", *marked, f"{summary}.", *said]
     for outcome in outcomes:
         claim = outcome.claim
         lines = [f"**{outcome.verdict}** ({claim.name}, {claim.place or claim.folder})", f"> {claim.sentence}"]

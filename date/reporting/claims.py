@@ -141,8 +141,8 @@ def judge_all(
     outcomes = [_judge(claim, comparer, scores, tier, catalogue, audit) for claim in chosen]
     by_place: dict[int, float] = {}
     for own in (False, True):  # the paper's claims and those of own experiments are corrected apart
-        told = [i for i, o in enumerate(outcomes) if o.p is not None and (o.claim.folder is not None) == own]
-        by_place |= dict(zip(told, holm([outcomes[i].p or 0.0 for i in told]), strict=True))
+        tested = [i for i, o in enumerate(outcomes) if o.p is not None and (o.claim.folder is not None) == own]
+        by_place |= dict(zip(tested, holm([outcomes[i].p or 0.0 for i in tested]), strict=True))
     return [replace(outcome, adjusted=by_place.get(i)) for i, outcome in enumerate(outcomes)]
 
 
@@ -175,15 +175,15 @@ def judge_comparison(comparison: Comparison, is_paper: bool = True, parts: int =
     images = None if c.image_free else image_variance(found, [each for each, _ in c.parts])
     noise = "stated" if c.stated else "observed"
 
-    def told(variance: float | None) -> tuple[Estimate, str]:
+    def both(variance: float | None) -> tuple[Estimate, str]:
         plain = estimate(found, c.seeds, c.margin, variance, noise)
         strict = estimate(found, c.seeds, c.margin, variance, noise, parts)
         return plain, _word(plain, strict, c, is_paper)
 
     if not is_paper:
-        return Judged(c, *told(images))
-    wider = (None, None) if images is None else told(images)
-    return Judged(c, *told(None), *wider)
+        return Judged(c, *both(images))
+    wider = (None, None) if images is None else both(images)
+    return Judged(c, *both(None), *wider)
 
 
 def _word(found: Estimate, strict: Estimate, comparison: Comparison, is_paper: bool) -> str:

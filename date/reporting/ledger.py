@@ -11,8 +11,8 @@ from typing import Any
 from date.catalogue import Catalogue, Tier, Training, load_tier
 from date.catalogue.publication import load_paper
 from date.identity.config import optimisation
+from date.reporting.dead_sides import dead_sides
 from date.reporting.formats import marks
-from date.reporting.health import dead_sides
 from date.reporting.scores import MISSING
 from date.results import RunResult
 
@@ -75,9 +75,9 @@ def tier_changes(tier: Tier) -> list[tuple[str, str]]:
     """Return the settings that a tier changes: the key, its value beside the paper's, and what it was tuned on."""
     paper = load_tier(load_paper().reference_tier).model_dump(mode="json")
     ours = tier.model_dump(mode="json")
-    told = [key for key in paper if key in tier.tuned or (key not in NOT_SCALING and ours[key] != paper[key])]
+    changed = [key for key in paper if key in tier.tuned or (key not in NOT_SCALING and ours[key] != paper[key])]
     tuned = {key: f"; tuned on {' and '.join(networks)}, for all trainings" for key, networks in tier.tuned.items()}
-    beside = {key: f"{_short(ours[key])} (the paper: {_short(paper[key])})" for key in told}
+    beside = {key: f"{_short(ours[key])} (the paper: {_short(paper[key])})" for key in changed}
     return [(key.replace("_", " "), text + tuned.get(key, "")) for key, text in beside.items()]
 
 

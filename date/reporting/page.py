@@ -19,8 +19,8 @@ from date.inference.latency_table import HEADER, latency_rows
 from date.reporting import style
 from date.reporting.claims import DECIDED, VERDICTS, Outcome, about, p_value, summary
 from date.reporting.crossed import PRIOR_WEIGHT
+from date.reporting.dead_sides import dead_sides_note
 from date.reporting.figures import Drawing
-from date.reporting.health import dead_sides_note
 from date.reporting.imports import import_mark, import_warnings
 from date.reporting.latency import ABOUT, where
 from date.reporting.ledger import TUNING_RULES, LedgerEntry

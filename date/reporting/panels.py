@@ -91,8 +91,8 @@ def panel(
         if len(found) == len(seeds) and len({digest for digest, _ in found}) == 1:
             images[name, unit] = found[0][0]
             values[name, unit] = np.mean([row for _, row in found], axis=0)
-    told = {key: tuple(seeds) for key, seeds in members.items()}
-    return Panel(cells, told, values, images, stated or {}, image_free)
+    by_training = {key: tuple(seeds) for key, seeds in members.items()}
+    return Panel(cells, by_training, values, images, stated or {}, image_free)
 
 
 def image_variance(found: Difference, panels: Sequence[Panel]) -> float | None:

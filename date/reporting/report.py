@@ -27,7 +27,7 @@ from date.reporting.formats import comma_separated, latex, markdown, marks
 from date.reporting.latency import latency_markdown
 from date.reporting.ledger import ledger, ledger_csv, ledger_markdown
 from date.reporting.page import NOTHING_WRONG, page
-from date.reporting.presented import Presented, Presenter, figure_names
+from date.reporting.rendering import FigureRenderer, RenderedFigure, figure_names
 from date.reporting.scores import Scores
 from date.reporting.seeds import SeedAudit, audit_seeds, configured_seeds, failures
 from date.reporting.several import begun
@@ -68,17 +68,17 @@ class Report:
         """Judge all claims."""
         return judge_all(self.scores, self.results, self.tier, self.catalogue, self.audit)
 
-    def figure(self, name: str) -> Presented:
+    def figure(self, name: str) -> RenderedFigure:
         """Write a figure in every format."""
         folder = self.folder / "figures"
-        return Presenter(self.catalogue, self.tier, self.results, self.scores, folder).present(name)
+        return FigureRenderer(self.catalogue, self.tier, self.results, self.scores, folder).render(name)
 
     @contextlib.contextmanager
-    def drawing(self) -> Iterator[Callable[[], list[Presented]]]:
+    def drawing(self) -> Iterator[Callable[[], list[RenderedFigure]]]:
         """Begin to write all figures; yield a function that waits for them and writes ``figures.md``."""
         with begun(self.figure, figure_names(self.catalogue)) as drawn:
 
-            def listed() -> list[Presented]:
+            def listed() -> list[RenderedFigure]:
                 figures = drawn()
                 text = "\n\n".join([*marks(self.tier.watermark), *(figure.markdown for figure in figures)])
                 replace_text(self.folder / "figures.md", text + "\n")
@@ -86,7 +86,7 @@ class Report:
 
             yield listed
 
-    def all_figures(self) -> list[Presented]:
+    def all_figures(self) -> list[RenderedFigure]:
         """Write all figures, and ``figures.md`` with all of them."""
         with self.drawing() as drawn:
             return drawn()
@@ -189,7 +189,7 @@ def _whole(report: Report, results_dir: Path) -> Path:
         return _with_figures(report, results_dir, drawn)
 
 
-def _with_figures(report: Report, results_dir: Path, drawn: Callable[[], list[Presented]]) -> Path:
+def _with_figures(report: Report, results_dir: Path, drawn: Callable[[], list[RenderedFigure]]) -> Path:
     """Write everything else while the figures are drawn, then the page."""
     tables, outcomes = report.all_tables(), report.claims()
     replace_text(report.folder / "claims.md", claims_markdown(outcomes, report.tier))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from date.evaluation.stored import read_resamples
-from date.reporting.health import dead_sides_note
+from date.reporting.dead_sides import dead_sides_note
 from date.reporting.imports import variant_mark
 from date.results import RunResult
 
@@ -88,8 +88,8 @@ class Scores:
                 name = f"{result.training}/{variant}"
                 self._metrics.setdefault(name, {})[result.seed] = _as_printed(record["metrics"])
                 if (stored := record.get("resamples")) and (of := result.evaluation.get("resamples")):
-                    told = {"AP50" if key == "AP" and "mMR" in stored else key: text for key, text in stored.items()}
-                    self._resamples[name, result.seed] = of["images_sha256"], told
+                    renamed = {"AP50" if key == "AP" and "mMR" in stored else key: text for key, text in stored.items()}
+                    self._resamples[name, result.seed] = of["images_sha256"], renamed
                 if mark := variant_mark(result, record):
                     self._marks.setdefault(name, set()).add(mark)
                 if areas is not None:

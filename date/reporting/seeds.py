@@ -18,17 +18,17 @@ DIGESTS = {"run_digest": "identity", "weights_sha256": "weights", "metrics_sha25
 
 
 @dataclass(frozen=True)
-class Lack:
-    """What is lacking of a seed."""
+class MissingSeed:
+    """Why a seed has no result."""
 
     why: str
     dropped: bool
     """Whether work on it began and does not go on: it was dropped; else it is missing."""
 
 
-CONFIGURED = Lack("configured, and without any result", dropped=False)
-STARTED = Lack("it was started and has no sealed result", dropped=True)
-NOT_EVALUATED = Lack("it was trained but not evaluated", dropped=True)
+CONFIGURED = MissingSeed("configured, and without any result", dropped=False)
+STARTED = MissingSeed("it was started and has no sealed result", dropped=True)
+NOT_EVALUATED = MissingSeed("it was trained but not evaluated", dropped=True)
 ENDED = {"failed": "failed", "dead": "died"}
 """The states of `date status` in which nothing works on a training, in words."""
 
@@ -51,7 +51,7 @@ class SeedAudit:
     """The results without those that repeat another."""
     reused: dict[str, list[str]] = field(default_factory=dict)
     """Sentences by training, of results that are left out since they repeat another."""
-    unfinished: dict[str, dict[int, Lack]] = field(default_factory=dict)
+    unfinished: dict[str, dict[int, MissingSeed]] = field(default_factory=dict)
     """By training and seed: what is lacking of a seed that was configured or started, where something is."""
     unconfigured: dict[str, list[int]] = field(default_factory=dict)
     """By training: seeds that have results of our own, although no setting asks for them."""
@@ -60,35 +60,36 @@ class SeedAudit:
     def sentences(self) -> list[str]:
         """Everything that is wrong with the seeds of trainings that have results, or that failed."""
         said = list(dict.fromkeys(sentence for sentences in self.reused.values() for sentence in sentences))
-        for name, by_seed in self._told().items():
-            for lack in dict.fromkeys(by_seed.values()):
-                said.append(_lacking(name, [seed for seed, found in sorted(by_seed.items()) if found == lack], lack))
+        for name, by_seed in self._reported().items():
+            for missing in dict.fromkeys(by_seed.values()):
+                seeds = [seed for seed, found in sorted(by_seed.items()) if found == missing]
+                said.append(_lacking(name, seeds, missing))
         for seeds in sorted({tuple(seeds) for seeds in self.unconfigured.values()}):
             names = ", ".join(sorted(name for name, found in self.unconfigured.items() if tuple(found) == seeds))
             has, count = ("has", "it counts") if len(seeds) == 1 else ("have", "they count")
             said.append(f"{_seeds(seeds)} of {names} {has} results without being configured; {count} like all others.")
         return said
 
-    def _told(self) -> dict[str, dict[int, Lack]]:
+    def _reported(self) -> dict[str, dict[int, MissingSeed]]:
         """Return what is unfinished, without what is merely configured of trainings that have no result at all."""
         present = {run.training for run in self.kept}
-        told = {
-            name: {seed: lack for seed, lack in by_seed.items() if name in present or lack != CONFIGURED}
+        reported = {
+            name: {seed: missing for seed, missing in by_seed.items() if name in present or missing != CONFIGURED}
             for name, by_seed in sorted(self.unfinished.items())
         }
-        return {name: by_seed for name, by_seed in told.items() if by_seed}
+        return {name: by_seed for name, by_seed in reported.items() if by_seed}
 
     def failed(self, training: str) -> list[int]:
         """Return the seeds of a training whose work began and does not go on, and that have no score."""
-        return [seed for seed, lack in sorted(self.unfinished.get(training, {}).items()) if lack.dropped]
+        return [seed for seed, missing in sorted(self.unfinished.get(training, {}).items()) if missing.dropped]
 
     def remarks(self, trainings: Sequence[str]) -> list[str]:
         """Return what has to be said beside a claim over these trainings."""
         said = [sentence for name in trainings for sentence in self.reused.get(name, ())]
         seeds = {name: {run.seed for run in self.kept if run.training == name} for name in trainings}
-        for name, by_seed in self._told().items():
+        for name, by_seed in self._reported().items():
             if name in seeds:
-                said += [_lacking(name, [seed], lack) for seed, lack in sorted(by_seed.items())]
+                said += [_lacking(name, [seed], missing) for seed, missing in sorted(by_seed.items())]
         union = set().union(*seeds.values())
         for name in trainings if len(trainings) > 1 else ():
             lacking = sorted(union - seeds[name] - self.unfinished.get(name, {}).keys())
@@ -99,9 +100,9 @@ class SeedAudit:
         return list(dict.fromkeys(said))
 
 
-def _lacking(name: str, seeds: Sequence[int], lack: Lack) -> str:
-    be = ("were" if lack.dropped else "are") if len(seeds) > 1 else ("was" if lack.dropped else "is")
-    return f"{_seeds(seeds)} of {name} {be} {'dropped' if lack.dropped else 'missing'}: {lack.why}."
+def _lacking(name: str, seeds: Sequence[int], missing: MissingSeed) -> str:
+    be = ("were" if missing.dropped else "are") if len(seeds) > 1 else ("was" if missing.dropped else "is")
+    return f"{_seeds(seeds)} of {name} {be} {'dropped' if missing.dropped else 'missing'}: {missing.why}."
 
 
 def _seeds(seeds: Sequence[int]) -> str:
@@ -118,7 +119,7 @@ def configured_seeds(catalogue: Catalogue, settings: Settings, chosen: Sequence[
     return seeds
 
 
-def failures(path: Path, tier: str, option: str | None = None) -> dict[tuple[str, int], Lack]:
+def failures(path: Path, tier: str, option: str | None = None) -> dict[tuple[str, int], MissingSeed]:
     """Return why runs have no result, by training and seed, from what ``python -m date status --json`` printed.
 
     Args:
@@ -131,9 +132,9 @@ def failures(path: Path, tier: str, option: str | None = None) -> dict[tuple[str
     """
     remedy = f"make it by: python -m date status --tier {option or tier} --json > {path}"
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        runs = [(run["training"], int(run["seed"]), run["state"], run["reason"]) for run in told["runs"]]
-        of = told["tier"]
+        status = json.loads(path.read_text(encoding="utf-8"))
+        runs = [(run["training"], int(run["seed"]), run["state"], run["reason"]) for run in status["runs"]]
+        of = status["tier"]
     except FileNotFoundError:
         raise UserError(f"{path} is not there; {remedy}") from None
     except (ValueError, KeyError, TypeError):
@@ -144,7 +145,7 @@ def failures(path: Path, tier: str, option: str | None = None) -> dict[tuple[str
     said = {}
     for training, seed, state, why in open_runs:
         text = f"its training {ENDED.get(state, f'is {state}')}"
-        said[training, seed] = Lack(f"{text}: {why.rstrip('.')}" if why else text, dropped=state in ENDED)
+        said[training, seed] = MissingSeed(f"{text}: {why.rstrip('.')}" if why else text, dropped=state in ENDED)
     return said
 
 
@@ -153,7 +154,7 @@ def audit_seeds(
     results_dir: Path,
     tier: str,
     configured: Mapping[str, Collection[int]] | None = None,
-    failed: Mapping[tuple[str, int], Lack] | None = None,
+    failed: Mapping[tuple[str, int], MissingSeed] | None = None,
 ) -> SeedAudit:
     """Find results that repeat another one, seeds that were asked for and have no result, and those not asked for.
 
@@ -185,9 +186,9 @@ def audit_seeds(
     for training, seed in started_runs(results_dir, tier):
         audit.unfinished.setdefault(training, {})[seed] = STARTED
     there = {(run.training, run.seed): run for run in results}
-    for (training, seed), lack in sorted((failed or {}).items()):
+    for (training, seed), missing in sorted((failed or {}).items()):
         if (training, seed) not in there:
-            audit.unfinished.setdefault(training, {})[seed] = lack
+            audit.unfinished.setdefault(training, {})[seed] = missing
     for training, seeds in (configured or {}).items():
         for seed in sorted(seeds):
             if (training, seed) not in there:

@@ -198,8 +198,8 @@ def _fill_group(
                 verdict = _verdict(ours[i], paper[i], metric, part, row.evaluation, comparer)
             if brackets and not brackets.is_difference and comparer is not None:
                 assert row.bracket is not None
-                told = _verdict(brackets.ours, brackets.paper, metric, part, row.bracket.evaluation, comparer)
-                brackets = replace(brackets, verdict=told)
+                verdict = _verdict(brackets.ours, brackets.paper, metric, part, row.bracket.evaluation, comparer)
+                brackets = replace(brackets, verdict=verdict)
             cells[i][name] = Cell(metric, paper[i], ours[i], p_best, o_best, p_near, o_near, brackets, verdict)
     lines = []
     for row, cell in zip(group, cells, strict=True):
@@ -225,10 +225,10 @@ def _printed(row: Row, name: str, table: Table, catalogue: Catalogue) -> float |
 def _verdict(
     ours: Sample, paper: float | None, metric: Metric, part: str, evaluation: str | None, comparer: Comparer
 ) -> NumberVerdict | None:
-    told = load_paper()
+    publication = load_paper()
     spread = comparer.spread(evaluation, metric.name) if evaluation and metric.kind == "score" and ours.n else None
     return number_verdict(
-        ours, paper, metric, told.stated_noise(part, metric.name), told.bound(part, metric.name), spread
+        ours, paper, metric, publication.stated_noise(part, metric.name), publication.bound(part, metric.name), spread
     )
 
 
@@ -320,16 +320,16 @@ def _verdict_notes(filled: FilledTable) -> list[str]:
     counts = filled.verdicts
     if not counts:
         return []
-    told = [f"Verdicts: {', '.join(f'{count} {word}' for word, count in counts.items())}."]
+    texts = [f"Verdicts: {', '.join(f'{count} {word}' for word, count in counts.items())}."]
     if filled.has_seeds:
-        told.append(
+        texts.append(
             "REPRODUCED: equal at the paper's digits, or the paper's number lies where one more run of ours would (95 "
             "% prediction interval over seeds), and that interval is narrower than the column's bound. WITHIN NOISE: "
             "no further away than the stated noise. DIFFERS: outside of both. UNRESOLVED: the spread is unknown or too "
             "wide; in brackets how many seeds would tell with 80 % power."
         )
-        told += [text for text in (load_paper().noise_sources, load_paper().bound_sources) if text]
-    return told
+        texts += [text for text in (load_paper().noise_sources, load_paper().bound_sources) if text]
+    return texts
 
 
 def _import_notes(table: Table, scores: Scores) -> list[str]:

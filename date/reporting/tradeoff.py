@@ -83,15 +83,15 @@ class TradeOffDrawing:
     @property
     def notes(self) -> list[str]:
         """How the measured points are to be read, one sentence each."""
-        told = [
+        texts = [
             "Points are labelled with their weights, one-to-one over one-to-many; the step line joins those that no "
             "other one beats in both APs, by their means."
         ]
         if any(setting.up.n > 1 for setting in self.shown):
-            told.append("Points are means over the seeds, bars reach one sample standard deviation to either side.")
+            texts.append("Points are means over the seeds, bars reach one sample standard deviation to either side.")
         else:
-            told.append("One seed a point: no spread is known, and a lead of some tenths may be chance.")
-        return told
+            texts.append("One seed a point: no spread is known, and a lead of some tenths may be chance.")
+        return texts
 
 
 def dominates(one: tuple[float, float], other: tuple[float, float]) -> bool:

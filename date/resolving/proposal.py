@@ -105,8 +105,8 @@ def propose(tier: Tier, settings: Settings, results_dir: Path, hours: float | No
     choice = choose(claims, present, work, budget, budget / gpus)
     taken = {name: {run.seed for run in results if run.training == name} for name in known}
     new = {name: _fresh(taken[name], count) for name, count in choice.added.items()}
-    told = {name: sorted([*seeds[name], *new[name]]) for name in new}
-    return Proposal(tier.option, choice, told, new, {name: cost(name) for name in new}, budget, gpus)
+    seeds_of = {name: sorted([*seeds[name], *new[name]]) for name in new}
+    return Proposal(tier.option, choice, seeds_of, new, {name: cost(name) for name in new}, budget, gpus)
 
 
 def _fresh(taken: Iterable[int], count: int) -> list[int]:

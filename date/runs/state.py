@@ -157,9 +157,9 @@ class Runs:
         if work is None or not self._worker(work).segments:
             return State("changed", before) if before else State("new", "never trained")
         step, steps = self._worker(work).saved_step(), status.steps or length(training, self.tier).steps
-        told = f"{status.state}: resumes from step {step:,} of {steps:,}"
+        resumes = f"{status.state}: resumes from step {step:,} of {steps:,}"
         unsure = "" if self.identity(training.name, seed) else ", if config, code and data are the same"
-        return State("interrupted", f"{before and before + '; '}{told}{unsure}", step, steps)
+        return State("interrupted", f"{before and before + '; '}{resumes}{unsure}", step, steps)
 
     def evaluated(self, training: Training, seed: int, trained: State) -> State:
         """Return what is there of a run's evaluation."""
@@ -270,8 +270,8 @@ class Runs:
         new = dict(flat(resolve(training, self.tier, seed, data_root())))
         keys = [k for k in [*new, *(k for k in old if k not in new)] if _shown(old.get(k)) != _shown(new.get(k))]
         keys = [k for k in keys if not set(k.split(".")) & set(CARRIED_OUT)]
-        told = [f"{key} {_shown(old.get(key))} -> {_shown(new.get(key))}" for key in keys[:CHANGES_SHOWN]]
-        return f"config changed: {listed(told, len(keys))}" if told else "config changed"
+        changes = [f"{key} {_shown(old.get(key))} -> {_shown(new.get(key))}" for key in keys[:CHANGES_SHOWN]]
+        return f"config changed: {listed(changes, len(keys))}" if changes else "config changed"
 
 
 def _sealed(name: str, seed: int, folder: Path) -> RunStatus:

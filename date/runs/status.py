@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from date.formatting import format_duration
 from date.results import utc
+from date.runs.overview import Overview
 from date.runs.state import FINISHED
-from date.runs.survey import Survey
 from date.runs.working import STATES, RunStatus
 
 if TYPE_CHECKING:
@@ -83,26 +83,26 @@ def as_json(tier: str, statuses: Sequence[RunStatus]) -> str:
     return json.dumps({"tier": tier, "summary": summary(tier, statuses), "runs": runs}, indent=1)
 
 
-def show(survey: Survey) -> None:
+def show(overview: Overview) -> None:
     """Print where the runs stand: a table on a terminal, plain lines elsewhere."""
-    statuses = survey.look()
+    statuses = overview.statuses()
     if sys.stdout.isatty():
         from rich.console import Console
 
-        Console().print(table(survey.tier.name, statuses))
+        Console().print(table(overview.tier.name, statuses))
     else:
-        print(plain(survey.tier.name, statuses))
+        print(plain(overview.tier.name, statuses))
 
 
-def watch(survey: Survey, seconds: float) -> None:
+def watch(overview: Overview, seconds: float) -> None:
     """Show where the runs stand again and again, until all are done.
 
     On a terminal the table is renewed in place, what runs or went wrong on top; elsewhere summary lines are appended.
     """
     if not sys.stdout.isatty():
         while True:
-            statuses = survey.look()
-            print(f"{utc()} {summary(survey.tier.name, statuses)}", flush=True)
+            statuses = overview.statuses()
+            print(f"{utc()} {summary(overview.tier.name, statuses)}", flush=True)
             if _all_done(statuses):
                 return
             time.sleep(seconds)
@@ -110,8 +110,8 @@ def watch(survey: Survey, seconds: float) -> None:
 
     with Live(auto_refresh=False) as live:
         while True:
-            statuses = sorted(survey.look(), key=lambda status: STATES.index(status.state))
-            live.update(table(survey.tier.name, statuses), refresh=True)
+            statuses = sorted(overview.statuses(), key=lambda status: STATES.index(status.state))
+            live.update(table(overview.tier.name, statuses), refresh=True)
             if _all_done(statuses):
                 return
             time.sleep(seconds)

@@ -31,7 +31,7 @@ STATES = (
 ``interrupted``: left with its state saved. The same command resumes all but the first two. For ``stale``, ``cached``,
 ``imported`` and ``done`` see `date.runs.state.Runs.status`."""
 NO_NEWS = 1800.0
-"""Seconds after which a process that lives but has told of no step counts as stalled."""
+"""Seconds after which a process that is alive but has made no step counts as stalled."""
 
 
 @dataclass
@@ -83,8 +83,8 @@ class Worker:
     def status(self, training: str, seed: int) -> RunStatus:
         """Tell the state from the lease, the last word of the run's process, and its segments."""
         folder = self.folder
-        told, holder = _json(folder / STATUS), read_holder(folder / HOLDER)
-        status = RunStatus(training, seed, run=folder.name, step=told.get("step"), steps=told.get("steps"))
+        written, holder = _json(folder / STATUS), read_holder(folder / HOLDER)
+        status = RunStatus(training, seed, run=folder.name, step=written.get("step"), steps=written.get("steps"))
         status.ap = (last_evaluation(folder / METRICS) or {}).get("AP")
         if (folder / LOG).exists():
             status.log = str(folder / LOG)
@@ -93,16 +93,16 @@ class Worker:
         heard = max(changed_at(folder / HOLDER), changed_at(folder / STATUS))
         status.heard_seconds = None if heard == 0 else round(max(0.0, time.time() - heard), 1)
         if holder is not None:
-            self._held(status, holder, told, folder)
-        elif told.get("state") in ("interrupted", "failed"):
-            status.state, status.reason = told["state"], told.get("reason", "")
-        elif told.get("state") == "finished":
+            self._held(status, holder, written, folder)
+        elif written.get("state") in ("interrupted", "failed"):
+            status.state, status.reason = written["state"], written.get("reason", "")
+        elif written.get("state") == "finished":
             status.state, status.reason = "interrupted", "trained, and not sealed yet"
-        elif self.segments or told:
+        elif self.segments or written:
             status.state, status.reason = "dead", f"the process ended without saving a reason, {_ago(status)}"
         return status
 
-    def _held(self, status: RunStatus, holder: dict[str, Any], told: dict[str, Any], folder: Path) -> None:
+    def _held(self, status: RunStatus, holder: dict[str, Any], written: dict[str, Any], folder: Path) -> None:
         """Tell the state of a run that a lease is on."""
         here = known_dead(holder, ask=lambda job: None)
         silent = time.time() - changed_at(folder / HOLDER) > SILENCE
@@ -113,7 +113,7 @@ class Worker:
         elif here is False and _stopped(holder["pid"]):
             status.state = "stalled"
             status.reason = f"process {holder['pid']} is stopped; let it go on by `kill -CONT {holder['pid']}`"
-        elif told.get("pid") != holder["pid"]:
+        elif written.get("pid") != holder["pid"]:
             status.state, status.reason = "running", "starting"
         elif (quiet := time.time() - changed_at(folder / STATUS)) > NO_NEWS:
             status.state, status.reason = (
@@ -121,8 +121,8 @@ class Worker:
                 f"the process is alive but has made no step for {format_duration(quiet)}",
             )
         else:
-            status.state, status.eta_seconds = "running", told.get("eta_seconds")
-            status.reason = "" if told["state"] == "training" else told["state"]
+            status.state, status.eta_seconds = "running", written.get("eta_seconds")
+            status.reason = "" if written["state"] == "training" else written["state"]
 
 
 def _stopped(pid: int) -> bool:

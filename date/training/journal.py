@@ -142,8 +142,8 @@ def begin_segment(folder: Path, facts: dict[str, Any]) -> None:
     if (open_segment := _open_segment(folder)) is not None:
         # Its last word, unless it was killed before it could say any and the word is of one before it.
         status, began = _read_status(folder), open_segment["began"]
-        told = status.get("updated", "") >= began
-        ended, step = (status["updated"], status.get("step")) if told else (began, None)
+        current = status.get("updated", "") >= began
+        ended, step = (status["updated"], status.get("step")) if current else (began, None)
         _append(folder, {"event": "end", "ended": ended, "step": step, "reason": "killed"})
     _append(folder, {"event": "begin", "began": utc(), **facts})
 

@@ -30,7 +30,7 @@ from date.catalogue.origin import origin
 from date.catalogue.settings import data_root, dataset_name
 from date.datasets.lengths import check_steps
 from date.datasets.prepare import prepare, verify_weights
-from date.errors import UserError, told
+from date.errors import UserError, one_line
 from date.files import file_digest, sync_folder, sync_path
 from date.identity.code import code_fingerprint, module_digests
 from date.identity.config import resolve
@@ -226,7 +226,7 @@ def _complete(
         raise
     except BaseException as error:
         lease.check()  # what was lost while the training left is the other process's, too
-        state, reason = ("interrupted", error.reason) if isinstance(error, Interrupted) else ("failed", told(error))
+        state, reason = ("interrupted", error.reason) if isinstance(error, Interrupted) else ("failed", one_line(error))
         with contextlib.suppress(OSError):  # on a full disk the error itself has to reach the user
             journal.end(state, reason)
             end_segment(planned.work, journal.status.get("step"), reason)
@@ -357,8 +357,8 @@ def _miss_nothing(planned: Plan, step: int, segments: list[dict[str, Any]]) -> N
     if step == 0:
         return
     metrics = planned.work / METRICS
-    told = max((record.get("step", 0) for record in read_metrics(metrics)), default=0) if metrics.exists() else 0
-    if told + planned.config["metrics_interval"] <= step:
+    recorded = max((record.get("step", 0) for record in read_metrics(metrics)), default=0) if metrics.exists() else 0
+    if recorded + planned.config["metrics_interval"] <= step:
         raise UserError(f"{metrics} lacks records of steps up to {step}, of which there is a checkpoint; {anew}")
 
 

@@ -24,7 +24,7 @@ from date.files import replace_text
 from date.formatting import format_duration
 from date.results import last_evaluation
 from date.runs import status as view
-from date.runs.survey import Survey
+from date.runs.overview import Overview
 from date.runs.working import NO_NEWS, STATES, RunStatus
 from date.training.interruption import Interrupted
 from date.training.journal import LOG, STATUS, Journal, begin_segment, read_segments
@@ -45,12 +45,12 @@ def runs(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def survey(runs: Path, tmp_path: Path) -> Survey:
-    return Survey(load_tier("smoke"), [FCOS], lambda training: [0], runs, tmp_path / "results")
+def overview(runs: Path, tmp_path: Path) -> Overview:
+    return Overview(load_tier("smoke"), [FCOS], lambda training: [0], runs, tmp_path / "results")
 
 
-def one(survey: Survey) -> RunStatus:
-    (status,) = survey.look()
+def one(overview: Overview) -> RunStatus:
+    (status,) = overview.statuses()
     return status
 
 
@@ -96,15 +96,15 @@ def elsewhere(runs: Path, silent: float = 0.0, quiet: float = 0.0, **holder: Any
     return work
 
 
-def test_nothing_there_is_waiting(survey: Survey) -> None:
-    assert one(survey) == RunStatus(FCOS, 0)
+def test_nothing_there_is_waiting(overview: Overview) -> None:
+    assert one(overview) == RunStatus(FCOS, 0)
 
 
-def test_a_sealed_run_is_done(survey: Survey, runs: Path) -> None:
+def test_a_sealed_run_is_done(overview: Overview, runs: Path) -> None:
     with pytest.raises(Interrupted):
         carry_out(plan(runs), raising(Interrupted("SIGTERM", 12)), until=12)
     carry_out(plan(runs))
-    status = one(survey)
+    status = one(overview)
     assert (status.state, status.run, status.step, status.steps, status.ap) == ("done", plan(runs).sealed.name, STEPS, STEPS, 12.0)  # fmt: skip
     assert status.host == os.uname().nodename
     assert re.fullmatch(r"\d+ s, resumed 1 time", status.reason)
@@ -112,36 +112,36 @@ def test_a_sealed_run_is_done(survey: Survey, runs: Path) -> None:
     assert (status.eta_seconds, status.heard_seconds) == (None, None)
 
 
-def test_a_run_under_way(survey: Survey, runs: Path) -> None:
+def test_a_run_under_way(overview: Overview, runs: Path) -> None:
     with ExitStack() as stack:
         work = under_way(stack, runs)
-        status = one(survey)
+        status = one(overview)
         assert (status.state, status.step, status.steps, status.ap, status.reason) == ("running", 10, STEPS, 11.0, ""), "the status file is written now and then"  # fmt: skip
         told = json.loads((work / STATUS).read_text())
         assert status.eta_seconds == told["eta_seconds"] is not None
         assert status.host == os.uname().nodename and status.heard_seconds is not None and status.heard_seconds < 60
         replace_text(work / STATUS, json.dumps(told | {"state": "evaluating"}))
-        assert (one(survey).state, one(survey).reason) == ("running", "evaluating")
+        assert (one(overview).state, one(overview).reason) == ("running", "evaluating")
         long_ago = time.time() - NO_NEWS - 60
         os.utime(work / STATUS, (long_ago, long_ago))
-        assert (one(survey).state, one(survey).reason) == (
+        assert (one(overview).state, one(overview).reason) == (
             "stalled",
             "the process is alive but has made no step for 31 min",
         )
 
 
-def test_a_process_that_has_told_nothing_yet_is_starting(survey: Survey, runs: Path) -> None:
+def test_a_process_that_has_told_nothing_yet_is_starting(overview: Overview, runs: Path) -> None:
     with Lease(plan(runs).work, "training it"):
-        assert (one(survey).state, one(survey).reason, one(survey).step) == ("running", "starting", None)
+        assert (one(overview).state, one(overview).reason, one(overview).step) == ("running", "starting", None)
     work = killed(runs)
     told = json.loads((work / STATUS).read_text())
     replace_text(work / STATUS, json.dumps(told | {"pid": 1, "state": "failed", "reason": "of the process before"}))
     (work / HOLDER).unlink()
     with Lease(work, "training it"):
-        assert (one(survey).state, one(survey).reason, one(survey).eta_seconds) == ("running", "starting", None)
+        assert (one(overview).state, one(overview).reason, one(overview).eta_seconds) == ("running", "starting", None)
 
 
-def test_a_stopped_process_is_stalled(survey: Survey, runs: Path) -> None:
+def test_a_stopped_process_is_stalled(overview: Overview, runs: Path) -> None:
     """By SIGSTOP or Ctrl-Z: it holds the run, and takes no step."""
     with ExitStack() as stack, subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
         work = under_way(stack, runs)
@@ -151,47 +151,47 @@ def test_a_stopped_process_is_stalled(survey: Survey, runs: Path) -> None:
         process.send_signal(signal.SIGSTOP)
         os.waitpid(process.pid, os.WUNTRACED)
         expected = f"process {process.pid} is stopped; let it go on by `kill -CONT {process.pid}`"
-        assert (one(survey).state, one(survey).reason) == ("stalled", expected)
+        assert (one(overview).state, one(overview).reason) == ("stalled", expected)
         process.kill()
         (work / HOLDER).write_text(json.dumps(holder))
 
 
-def test_a_killed_run_is_dead(survey: Survey, runs: Path) -> None:
+def test_a_killed_run_is_dead(overview: Overview, runs: Path) -> None:
     work = killed(runs)
-    status = one(survey)
+    status = one(overview)
     assert (status.state, status.step, status.ap) == ("dead", 10, 11.0)
     assert re.fullmatch(r"killed, last heard \d+ s ago", status.reason)
     assert status.log == str(work / LOG)
     (work / HOLDER).unlink()
-    assert one(survey).state == "dead" and one(survey).reason.startswith(
+    assert one(overview).state == "dead" and one(overview).reason.startswith(
         "the process ended without saving a reason, last heard"
     )
 
 
-def test_an_interrupted_run_will_be_resumed(survey: Survey, runs: Path) -> None:
+def test_an_interrupted_run_will_be_resumed(overview: Overview, runs: Path) -> None:
     with pytest.raises(Interrupted):
         carry_out(plan(runs), raising(Interrupted("time budget", 12)), until=12)
-    status = one(survey)
+    status = one(overview)
     assert (status.state, status.reason, status.step, status.steps) == ("interrupted", "time budget", 12, STEPS)
     assert status.host == read_segments(plan(runs).work)[0]["host"]
 
 
-def test_a_failed_run_tells_why_and_where_its_log_is(survey: Survey, runs: Path) -> None:
+def test_a_failed_run_tells_why_and_where_its_log_is(overview: Overview, runs: Path) -> None:
     with pytest.raises(UserError):
         carry_out(plan(runs), raising(UserError("the loss is not finite at step 13 (images 4, 7); lower the lr.")), 12)
-    status = one(survey)
+    status = one(overview)
     assert (status.state, status.reason) == ("failed", "the loss is not finite at step 13 (images 4, 7); lower the lr.")
     assert status.log == str(plan(runs).work / LOG)
     shown = view.plain("smoke", [status])
     assert status.reason in shown and f"log: {status.log}" in shown
 
 
-def test_trained_and_not_sealed(survey: Survey, runs: Path) -> None:
+def test_trained_and_not_sealed(overview: Overview, runs: Path) -> None:
     planned = plan(runs)
     planned.work.mkdir(parents=True)
     with Journal(planned.work, planned.title) as journal:
         journal.end("finished", "sealed")
-    assert (one(survey).state, one(survey).reason) == ("interrupted", "trained, and not sealed yet")
+    assert (one(overview).state, one(overview).reason) == ("interrupted", "trained, and not sealed yet")
 
 
 # ------------------------------------------------------------------------------------------------- other machines
@@ -213,18 +213,20 @@ def squeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], P
     return install
 
 
-def test_another_machines_heartbeats_are_believed(survey: Survey, runs: Path, squeue: Callable[[str], Path]) -> None:
+def test_another_machines_heartbeats_are_believed(
+    overview: Overview, runs: Path, squeue: Callable[[str], Path]
+) -> None:
     asked = squeue("RUNNING")
     elsewhere(runs, job="4711")
-    status = one(survey)
+    status = one(overview)
     assert (status.state, status.host, status.job) == ("running", "node7", "4711")
     assert asked.read_text() == "", "no need to ask"
     assert "node7 job 4711" in view.plain("smoke", [status])
 
 
-def test_a_silent_machine_is_stalled(survey: Survey, runs: Path) -> None:
+def test_a_silent_machine_is_stalled(overview: Overview, runs: Path) -> None:
     elsewhere(runs, silent=SILENCE + 300, quiet=7200)
-    status = one(survey)
+    status = one(overview)
     assert status.state == "stalled"
     assert (
         status.reason
@@ -234,15 +236,15 @@ def test_a_silent_machine_is_stalled(survey: Survey, runs: Path) -> None:
 
 @pytest.mark.parametrize(("answer", "state"), [("RUNNING", "stalled"), ("NODE_FAIL", "dead")])
 def test_slurm_is_asked_once_per_job_about_silent_machines(
-    answer: str, state: str, survey: Survey, runs: Path, squeue: Callable[[str], Path]
+    answer: str, state: str, overview: Overview, runs: Path, squeue: Callable[[str], Path]
 ) -> None:
     asked = squeue(answer)
-    survey.trainings = [FCOS, ONENET, DATE_F]
+    overview.trainings = [FCOS, ONENET, DATE_F]
     for name, job in ((FCOS, "4711"), (ONENET, "4711"), (DATE_F, "4712")):
         work = killed(runs, name=name, host="node7", boot="other", job=job)
         long_ago = time.time() - SILENCE - 60
         os.utime(work / HOLDER, (long_ago, long_ago))
-    assert [status.state for status in survey.look()] == [state] * 3
+    assert [status.state for status in overview.statuses()] == [state] * 3
     jobs = [line.split()[-1] for line in asked.read_text().splitlines()]
     assert sorted(jobs) == ["4711", "4712"]
 
@@ -250,14 +252,14 @@ def test_slurm_is_asked_once_per_job_about_silent_machines(
 # ------------------------------------------------------------------------------------------------- which runs
 
 
-def test_what_all_makes_comes_first_then_what_else_there_is(survey: Survey, runs: Path) -> None:
-    survey.trainings = ["onenet-r50-coco-12e", "date_f_init-r50-coco-30k"]
-    survey.seeds = lambda training: [2] if training == ONENET else [1, 0]
+def test_what_all_makes_comes_first_then_what_else_there_is(overview: Overview, runs: Path) -> None:
+    overview.trainings = ["onenet-r50-coco-12e", "date_f_init-r50-coco-30k"]
+    overview.seeds = lambda training: [2] if training == ONENET else [1, 0]
     killed(runs, name=DATE_F)
     other = plan(runs, RETINANET)
     with ExitStack() as stack:
         under_way(stack, runs, name=RETINANET)
-        rows = [(status.training, status.seed, status.state) for status in survey.look()]
+        rows = [(status.training, status.seed, status.state) for status in overview.statuses()]
     init = "date_f_init-r50-coco-30k"
     planned = [(FCOS, 0), (FCOS, 1), (ONENET, 2), (init, 0), (init, 1)]
     assert rows[:5] == [(*run, "waiting") for run in planned], "with the training that another one starts from"
@@ -265,57 +267,57 @@ def test_what_all_makes_comes_first_then_what_else_there_is(survey: Survey, runs
     assert other.work.exists()
 
 
-def test_other_tiers_are_none_of_its_business(survey: Survey, runs: Path) -> None:
+def test_other_tiers_are_none_of_its_business(overview: Overview, runs: Path) -> None:
     killed(runs)
     (work,) = (runs / ".work").iterdir()
     for name in (work.name.replace("smoke-", "mini-"), work.name.replace("smoke-", "smoke-large-"), "notes", "smoke"):
         (runs / ".work" / name).mkdir()
         (runs / name).mkdir()
-    assert [status.state for status in survey.look()] == ["dead"]
+    assert [status.state for status in overview.statuses()] == ["dead"]
 
 
-def test_a_training_that_the_catalogue_forgot_is_shown_where_it_says_its_tier(survey: Survey, runs: Path) -> None:
+def test_a_training_that_the_catalogue_forgot_is_shown_where_it_says_its_tier(overview: Overview, runs: Path) -> None:
     carry_out(plan(runs))
     sealed = plan(runs).sealed
     sealed.rename(sealed.with_name(sealed.name.replace(FCOS, "old-name")))
-    assert [(s.training, s.state) for s in survey.look()] == [(FCOS, "waiting"), ("old-name", "done")]
+    assert [(s.training, s.state) for s in overview.statuses()] == [(FCOS, "waiting"), ("old-name", "done")]
 
 
-def test_of_several_the_present_one_is_shown(survey: Survey, runs: Path, tmp_path: Path) -> None:
+def test_of_several_the_present_one_is_shown(overview: Overview, runs: Path, tmp_path: Path) -> None:
     """Where the DAG has prepared the data the identity is known; where not, the newest is shown."""
     killed(runs, until=12, manifest="e" * 64)
     carry_out(plan(runs))
     now = time.time()
     os.utime(plan(runs).sealed / "provenance.json", (now - 1000, now - 1000))
-    status = one(survey)
+    status = one(overview)
     assert (status.state, status.older, status.older_running) == ("dead", 1, 0), "the newest"
 
     manifests = tmp_path / "results" / "smoke" / "data"
     manifests.mkdir(parents=True)
     (manifests / "scenes-smoke.json").write_text(json.dumps({"digest": MANIFEST}))
-    status = one(survey)
+    status = one(overview)
     assert (status.state, status.run, status.older) == ("done", plan(runs).sealed.name, 1)
 
     (manifests / "scenes-smoke.json").write_text(json.dumps({"digest": "f" * 64}))
     with ExitStack() as stack:
         under_way(stack, runs, manifest="a" * 64)
-        status = one(survey)
+        status = one(overview)
     assert (status.state, status.run, status.older, status.older_running) == ("waiting", None, 3, 1)
     assert view.plain("smoke", [status]).endswith("3 older (1 running)")
 
 
-def test_an_imported_run_is_told_as_such(survey: Survey, runs: Path, tmp_path: Path) -> None:
+def test_an_imported_run_is_told_as_such(overview: Overview, runs: Path, tmp_path: Path) -> None:
     carry_out(plan(runs))
     path = plan(runs).sealed / "provenance.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"imported": {"file": "date_f.pth"}, "segments": []}))
     manifests = tmp_path / "results" / "smoke" / "data"
     manifests.mkdir(parents=True)
     (manifests / "scenes-smoke.json").write_text(json.dumps({"digest": "f" * 64}))
-    status = one(survey)
+    status = one(overview)
     assert (status.state, status.reason, status.older) == ("imported", "imported from date_f.pth", 0)
 
 
-def test_results_without_their_run_are_cached_imported_or_stale(survey: Survey, runs: Path, tmp_path: Path) -> None:
+def test_results_without_their_run_are_cached_imported_or_stale(overview: Overview, runs: Path, tmp_path: Path) -> None:
     """As after a record was restored, after `import-detections`, and after a change of the code."""
     from date.runs.state import Runs
 
@@ -328,30 +330,30 @@ def test_results_without_their_run_are_cached_imported_or_stale(survey: Survey, 
 
     def told() -> tuple[str, str]:
         training = load().training(FCOS)
-        return one(survey).state, Runs(survey.tier, survey.results, runs).trained(training, 0).state
+        return one(overview).state, Runs(overview.tier, overview.results, runs).trained(training, 0).state
 
-    assert told() == ("cached", "cached") and one(survey).ap == 12.0
+    assert told() == ("cached", "cached") and one(overview).ap == 12.0
     path = results / FCOS / "seed0" / "provenance.json"
     provenance = json.loads(path.read_text())
     path.write_text(json.dumps(provenance | {"code_sha256": "old", "run_digest": "old"}))
-    assert told() == ("stale", "changed") and one(survey).reason == "training code changed"
+    assert told() == ("stale", "changed") and one(overview).reason == "training code changed"
     imported = {"detections": {"head": {"file": "a.json"}}, "log": {"file": "b.json"}}
     path.write_text(json.dumps(provenance | {"run_digest": "of no run", "imported": imported}))
-    assert told() == ("imported", "cached") and one(survey).reason == "imported from a.json, b.json"
+    assert told() == ("imported", "cached") and one(overview).reason == "imported from a.json, b.json"
 
 
 @pytest.mark.parametrize("name", [STATUS, HOLDER, "metrics.jsonl", "segments.jsonl"])
 @pytest.mark.parametrize("content", [b"", b'{"state": "tr', b"\0\0\0\xff"])
-def test_torn_files_are_borne(name: str, content: bytes, survey: Survey, runs: Path) -> None:
+def test_torn_files_are_borne(name: str, content: bytes, overview: Overview, runs: Path) -> None:
     work = killed(runs)
     (work / name).write_bytes(content)
-    assert one(survey).state in ("dead", "waiting")
+    assert one(overview).state in ("dead", "waiting")
 
 
-def test_a_damaged_provenance_is_told(survey: Survey, runs: Path) -> None:
+def test_a_damaged_provenance_is_told(overview: Overview, runs: Path) -> None:
     carry_out(plan(runs))
     (plan(runs).sealed / "provenance.json").write_text("{")
-    assert one(survey).state == "failed" and "delete the folder and train again" in one(survey).reason
+    assert one(overview).state == "failed" and "delete the folder and train again" in one(overview).reason
 
 
 def test_the_last_ap_of_a_long_record(tmp_path: Path) -> None:
@@ -406,23 +408,23 @@ def test_a_terminals_table_has_the_same() -> None:
     assert set(view.COLOURS) == set(STATES)
 
 
-def test_watching_appends_lines_until_all_are_done(survey: Survey, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+def test_watching_appends_lines_until_all_are_done(overview: Overview, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     killed(runs)
     finisher = threading.Timer(0.3, carry_out, [plan(runs)])
     finisher.start()
-    view.watch(survey, 0.05)
+    view.watch(overview, 0.05)
     finisher.join()
     lines = [line.split(" ", 1)[1] for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == "smoke: 1 dead of 1" and lines[-1] == "smoke: 1 done of 1" and len(lines) > 2
 
 
 def test_watching_on_a_terminal_renews_the_table_and_puts_trouble_on_top(
-    survey: Survey, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    overview: Overview, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     looks = [STATUSES, [RunStatus(FCOS, 0, "done")]]
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(survey, "look", lambda: looks.pop(0))
-    view.watch(survey, 0.01)
+    monkeypatch.setattr(overview, "look", lambda: looks.pop(0))
+    view.watch(overview, 0.01)
     shown = capsys.readouterr().out
     assert looks == [] and "smoke: 1 done of 1" in shown
 
@@ -444,7 +446,7 @@ def test_the_command_line(runs: Path, tmp_path: Path) -> None:
     options = ("--runs", "runs", "--results", "results", "--seeds", "0", "1")
     done = command(*options, cwd=tmp_path)
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
-    assert done.returncode == 0 and "date.runs.survey" in imported
+    assert done.returncode == 0 and "date.runs.overview" in imported
     assert not {"torch", "mmengine", "mmdet", "cv2"} & imported
     lines = done.stdout.splitlines()
     assert lines[0] == "smoke: 1 dead, 1 failed, 6 waiting of 8"

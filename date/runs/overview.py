@@ -12,7 +12,7 @@ from date.runs.working import RunStatus
 
 
 @dataclass
-class Survey:
+class Overview:
     """Looks at all runs of a tier.
 
     Args:
@@ -29,7 +29,7 @@ class Survey:
     runs: Path
     results: Path
 
-    def look(self) -> list[RunStatus]:
+    def statuses(self) -> list[RunStatus]:
         """Return where every run stands: those that ``all`` makes in its order, then what else there is."""
         runs, planned = Runs(self.tier, self.results, self.runs), self._planned()
         rest = sorted(runs.folders.keys() - set(planned))

@@ -10,7 +10,7 @@ import torch
 from date.catalogue import Complexity, load, load_tier
 from date.inference.evaluate import SIDES, ZeroSides
 from date.models.branches import BranchOutput
-from date.reporting.health import dead_sides, dead_sides_note
+from date.reporting.dead_sides import dead_sides, dead_sides_note
 from date.reporting.report import write_report
 from date.results import load_results
 from sealed import add_run, coco

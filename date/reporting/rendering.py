@@ -20,7 +20,7 @@ NO_RESULT = "No result yet."
 
 
 @dataclass(frozen=True)
-class Presented:
+class RenderedFigure:
     """A figure that was drawn, or found to have no results."""
 
     on_page: PageFigure
@@ -43,7 +43,7 @@ def figure_names(catalogue: Catalogue) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Presenter:
+class FigureRenderer:
     """Draws figures into a folder."""
 
     catalogue: Catalogue
@@ -52,7 +52,7 @@ class Presenter:
     scores: Scores
     folder: Path
 
-    def present(self, name: str) -> Presented:
+    def render(self, name: str) -> RenderedFigure:
         """Draw a figure of `figure_names` as ``<name>.svg``, ``.png`` and ``.pdf``; without results it has no files."""
         curves = {drawing.name: drawing for drawing in drawings(self.catalogue)}
         pictures = {drawing.name: drawing for drawing in picture_drawings(self.catalogue)}
@@ -62,10 +62,10 @@ class Presenter:
             return self._pictures(pictures[name])
         return self._trade_off(next(t for t in trade_offs(self.catalogue, self.scores) if t.name == name))
 
-    def _curves(self, drawing: Drawing) -> Presented:
+    def _curves(self, drawing: Drawing) -> RenderedFigure:
         drawn = write_drawing(drawing, self.tier, self.results, self.folder / drawing.name)
         if not drawn:
-            return Presented(PageFigure(drawing, None), "")
+            return RenderedFigure(PageFigure(drawing, None), "")
         description = f"Against training iterations. Final values of {'; '.join(_finals(drawing, drawn))}."
         several = any(len(curve.seeds) > 1 for curves in drawn.panels for curve in curves)
         seeds: dict[int, set[int]] = {}
@@ -79,12 +79,12 @@ class Presenter:
             _pointer_data(drawing, drawn),
             runs=[RunLinks(entry.label, entry.training, found) for entry, found in entries],
         )
-        return Presented(figure, _ends_markdown(drawing, drawn))
+        return RenderedFigure(figure, _ends_markdown(drawing, drawn))
 
-    def _trade_off(self, drawing: TradeOffDrawing) -> Presented:
+    def _trade_off(self, drawing: TradeOffDrawing) -> RenderedFigure:
         lines, table = [setting.training for setting in drawing.settings], values(drawing)
         if not write_trade_off(drawing, self.tier, self.folder / drawing.name):
-            return Presented(PageFigure(drawing, None, values=table, lines=lines), values_markdown(drawing))
+            return RenderedFigure(PageFigure(drawing, None, values=table, lines=lines), values_markdown(drawing))
         front = ", ".join(
             f"{setting.grid} {setting.weights} with {number(setting.up.mean)} and {number(setting.across.mean)}"
             for setting in drawing.front
@@ -93,17 +93,17 @@ class Presenter:
         svg = self._inline(drawing, f"An illustration of Pareto optimality, and {labels}. On the front: {front}.")
         runs = [RunLinks(f"{s.grid} {s.weights}", s.training, sorted(s.up.values)) for s in drawing.shown]
         figure = PageFigure(drawing, svg, notes=drawing.notes, values=table, lines=lines, runs=runs)
-        return Presented(figure, "\n\n".join([" ".join(drawing.notes), values_markdown(drawing)]))
+        return RenderedFigure(figure, "\n\n".join([" ".join(drawing.notes), values_markdown(drawing)]))
 
-    def _pictures(self, drawing: PictureDrawing) -> Presented:
+    def _pictures(self, drawing: PictureDrawing) -> RenderedFigure:
         drawn = write_pictures(drawing, self.catalogue, self.tier, self.results, self.folder / drawing.name)
         notes = " ".join(drawn.notes)
         if not drawn:
-            return Presented(PageFigure(drawing, None, notes=drawn.notes), notes)
+            return RenderedFigure(PageFigure(drawing, None, notes=drawn.notes), notes)
         svg = self._inline(drawing, " ".join(drawn.counts))
         runs = [RunLinks(run.training, run.training, [run.seed]) for run in drawn.runs]
         counts = "\n".join(f"- {count}" for count in drawn.counts)
-        return Presented(PageFigure(drawing, svg, notes=drawn.notes, runs=runs), f"{notes}\n\n{counts}")
+        return RenderedFigure(PageFigure(drawing, svg, notes=drawn.notes, runs=runs), f"{notes}\n\n{counts}")
 
     def _inline(self, drawing: Drawing | TradeOffDrawing | PictureDrawing, description: str) -> str:
         """Return a figure's SVG for the page, with a text for screen readers."""
