@@ -62,8 +62,8 @@ class SeedAudit:
         said = list(dict.fromkeys(sentence for sentences in self.reused.values() for sentence in sentences))
         for name, by_seed in self._reported().items():
             for missing in dict.fromkeys(by_seed.values()):
-                seeds = [seed for seed, found in sorted(by_seed.items()) if found == missing]
-                said.append(_lacking(name, seeds, missing))
+                alike = [seed for seed, found in sorted(by_seed.items()) if found == missing]
+                said.append(_lacking(name, alike, missing))
         for seeds in sorted({tuple(seeds) for seeds in self.unconfigured.values()}):
             names = ", ".join(sorted(name for name, found in self.unconfigured.items() if tuple(found) == seeds))
             has, count = ("has", "it counts") if len(seeds) == 1 else ("have", "they count")
