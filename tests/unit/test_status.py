@@ -423,7 +423,7 @@ def test_watching_on_a_terminal_renews_the_table_and_puts_trouble_on_top(
 ) -> None:
     looks = [STATUSES, [RunStatus(FCOS, 0, "done")]]
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(overview, "look", lambda: looks.pop(0))
+    monkeypatch.setattr(overview, "statuses", lambda: looks.pop(0))
     view.watch(overview, 0.01)
     shown = capsys.readouterr().out
     assert looks == [] and "smoke: 1 done of 1" in shown
