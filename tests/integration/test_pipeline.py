@@ -143,6 +143,13 @@ def test_what_is_missing_is_told_all_at_once_before_any_job(tmp_path: Path, prof
     assert not list(folder.glob(".snakemake/slurm_logs/*"))
 
 
+@pytest.mark.parametrize("profile", ["slurm", "workflow/profiles/local"])
+def test_a_home_that_can_not_be_written_is_not_needed(tmp_path: Path, profile: str) -> None:
+    words = ("--profile", profile, "-n", "--config", "tier=smoke", "--", "results/smoke/data/scenes-smoke.json")
+    output = snakemake(copy_project(tmp_path), *words, HOME="/dev/null", XDG_CACHE_HOME="")
+    assert "prepare_data" in output
+
+
 def test_only_what_is_asked_for_is_looked_for(tmp_path: Path) -> None:
     folder = copy_project(tmp_path)
     output = snakemake(folder, "-c1", "--config", "tier=paper", "--", "onenet-r50-crowdhuman-30k", check=False)
