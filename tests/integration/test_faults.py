@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from date.catalogue import load, load_tier
+from date.cli import main
 from date.errors import UserError
 from date.training.interruption import Interrupted
 from date.training.journal import read_segments
@@ -167,6 +168,18 @@ def test_out_of_memory_before_the_first_step(folder: Path, monkeypatch: pytest.M
         folder / "memory at the start",
         r"^memory ran out \(CUDA error: out of memory\); see that nothing else uses the GPU or",
     )
+
+
+def test_out_of_memory_in_the_evaluation_of_a_sealed_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def burst(*arguments: Any) -> None:
+        raise RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported")
+
+    monkeypatch.setattr("date.inference.evaluate.evaluate", burst)
+    assert main(["evaluate", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: memory ran out (CUDA error: out of memory") and "a job with more" in said
 
 
 @pytest.mark.slow

@@ -10,9 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from date.catalogue import ROOT
+from date.training.sampling import EpochSampler
 from tests.support.command import date
 
 TRAININGS = ("date_f-r50-coco-12e", "date_r-r50-coco-12e", "retinanet-r50-coco-12e", "defcn-r50-coco-1x")
@@ -108,6 +111,52 @@ def test_two_processes_and_several_passes_give_the_losses_of_one(training: str, 
     assert_same(records(folder, shared), records(folder, whole))
     alone(folder, training, passes, "--images-per-pass", 3)
     assert_same(records(folder, passes), records(folder, whole))
+
+
+@pytest.mark.slow
+def test_a_process_without_objects_breaks_nothing(folder: Path) -> None:
+    """What once died: two processes, one of which has images with nothing but an ignored region.
+
+    MMDetection's IoU of no boxes had no graph: FCOS's regression got no gradient in one of the processes, which then
+    waited for the other one's with another number of bytes.
+    """
+    tier = folder / "frozen-pairs.yaml"
+    datasets = json.dumps({"coco": str(partly_empty(folder / "partly empty"))})
+    tier.write_text(TIER + f"steps_per_epoch: {{}}\ndatasets: {datasets}\n")
+    alone(folder, TRAININGS[0], "pairs whole", "--tier", tier)
+    run(folder, launcher(words(folder, TRAININGS[0], "pairs shared", "--tier", tier)))
+    assert_same(records(folder, "pairs shared"), records(folder, "pairs whole"), least=20)
+    order, parts = EpochSampler(range(IMAGES), 0), list[list[int]]()
+    for epoch in range(10):
+        order.set_epoch(epoch)
+        numbers = [number % IMAGES for number in order]
+        parts += [numbers[n : n + 2] for n in range(0, IMAGES, 2)]  # each process's two images of a batch
+    assert any(set(part) == EMPTY for part in parts)
+
+
+IMAGES, EMPTY = 8, {2, 5}
+"""Of a small dataset; a whole batch, of four, always has objects."""
+
+
+def partly_empty(folder: Path) -> Path:
+    """Make a dataset of images, some of which have nothing but an ignored region, and return its entry."""
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    images = [{"id": n, "file_name": f"{n}.png", "width": 64, "height": 64} for n in range(IMAGES)]
+    for image in images:
+        cv2.imwrite(str(folder / image["file_name"]), pixels)
+    regions = [
+        {"image_id": n, "category_id": 1, "bbox": [8 + 20 * k, 4 * n, 16, 20], "area": 320, "iscrowd": int(n in EMPTY)}
+        for n in range(IMAGES)
+        for k in range(1 if n in EMPTY else 2)
+    ]
+    regions = [{"id": number} | region for number, region in enumerate(regions, 1)]
+    content = {"images": images, "annotations": regions, "categories": [{"id": 1, "name": "thing"}]}
+    (folder / "all.json").write_text(json.dumps(content))
+    split = {"annotations": "all.json", "images": "."}
+    entry = folder / "partly-empty.yaml"
+    entry.write_text(json.dumps({"classes": ["thing"], "root": str(folder), "train": split, "val": split}))
+    return entry
 
 
 @pytest.mark.slow
