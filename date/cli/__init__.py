@@ -98,6 +98,14 @@ def released_version() -> str:
     return tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"]
 
 
+class _Version(argparse.Action):
+    """Prints the version, which no other command reads: a copy of the package may lack the project's file."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *arguments: object) -> None:
+        print(released_version())
+        parser.exit()
+
+
 def _read_from(named: Sequence[str]) -> None:
     """Read experiments from these folders, which are relative to where the command is typed, or to the project."""
     from date.experiments.folders import choose_folders
@@ -115,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m date", description="Train, evaluate and tabulate the networks of a detection paper."
     )
-    parser.add_argument("--version", action="version", version=released_version())
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     parser.add_argument(
         "--experiments",
         action="append",
