@@ -124,6 +124,8 @@ def keep(run: Path, tier_name: str, threads: int | None, seconds: float | None, 
         return
     target = run.parent / KEPT / run.name
     partial = target.with_name(f".{run.name}.{os.getpid()}")
+    for left in target.parent.glob(f".{run.name}.*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
     try:
         with _stopped_at(seconds):
             decided = decided_by(run, tier_name, threads)

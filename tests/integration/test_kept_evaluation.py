@@ -68,7 +68,10 @@ def run(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_was_kept_is_taken_once(run: Path, place: Place, tmp_path: Path) -> None:
+    killed = run.parent / kept.KEPT / f".{run.name}.12345"
+    killed.mkdir(parents=True)
     kept.keep(run, "smoke", 1, None)
+    assert not killed.exists()
     record = kept.take(run, "smoke", 1, tmp_path / "results")
     assert record == json.loads((place.root / TRAINING / "evaluation.json").read_text())
     for name in kept.FILES:

@@ -19,7 +19,7 @@ import pytest
 from date.catalogue import ROOT, load_tier
 
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
-PARTS = ("Snakefile", "date", "experiments", "slurm", "workflow")
+PARTS = ("Snakefile", "pyproject.toml", "date", "experiments", "slurm", "workflow")
 TRAININGS = load_tier("smoke").trainings
 
 

@@ -39,7 +39,8 @@ def paper(monkeypatch: pytest.MonkeyPatch) -> None:
 def copy_project(folder: Path) -> Path:
     for part in ("date", "experiments", "slurm", "workflow", "tests/papers"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "Snakefile", folder)
+    for file in ("Snakefile", "pyproject.toml"):
+        shutil.copy(ROOT / file, folder)
     return folder
 
 

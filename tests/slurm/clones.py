@@ -19,7 +19,7 @@ import yaml
 
 from date.catalogue import ROOT
 
-PARTS = ("Snakefile", "date", "experiments", "slurm", "workflow", "tests/slurm")
+PARTS = ("Snakefile", "pyproject.toml", "date", "experiments", "slurm", "workflow", "tests/slurm")
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 ON_SLURM = ["--profile", "slurm", "--profile", "tests/slurm/profile"]
 """The user's profile, with the waiting times of tests."""
