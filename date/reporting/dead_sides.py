@@ -26,6 +26,6 @@ def dead_sides_note(results: Sequence[RunResult], trainings: Collection[str] | N
         return []
     named = "; ".join(f"{name}, {', '.join(seeds)}" for name, seeds in found.items())
     return [
-        f"A side of the one-to-one branch's boxes is 0 at {DEAD_FROM:g} % of the points or more, where it gets no "
-        f"gradient: {named}. These runs count like all others."
+        f"In these runs one side of the predicted boxes collapsed to 0 at {DEAD_FROM:g} % of the points or more and "
+        f"stopped learning: {named}. They are still included in all numbers."
     ]

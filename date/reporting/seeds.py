@@ -9,7 +9,7 @@ from pathlib import Path
 
 from date.catalogue import Catalogue
 from date.catalogue.settings import Settings
-from date.errors import UserError
+from date.errors import UserError, listed
 from date.results import RunResult, started_runs
 from date.runs.state import FINISHED
 
@@ -94,9 +94,8 @@ class SeedAudit:
         for name in trainings if len(trainings) > 1 else ():
             lacking = sorted(union - seeds[name] - self.unfinished.get(name, {}).keys())
             if lacking and seeds[name]:
-                said.append(
-                    f"{_seeds(lacking)} of {name} {'have' if len(lacking) > 1 else 'has'} no result, others have."
-                )
+                numbers = f"seed{'s' * (len(lacking) > 1)} {listed(list(map(str, lacking)))}"
+                said.append(f"{name} has no result for {numbers}, which other trainings here have.")
         return list(dict.fromkeys(said))
 
 

@@ -216,7 +216,7 @@ def _draw_measured(figure: Canvas, axes: Axes, drawing: TradeOffDrawing, with_pa
     _set_limits(axes, drawing, [(x, y) for x, y, _, _ in labels])
     _draw_front(axes, drawing)
     _add_legend(axes, drawing, bool(printed))
-    _place_labels(figure, axes, labels, drawing.shown)
+    _place_labels(figure, axes, labels, drawing)
 
 
 def _set_limits(axes: Axes, drawing: TradeOffDrawing, places: Sequence[tuple[float, float]]) -> None:
@@ -233,14 +233,19 @@ def _set_limits(axes: Axes, drawing: TradeOffDrawing, places: Sequence[tuple[flo
         axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
 
 
-def _draw_front(axes: Axes, drawing: TradeOffDrawing) -> None:
-    """Join the points of the front by steps, the region that they dominate lying below and left of it."""
+def _front_corners(axes: Axes, drawing: TradeOffDrawing) -> list[tuple[float, float]]:
+    """Return the corners of the front's step line, from the left edge of the axes to their bottom."""
     front = [setting.place for setting in drawing.front if setting.place]
     left, bottom = axes.get_xlim()[0], axes.get_ylim()[0]
     corners = [(left, front[0][1]), front[0]]
     for before, after in itertools.pairwise(front):
         corners += [(before[0], after[1]), after]
-    corners.append((front[-1][0], bottom))
+    return [*corners, (front[-1][0], bottom)]
+
+
+def _draw_front(axes: Axes, drawing: TradeOffDrawing) -> None:
+    """Join the points of the front by steps, the region that they dominate lying below and left of it."""
+    corners = _front_corners(axes, drawing)
     axes.plot(*zip(*corners, strict=True), color=style.INK, linewidth=1.2, linestyle=(0, (4, 2)), zorder=2)
 
 
@@ -269,19 +274,23 @@ def _add_legend(axes: Axes, drawing: TradeOffDrawing, with_paper: bool) -> None:
 
 
 def _place_labels(
-    figure: Canvas, axes: Axes, labels: Sequence[tuple[float, float, str, str]], barred: Sequence[Setting]
+    figure: Canvas, axes: Axes, labels: Sequence[tuple[float, float, str, str]], drawing: TradeOffDrawing
 ) -> None:
-    """Label every point where the label covers no point, bar or other label, as near as there is room."""
+    """Label every point where the label covers no point, bar, other label or front, as near as there is room."""
     scale = 72 / figure.dpi
     points = [tuple(axes.transData.transform((x, y)) * scale) for x, y, _, _ in labels]
     taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in points]
-    for setting in barred:
+    for setting in drawing.shown:
         (across, up), (wide, high) = setting.place or (0.0, 0.0), (setting.across.sd or 0.0, setting.up.sd or 0.0)
         for x, y in ((wide, 0.0), (0.0, high)):
             ends = axes.transData.transform([(across - x, up - y), (across + x, up + y)]) * scale
             taken.append((*(ends[0] - 0.5), *(ends[1] + 0.5)))
+    corners = axes.transData.transform(_front_corners(axes, drawing)) * scale
+    for (x0, y0), (x1, y1) in itertools.pairwise(corners):
+        taken.append((min(x0, x1) - 1, min(y0, y1) - 1, max(x0, x1) + 1, max(y0, y1) + 1))
     box = axes.get_window_extent()
     frame = (box.x0 * scale, box.y0 * scale + 10, box.x1 * scale, box.y1 * scale)
+    placed: list[Sequence[float]] = []
     for (x, y), (across, up, text, color) in zip(points, labels, strict=True):
         width, height = 0.62 * LABEL_SIZE * len(text), 1.05 * LABEL_SIZE
 
@@ -293,14 +302,30 @@ def _place_labels(
         tried = [
             at(d, k * math.pi / 8) for d in (5, 9, 14, 20, 28) for k in (0, 8, 4, 12, 2, 6, 14, 10, *range(1, 16, 2))
         ]
-        chosen = min(tried, key=lambda b: sum(_overlap(b, other) for other in taken) + 10 * _outside(b, frame))
-        taken.append(chosen)
+        costs = [
+            sum(_overlap(b, other) for other in taken)
+            + 10 * _outside(b, frame)
+            + 10 * sum(_overlap(part, label) for part in _leader(x, y, b) for label in placed)
+            for b in tried
+        ]
+        chosen = tried[costs.index(min(costs))]
+        leader = _leader(x, y, chosen)
+        placed.append(chosen)
+        taken += [chosen, *leader]
         middle = ((chosen[0] + chosen[2]) / 2 - x, (chosen[1] + chosen[3]) / 2 - y)
-        far = math.hypot(*middle) > 9 + width / 2
-        line = {"arrowstyle": "-", "color": color, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3} if far else None
+        line = {"arrowstyle": "-", "color": color, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3} if leader else None
         ground = {"facecolor": style.PAPER_WHITE, "alpha": 0.75, "linewidth": 0, "pad": 0.4}
         axes.annotate(text, (across, up), xytext=middle, textcoords="offset points", ha="center", va="center",
                       size=LABEL_SIZE, color=color, arrowprops=line, bbox=ground, zorder=5)  # fmt: skip
+
+
+def _leader(x: float, y: float, box: Sequence[float]) -> list[tuple[float, float, float, float]]:
+    """Return small boxes along the line from a point to its label; none if the label is near enough without one."""
+    across, up = (box[0] + box[2]) / 2 - x, (box[1] + box[3]) / 2 - y
+    if math.hypot(across, up) <= 9 + (box[2] - box[0]) / 2:
+        return []
+    places = [(x + across * part / 10, y + up * part / 10) for part in range(2, 9)]
+    return [(px - 1, py - 1, px + 1, py + 1) for px, py in places]
 
 
 def _overlap(a: Sequence[float], b: Sequence[float]) -> float:

@@ -154,8 +154,8 @@ def test_all_seeds_of_both_sides_count(tmp_path: Path) -> None:
     assert found.main.estimate.mean == pytest.approx((38.0 + 38.2 + 37.9 - 36.1 - 36.2 - 36.0) / 3)
     assert found.verdict == "SUPPORTED"
     assert found.remarks == [
-        f"Seed 3 of {DATE_F} has no result, others have.",
-        f"Seed 0 of {ONENET} has no result, others have.",
+        f"{DATE_F} has no result for seed 3, which other trainings here have.",
+        f"{ONENET} has no result for seed 0, which other trainings here have.",
     ]
 
 
@@ -217,7 +217,7 @@ def test_dropped_seeds_are_shown(tmp_path: Path) -> None:
     assert outcome(tmp_path, "mini", "date_f_over_onenet_12e").remarks == [
         f"Seed 2 of {DATE_F} was dropped: it was trained but not evaluated.",
         f"Seed 4 of {ONENET} was dropped: it was started and has no sealed result.",
-        f"Seed 2 of {ONENET} has no result, others have.",
+        f"{ONENET} has no result for seed 2, which other trainings here have.",
     ]
 
 

@@ -44,7 +44,7 @@ def test_dead_sides_are_told_where_the_runs_numbers_stand(reported: Path) -> Non
     runs = load_results(reported.parent.parent, "mini")
     assert [dead_sides(run) for run in runs] == [[], [], [], ["left", "top"]]
     (note,) = dead_sides_note(runs)
-    assert note.endswith(f"gets no gradient: {ONENET}, seed 1 (left, top). These runs count like all others.")
+    assert note.endswith(f"stopped learning: {ONENET}, seed 1 (left, top). They are still included in all numbers.")
     assert note in (reported / "tables" / "table01.md").read_text()
     assert note in (reported / "index.html").read_text().replace("&#39;", "'")
     claims = (reported / "claims.md").read_text()
@@ -55,14 +55,14 @@ def test_dead_sides_are_told_where_the_runs_numbers_stand(reported: Path) -> Non
 
 
 def test_only_tables_and_claims_with_the_runs_tell_it(reported: Path) -> None:
-    assert "gets no gradient" not in (reported / "tables" / "table07.md").read_text(), "DATE-R's weights"
+    assert "stopped learning" not in (reported / "tables" / "table07.md").read_text(), "DATE-R's weights"
     runs = load_results(reported.parent.parent, "mini")
     assert dead_sides_note(runs, [DATE_F]) == []
     over_runs = [claim for claim in load().claims.values() if not isinstance(claim.predicate, Complexity)]
     judged = [{*claim.trainings, *(name.split("/")[0] for name in claim.evaluations)} for claim in over_runs]
     resting = sum(ONENET in names for names in judged)
     assert 0 < resting < len(judged)
-    assert (reported / "claims.md").read_text().count("gets no gradient") == resting
+    assert (reported / "claims.md").read_text().count("stopped learning") == resting
 
 
 def test_an_evaluation_that_did_not_look_says_nothing(tmp_path: Path) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import html
+import itertools
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +17,7 @@ from test_reporting import markdown_cells
 from date.catalogue import Figure, load, load_tier, parse
 from date.errors import UserError
 from date.inference.evaluate import Selection, selection_of
+from date.reporting import tradeoff
 from date.reporting.report import write_report
 from date.reporting.scores import Scores
 from date.reporting.tradeoff import TradeOffDrawing, dominates, trade_offs, values
@@ -145,3 +149,55 @@ def test_a_figure_is_either_of_curves_or_of_a_trade_off() -> None:
     for wrong in ({}, {"panels": [{"metric": "AP", "label": "AP"}]}, {"curves": [{"label": "a", "training": "b"}]}):
         with pytest.raises(UserError, match="either 'panels' and 'curves', or a 'trade_off'"):
             parse(Figure, entry | wrong, "figure6.yaml")
+
+
+def boxes_of_labels(figure: Any, axes: Any) -> list[tuple[float, float, float, float]]:
+    """Return what each label's text covers, in points: x0, y0, x1, y1."""
+    drawn = [text.get_window_extent(figure.canvas.get_renderer()) for text in axes.texts if "/" in text.get_text()]
+    return [tuple(value * 72 / figure.dpi for value in box.extents) for box in drawn]
+
+
+def crossing(a: Any, b: Any) -> bool:
+    return min(a[2], b[2]) - max(a[0], b[0]) > 0.5 and min(a[3], b[3]) - max(a[1], b[1]) > 0.5
+
+
+@pytest.mark.parametrize(("tier", "seed"), [("mini", 0), ("mini", 1), ("smoke", 2), ("paper", 3), ("paper", 4)])
+def test_labels_cover_neither_each_other_nor_points_nor_the_front(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tier: str, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    for setting in trade_off(Path("nowhere"), tier).settings:
+        add(tmp_path, tier, setting.training, *(float(v) for v in random.normal((38.0, 36.5), 2.0).round(1)))
+    drawing, seen = trade_off(tmp_path, tier), []
+    place = tradeoff._place_labels
+
+    def placed(figure: Any, axes: Any, labels: Any, drawing: TradeOffDrawing) -> None:
+        place(figure, axes, labels, drawing)
+        scale = 72 / figure.dpi
+        points = axes.transData.transform([(x, y) for x, y, _, _ in labels]) * scale
+        corners = axes.transData.transform(tradeoff._front_corners(axes, drawing)) * scale
+        front = [(*np.minimum(a, b) - 0.6, *np.maximum(a, b) + 0.6) for a, b in itertools.pairwise(corners)]
+        leaders = [a for a in axes.texts if "/" in a.get_text() and a.arrow_patch is not None]
+        for label in leaders:  # from the point to the label's middle
+            x, y = axes.transData.transform(label.xy) * scale
+            far = np.array(label.xyann)
+            line = [
+                (*(np.array([x, y]) + far * part / 20 - 0.4), *(np.array([x, y]) + far * part / 20 + 0.4))
+                for part in range(4, 17)
+            ]
+            others = [
+                b
+                for b, other in zip(
+                    boxes_of_labels(figure, axes), [a for a in axes.texts if "/" in a.get_text()], strict=True
+                )
+                if other is not label
+            ]
+            assert [(part, box) for part in line for box in others if crossing(part, box)] == []
+        seen.append((boxes_of_labels(figure, axes), [(*p - 2.5, *p + 2.5) for p in points], front))
+
+    monkeypatch.setattr(tradeoff, "_place_labels", placed)
+    assert tradeoff.write_trade_off(drawing, load_tier(tier), tmp_path / "figure5")
+    ((labels, points, front),) = seen
+    assert len(labels) == len(points) >= len(drawing.shown) == len(drawing.settings)
+    assert [pair for pair in itertools.combinations(labels, 2) if crossing(*pair)] == []
+    assert [(label, other) for label in labels for other in [*points, *front] if crossing(label, other)] == []
