@@ -39,7 +39,8 @@ class Candidates:
     area: NDArray[np.float64]
     """(D,) in square pixels."""
     turn: NDArray[np.int64]
-    """(P,) of each pair of detection and object with an IoU of 0.5 or more: lower numbers choose earlier."""
+    """(P,) of each pair of detection and object with an IoU of 0.5 or more, ascending: lower numbers choose earlier.
+    A detection's pairs are in the order of its preference: by descending IoU, of equal ones the later object."""
     detection: NDArray[np.int64]
     """(P,) place of the pair's detection among the D."""
     object: NDArray[np.int64]
@@ -123,7 +124,8 @@ def _pairs(
         near = iou >= IOU_THRESHOLDS[0]
         found.append((turn[near], taken[near], iou[near]))
     turn, taken, iou = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return turn, taken, iou
+    order = np.lexsort((-taken, -iou, turn))
+    return turn[order], taken[order], iou[order]
 
 
 def box_ious(
@@ -154,7 +156,7 @@ def outside(areas: NDArray[np.float64], area_range: AreaRange) -> NDArray[np.boo
 def match(found: Candidates, ground_truth: GroundTruth, area_range: AreaRange) -> list[Taken]:
     """Let the detections take objects: one result for each of `IOU_THRESHOLDS`."""
     ignored = ground_truth.ignored | outside(ground_truth.areas, area_range)
-    order = np.lexsort((-found.object, -found.iou, ignored[found.object], found.turn))
+    order = np.argsort(2 * found.turn + ignored[found.object], kind="stable")  # ignored objects last
     turn, detection, wanted = (column[order] for column in (found.turn, found.detection, found.object))
     iou = found.iou[order]
     # A crowd region refuses nobody, as if each pair had a region of its own.
