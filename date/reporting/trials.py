@@ -43,13 +43,19 @@ class Trial:
         return power(self.distance, variance, freedom, look_error(seeds, parts))
 
 
-def moments(comparison: Comparison, seeds_of: Callable[[str], int], images: float) -> tuple[float, float]:
+def moments(
+    comparison: Comparison,
+    seeds_of: Callable[[str], int],
+    images: float,
+    lenders: Callable[[str], int] | None = None,
+) -> tuple[float, float]:
     """Return variance and degrees of freedom of a difference of means over so many seeds, from 0 on, of each training.
 
     Args:
         comparison: whose panels tell the variances.
         seeds_of: the seeds of a training (or evaluation).
         images: their part of the variance.
+        lenders: the seeds of a training that is not compared, whose spread is lent; by default those that are there.
     """
     variance, error = 0.0, 0.0
     for each, signs in comparison.parts:
@@ -60,7 +66,8 @@ def moments(comparison: Comparison, seeds_of: Callable[[str], int], images: floa
         seed = np.arange(int(counts[factors != 0].max(initial=1)))
         weights = ((seed[:, None] < counts) * (factors / counts)).sum(axis=1)
         together = found.shared * float((weights**2).sum())
-        later = _with_seeds(found, factors, counts)
+        lent = None if lenders is None else np.array([lenders(name) for name in found.columns])
+        later = _with_seeds(found, factors, counts, lent)
         part = float(own.sum()) + together
         variance += part
         error += part**2 / max(later.freedom(own, together), 1e-9)
@@ -68,10 +75,13 @@ def moments(comparison: Comparison, seeds_of: Callable[[str], int], images: floa
     return variance + images, total_freedom(variance, freedom, images) if variance > 0 and freedom > 0 else freedom
 
 
-def _with_seeds(found: Fit, factors: NDArray[np.float64], counts: NDArray[np.int64]) -> Fit:
+def _with_seeds(
+    found: Fit, factors: NDArray[np.float64], counts: NDArray[np.int64], lent: NDArray[np.int64] | None
+) -> Fit:
     """Return the fit with the residuals' degrees of freedom that so many seeds of the chosen trainings would have."""
     lost = 1 / len(found.columns) if found.shared > 0 else 0.0
-    own = np.where(factors != 0, (counts - 1) * (1 - lost), found.own)
+    others_own = found.own if lent is None else np.maximum(lent - 1, 0) * (1 - lost)
+    own = np.where(factors != 0, (counts - 1) * (1 - lost), others_own)
     others = np.maximum(own.sum() - own, 0.0)
     weight = np.where(others > 1e-9, 1 / (1 / PRIOR_WEIGHT + 1 / np.maximum(others, 1e-9)), 0.0)
     weight = np.where(found.stated, PRIOR_WEIGHT, weight)

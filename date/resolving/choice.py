@@ -1,6 +1,8 @@
 """Which seeds of which trainings next: those that resolve the most open claims per hour, one bundle after the other.
 
-A bundle brings the trainings of an open claim, or a single training, up to a number of seeds. Of all bundles that fit
+A bundle brings the trainings of an open claim, a single training, or all trainings of a schedule that open claims rest
+on, up to a number of seeds: runs of one schedule tell the spread together, so that a second seed of many networks can
+resolve what a third of two can't. Of all bundles that fit
 into the hours that are left, the one with the largest gain per hour is taken: the sum over all open claims of the
 chance by which it raises their resolution (greedy choice under a budget, Khuller, Moss and Naor, *Inf. Process. Lett.*
 70, 1999).
@@ -76,10 +78,10 @@ def choose(claims: Sequence[OpenClaim], present: Counts, work: Work, budget: flo
     """
     start = dict(present)
     counts = dict(present)
-    known: dict[tuple[str, ...], float] = {}
+    known: dict[tuple[object, ...], float] = {}
 
     def chance(claim: OpenClaim, later: Counts) -> float:
-        key = (claim.name, *(str(later[name]) for name in claim.trainings))
+        key = (claim.name, tuple(later[name] for name in claim.trainings), claim.lent(later))
         if key not in known:
             known[key] = claim.chance(start, later)
         return known[key]
@@ -89,7 +91,7 @@ def choose(claims: Sequence[OpenClaim], present: Counts, work: Work, budget: flo
     order: list[str] = []
     spent = 0.0
     while True:
-        best: tuple[float, dict[str, int], float, dict[str, float]] | None = None
+        best: tuple[float, dict[str, int], float] | None = None
         for bundle in _bundles(claims, counts):
             if any(bundle[n] > counts[n] and work.hours(n) > longest for n in bundle):
                 continue
@@ -101,12 +103,13 @@ def choose(claims: Sequence[OpenClaim], present: Counts, work: Work, budget: flo
             now = {claim.name: chance(claim, bundle) for claim in touched}
             gain = sum(now[name] - chances[name] for name in now)
             if gain >= LEAST_GAIN and (best is None or gain / cost > best[0]):
-                best = (gain / cost, bundle, cost, now)
+                best = (gain / cost, bundle, cost)
         if best is None:
             break
-        _, bundle, cost, now = best
+        _, bundle, cost = best
         order += [n for n in bundle if bundle[n] > counts[n]]
-        counts, spent, chances = bundle, spent + cost, chances | now
+        counts, spent = bundle, spent + cost
+        chances = {claim.name: chance(claim, counts) for claim in claims}
     added = {n: counts[n] - start[n] for n in dict.fromkeys(order)}
     return Choice(counts, added, spent, before, chances)
 
@@ -114,14 +117,18 @@ def choose(claims: Sequence[OpenClaim], present: Counts, work: Work, budget: flo
 def _bundles(claims: Sequence[OpenClaim], counts: Counts) -> Iterator[dict[str, int]]:
     """Yield the seeds that each training would have after a bundle, each once."""
     seen = set()
+    wanted = {name for claim in claims for name in claim.trainings}
+    asked: list[tuple[tuple[str, ...], tuple[int, ...]]] = []
+    for group in dict.fromkeys(group for claim in claims for group in claim.groups):
+        asked.append((tuple(name for name in group if name in wanted), STEPS[:2]))
     for claim in claims:
-        least = min(counts[name] for name in claim.trainings)
-        for names in (claim.trainings, *((name,) for name in claim.trainings)):
-            first = least if len(names) > 1 else counts[names[0]]
-            for more in STEPS if len(names) > 1 else STEPS[:2]:
-                level = max(first, 1) + more
-                bundle = {**counts, **{name: max(counts[name], level) for name in names}}
-                key = tuple(sorted(bundle.items()))
-                if key not in seen:
-                    seen.add(key)
-                    yield bundle
+        asked.append((claim.trainings, STEPS))
+        asked += [((name,), STEPS[:2]) for name in claim.trainings]
+    for names, steps in asked:
+        for more in steps:
+            level = max(min(counts[name] for name in names), 1) + more
+            bundle = {**counts, **{name: max(counts[name], level) for name in names}}
+            key = tuple(sorted(bundle.items()))
+            if key not in seen:
+                seen.add(key)
+                yield bundle

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from date.catalogue import Tier, load
+from date.catalogue import Catalogue, Tier, load
 from date.catalogue.settings import Settings
 from date.errors import UserError
 from date.files import replace_text
@@ -56,13 +56,22 @@ def open_claims(results: list[RunResult], results_dir: Path, tier: Tier) -> list
     scores = Scores(audit.kept, load_complexity(results_dir), recalls, ious)
     outcomes = judge_all(scores, audit.kept, tier, catalogue, audit)
     return [
-        OpenClaim(outcome, tier.reference)
+        OpenClaim(outcome, tier.reference, groups(outcome.trainings, catalogue, tier))
         for outcome in outcomes
         if outcome.verdict in (UNRESOLVED, MISSING)
         and outcome.parts
         and all(catalogue.training(name).data in tier.datasets for name in outcome.trainings)
         and all(catalogue.training(name).backbone in tier.backbones for name in outcome.trainings)
     ]
+
+
+def groups(trainings: Iterable[str], catalogue: Catalogue, tier: Tier) -> tuple[tuple[str, ...], ...]:
+    """Return, of each data and schedule that trainings are of, all trainings that the tier can train."""
+    kinds = dict.fromkeys((catalogue.training(n).data, catalogue.training(n).schedule) for n in trainings)
+    possible = [
+        t for t in catalogue.trainings.values() if t.data in tier.datasets and t.backbone in tier.backbones
+    ]  # fmt: skip
+    return tuple(tuple(t.name for t in possible if (t.data, t.schedule) == kind) for kind in kinds)
 
 
 def propose(tier: Tier, settings: Settings, results_dir: Path, hours: float | None, gpus: int) -> Proposal:

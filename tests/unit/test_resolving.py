@@ -71,6 +71,19 @@ def test_two_seeds_a_side_at_least(tmp_path: Path) -> None:
     assert claim.chance(present, {DATE_F: 3, ONENET: 3}) > 0.5, "ten deviations apart"
 
 
+def test_runs_of_a_schedule_tell_the_spread_together(tmp_path: Path) -> None:
+    """A second seed of ten networks resolves what a second seed of two does not, and is chosen as a whole."""
+    names = [n for n, t in load().trainings.items() if t.schedule == "12e" and "o2o" in t.branches][:10]
+    names = list(dict.fromkeys([DATE_F, ONENET, POTO, *names]))
+    add(tmp_path, {name: [30.0 + 2 * i if i else 56.0] for i, name in enumerate(names)})
+    claim = claims_of(tmp_path, "date_f_over_onenet_12e")["date_f_over_onenet_12e"]
+    assert [c is not None for c in claim.comparisons] == [True], "scores that lie apart stand in for a spread"
+    present = {**dict.fromkeys((name for group in claim.groups for name in group), 0), **dict.fromkeys(names, 1)}
+    two, all_of_them = ({**present, **dict.fromkeys(chosen, 2)} for chosen in ((DATE_F, ONENET), names))
+    assert claim.chance(present, all_of_them) > claim.chance(present, two) + 0.1
+    assert claim.lent(two) == (2,) and claim.lent(all_of_them) == (len(names),)
+
+
 def test_the_choice_is_the_best_where_there_are_few(tmp_path: Path) -> None:
     """Against every choice within the hours; the greedy one loses little, and never takes more than the hours."""
     add(tmp_path, {DATE_F: [38.0, 37.2], ONENET: [36.6, 36.2], POTO: [36.9, 36.3]})
