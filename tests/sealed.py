@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import random
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from date.catalogue import METRICS, Choice, Training, load
+from date.evaluation.resamples import RESAMPLES, STORED
 from date.inference.pictures import BOX_COLUMNS, PICTURES_SCHEMA, POINT_COLUMNS
 from date.results import PICTURES, seal
 
@@ -32,11 +34,14 @@ def add_run(
     areas: tuple[float, float] = (8, 20),
     losses: dict[str, float] = {},  # noqa: B006 - never changed
     zero_sides: dict[str, float] | None = None,
+    resamples: dict[str, dict[str, str]] | None = None,
+    images: str = "1a6e" * 16,
 ) -> Path:
     """Write a run into a results folder: an evaluation per variant (None: not evaluated), and AP after each epoch.
 
     ``losses`` are named losses that fall as one over the epoch, from these values; for ``zero_sides`` see
-    `date.inference.evaluate.ZeroSides`.
+    `date.inference.evaluate.ZeroSides`. ``resamples`` are stored values by variant and metric, of the images with the
+    digest ``images``; see `date.evaluation.resamples`.
     """
     folder = results / tier / training / f"seed{seed}"
     folder.mkdir(parents=True)
@@ -67,8 +72,13 @@ def add_run(
     (folder / "provenance.json").write_text(seal(provenance))
     set_records(folder, records)
     if variants is not None:
+        judged: dict[str, dict[str, Any]]
         judged = {name: {"metrics": metrics, "detections": 1} for name, metrics in variants.items()}
         evaluation = {"run_digest": digest, "area_thresholds": areas, "zero_sides": zero_sides, "variants": judged}
+        if resamples is not None:
+            evaluation["resamples"] = {"count": RESAMPLES, "images_sha256": images}
+            for name, stored in resamples.items():
+                judged[name]["resamples"] = stored
         (folder / "evaluation.json").write_text(seal(evaluation))
     return folder
 
@@ -173,10 +183,12 @@ def paper_numbers(evaluation: str) -> dict[str, float]:
     return numbers
 
 
-def add_paper(results: Path, tier: str, seeds: Iterable[int] = (0,), noise: float = 0.2, **pictures: Any) -> None:
+def add_paper(
+    results: Path, tier: str, seeds: Iterable[int] = (0,), noise: float = 0.2, resampled: bool = False, **pictures: Any
+) -> None:
     """Write all of the paper's trainings, evaluations, counted networks and annotations: its own numbers and noise.
 
-    ``pictures`` go to `add_pictures`.
+    ``resampled`` evaluations store their metrics on resamples of the images; ``pictures`` go to `add_pictures`.
     """
     catalogue = load()
     for training in catalogue.trainings.values():
@@ -190,9 +202,11 @@ def add_paper(results: Path, tier: str, seeds: Iterable[int] = (0,), noise: floa
             curve = [final * (1 - 0.6 / epoch**1.5) for epoch in range(1, 13)]
             losses = {f"o2o.loss_{kind}": rng.uniform(0.9, 1.1) for kind in ("cls", "reg", "iou")}
             areas = (32.0, 96.0)
+            stored = made_resamples(training, seed, variants) if resampled else None
             folder = add_run(
-                results, tier, training.name, seed, variants, curve, 7330, (8, 11), areas=areas, losses=losses
-            )
+                results, tier, training.name, seed, variants, curve, 7330, (8, 11), areas=areas, losses=losses,
+                resamples=stored, images=training.data,
+            )  # fmt: skip
             if choice := catalogue.picture_choice(training.name):
                 add_pictures(folder, training.branches, choice=choice, **pictures)
     add_complexity(results)
@@ -201,6 +215,23 @@ def add_paper(results: Path, tier: str, seeds: Iterable[int] = (0,), noise: floa
     recalls = {"recall": {"0.5": 91.2, "0.6": 95.14, "0.7": 97.9}}
     for name in catalogue.annotations:
         (folder / f"{name}.json").write_text(json.dumps(recalls))
+
+
+def made_resamples(
+    training: Training, seed: int, variants: dict[str, dict[str, float | None]]
+) -> dict[str, dict[str, str]]:
+    """Return values on resamples: those of a variant move with the images, alike in all runs, and by themselves."""
+    names = STORED["crowdhuman" if training.data == "crowdhuman" else "coco"]
+    stored: dict[str, dict[str, str]] = {}
+    for variant, metrics in variants.items():
+        stored[variant] = {}
+        for name in names:
+            alike = np.random.default_rng(zlib.crc32(f"{training.data} {name}".encode())).standard_normal(RESAMPLES)
+            mine = np.random.default_rng(zlib.crc32(f"{training.name} {name}".encode())).standard_normal(RESAMPLES)
+            alone = np.random.default_rng(zlib.crc32(f"{training.name} {seed} {variant} {name}".encode()))
+            values = (metrics[name] or 0.0) + alike + 0.3 * mine + 0.2 * alone.standard_normal(RESAMPLES)
+            stored[variant][name] = " ".join(f"{value:.3f}" for value in values.tolist())
+    return stored
 
 
 def _metrics(training: Training, paper: dict[str, float], rng: random.Random, noise: float) -> dict[str, float | None]:

@@ -198,8 +198,8 @@ def _fill_group(
                 verdict = _verdict(ours[i], paper[i], metric, part, row.evaluation, comparer)
             if brackets and not brackets.is_difference and comparer is not None:
                 assert row.bracket is not None
-                verdict = _verdict(brackets.ours, brackets.paper, metric, part, row.bracket.evaluation, comparer)
-                brackets = replace(brackets, verdict=verdict)
+                inner = _verdict(brackets.ours, brackets.paper, metric, part, row.bracket.evaluation, comparer)
+                brackets = replace(brackets, verdict=inner)
             cells[i][name] = Cell(metric, paper[i], ours[i], p_best, o_best, p_near, o_near, brackets, verdict)
     lines = []
     for row, cell in zip(group, cells, strict=True):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
 import tarfile
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,8 +12,6 @@ from date.catalogue import ROOT, load, load_tier
 from date.catalogue.settings import load_settings
 from date.identity.config import resolve
 from date.identity.digests import config_digest
-from date.reporting.scores import Scores, number
-from date.results import load_results
 from tests.support.command import date
 
 REPORT = ROOT / "reports" / "mini"
@@ -63,30 +59,3 @@ def test_the_committed_report_is_made_from_the_committed_results(tmp_path: Path)
     for name, path in made.items():
         if path.suffix in (".md", ".csv", ".tex"):
             assert path.read_text() == committed[name].read_text(), f"{name} differs: make the report again"
-
-
-def test_the_readmes_numbers_are_those_of_the_committed_results(tmp_path: Path) -> None:
-    with tarfile.open(REPORT / "results.tar.xz") as archive:
-        archive.extractall(tmp_path)
-    scores = Scores(load_results(tmp_path / "results", "mini"))
-    readme = (ROOT / "README.md").read_text()
-    evaluations = {
-        "RetinaNet": "retinanet-r50-coco-12e/head",
-        "FCOS": "fcos-r50-coco-12e/head",
-        "OneNet": "onenet-r50-coco-12e/o2o",
-        "OneNet with POTO": "onenet_poto-r50-coco-12e/o2o",
-        "DATE-R": "date_r-r50-coco-12e/o2o",
-        "DATE-F": "date_f-r50-coco-12e/o2o",
-    }
-    paper = {r.evaluation: r.paper["AP"] for name in ("table05", "table01") for r in load().tables[name].rows}
-    for label, name in evaluations.items():
-        aps = scores.sample(name, "AP")
-        by_seed = ", ".join(map(number, aps.values.values()))
-        printed = next(line for line in readme.splitlines() if line.startswith(f"| {label} |")).replace("*", "")
-        assert printed.endswith(f"| {number(paper[name])} | {number(aps.mean)} | {by_seed} |"), label
-    verdicts = Counter(re.findall(r"^\*\*([A-Z ]+)\*\* \(", (REPORT / "claims.md").read_text(), re.MULTILINE))
-    told = re.search(
-        r"Of the paper's (\d+) claims\s\[(\d+) are supported\].*?, and (\d+) are unresolved", readme, re.DOTALL
-    )
-    assert told is not None
-    assert [int(n) for n in told.groups()] == [verdicts.total(), verdicts["SUPPORTED"], verdicts["UNRESOLVED"]]

@@ -16,7 +16,7 @@ from date.catalogue import ROOT
 from date.evaluation.resamples import RESAMPLES
 from date.reporting.crossed import EVIDENCE, PRIOR_WEIGHT, Difference, difference, fit
 from date.reporting.panels import Panel, image_variance, panel
-from date.reporting.statistics import estimate
+from date.reporting.statistics import estimate, look_error
 
 
 def contrast(cells: dict[str, dict[int, float]], stated: float | None = None) -> Difference:
@@ -143,7 +143,7 @@ def test_the_example_of_the_documentation() -> None:
     for number in (
         f"= {told.mean:.2f}, with a variance of (1.641 + 1.686) / 5 = {told.variance:.3f}",
         f"standard error of {alone.error:.3f}",
-        f"{told.freedom:.0f} degrees of freedom is {stats.t.ppf(0.995, told.freedom):.3f}",
+        f"{told.freedom:.0f} degrees of freedom is {stats.t.ppf(1 - look_error(5) / 2, told.freedom):.3f}",
         f"is {alone.low:.2f} to {alone.high:.2f}",
         f"{2 * stats.t.sf(abs(told.mean) / alone.error, told.freedom):.4f} for this look and {alone.p:.3f} for every",
         f"{wider.error:.3f}, and the interval {wider.low:.2f} to {wider.high:.2f}",

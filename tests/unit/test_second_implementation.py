@@ -1,200 +1,285 @@
-"""The committed report once more, from the packed results with NumPy and SciPy alone: nothing of the package is imported.
+"""Reports once more by the second implementation, `tests.support.second`, which imports nothing of the package.
 
-Every number of our scores in the tables, and mean, error, degrees of freedom, interval and verdict of every comparison of
-scores in the claims. The model is worked out another way than in the package: by the covariance matrix of the runs, not by
-Henderson's equations.
+The committed report of mini, and one of results made up so that everything is in it: values on resamples, some
+undefined, some of other images, seeds that lack, runs from the same start, and seeds that go together.
 """
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
 import math
+import re
 import statistics
 import tarfile
-from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import yaml
-from scipy import stats
+
+from tests import sealed
+from tests.support import second
+from tests.support.command import date
+from tests.support.second import MINUS, Judged, Results
 
 ROOT = Path(__file__).resolve().parents[2]
-REPORT = ROOT / "reports" / "mini"
-TRAININGS = yaml.safe_load((ROOT / "experiments" / "trainings.yaml").read_text())
-EVALUATIONS = yaml.safe_load((ROOT / "experiments" / "evaluations.yaml").read_text())
-
-Scores = dict[str, dict[int, dict[str, float]]]
+DIGITS = {"params": 1, "gflops": 0}
+STARTED = "date_f_init-r50-coco-30k"
 
 
-@pytest.fixture(scope="module")
-def scores() -> Scores:
-    """Metrics by evaluation and seed; CrowdHuman's AP is the column AP50."""
-    found: Scores = defaultdict(dict)
-    with tarfile.open(REPORT / "results.tar.xz") as archive:
-        for member in archive.getmembers():
-            if member.name.endswith("/evaluation.json"):
-                handle = archive.extractfile(member)
-                assert handle is not None
-                record = json.load(handle)
-                for variant, told in record["variants"].items():
-                    metrics = told["metrics"]
-                    if "mMR" in metrics:
-                        metrics = {"AP50" if k == "AP" else k: v for k, v in metrics.items()}
-                    found[f"{record['training']}/{variant}"][record["seed"]] = metrics
-    return found
+class Report:
+    """A report, and what the second implementation makes of the results behind it."""
+
+    def __init__(self, folder: Path, results: Path, tier: str) -> None:
+        self.folder = folder
+        self.results: Results = second.read(results, tier)
+        self.claims: list[Judged] = second.judge(self.results)
+
+    def lines(self, name: str) -> list[dict[str, str]]:
+        text = (self.folder / name).read_text().splitlines(keepends=True)
+        return list(csv.DictReader("".join(line for line in text if not line.startswith("#")).splitlines()))
 
 
-@pytest.fixture(scope="module")
-def starts() -> dict[tuple[str, int], str]:
-    """The trained weights that a run starts from."""
-    found = {}
-    with tarfile.open(REPORT / "results.tar.xz") as archive:
-        for member in archive.getmembers():
-            if member.name.endswith("/provenance.json"):
-                handle = archive.extractfile(member)
-                assert handle is not None
-                run = json.load(handle)
-                if str(TRAININGS[run["training"]].get("init", "")) in TRAININGS and "initialised_from" in run:
-                    found[run["training"], run["seed"]] = run["initialised_from"]["weights_sha256"]
-    return found
+@pytest.fixture(scope="module", params=["committed", "made"])
+def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Report:
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "committed":
+        with tarfile.open(ROOT / "reports" / "mini" / "results.tar.xz") as archive:
+            archive.extractall(folder, filter="data")
+        return Report(ROOT / "reports" / "mini", folder / "results", "mini")
+    made_results(folder / "results")
+    date("report", "--tier=mini", "--results", folder / "results", "--reports", folder, data=folder)
+    return Report(folder / "mini", folder / "results", "mini")
 
 
-def lines(path: Path) -> list[dict[str, str]]:
-    text = "".join(line for line in path.read_text().splitlines(keepends=True) if not line.startswith("#"))
-    return list(csv.DictReader(text.splitlines()))
+def made_results(results: Path) -> None:
+    """The paper's numbers with everything that a verdict may have to do with."""
+    sealed.add_paper(results, "mini", seeds=(0, 1, 2), noise=0.6, resampled=True)
+    shift = {0: 1.5, 1: -1.0, 2: 0.4}
+    for path in sorted((results / "mini").glob("*/seed*/evaluation.json")):
+        name, seed = path.parent.parent.name, int(path.parent.name[4:])
+        record = json.loads(path.read_text())
+        for told in record["variants"].values():
+            if "crowdhuman" not in name:
+                told["metrics"]["AP"] += shift[seed]
+            if name == "fcos-r50-coco-12e":  # a resample of images without any object
+                told["resamples"]["AP"] = re.sub(r"^\S+ \S+", "- -", told["resamples"]["AP"])
+        if name == "date_r_unshared-r50-coco-12e":
+            record["resamples"]["images_sha256"] = "0" * 64
+        path.write_text(sealed.seal(record))
+    for name in ("onenet_poto-r50-coco-12e", "retinanet-r50-crowdhuman-30k"):
+        for path in (results / "mini" / name / "seed1").iterdir():
+            path.unlink()
+        (results / "mini" / name / "seed1").rmdir()
+    for seed in (0, 1, 2):
+        start = {"weights": "another run", "weights_sha256": f"{max(seed, 1)}" * 64}
+        sealed.change(results / "mini" / STARTED / f"seed{seed}", initialised_from=start)
 
 
-def test_every_cell_of_the_tables(scores: Scores) -> None:
-    checked = 0
-    for path in sorted((REPORT / "tables").glob("*.csv")):
-        for line in lines(path):
-            for column, printed in line.items():
-                metric = column.removeprefix("ours_")
-                runs = scores.get(line.get("evaluation", ""), {})
-                if not column.startswith("ours_") or metric.endswith(("_sd", "_bracket")) or not runs or not printed:
-                    continue
-                if metric not in next(iter(runs.values())):
-                    continue
-                values = [runs[seed][metric] for seed in sorted(runs)]
-                assert float(printed) == pytest.approx(statistics.fmean(values), abs=1e-9), (path.name, column)
-                spread = line[f"ours_{metric}_sd"]
-                if len(values) > 1:
-                    assert float(spread) == pytest.approx(statistics.stdev(values), abs=1e-9), (path.name, column)
-                checked += 1
-    assert checked > 200
+def test_nothing_of_the_package_is_imported() -> None:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(Path(second.__file__).read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").split(".")[0])
+    assert "scipy" in found and not found & {"date", "tests", "benchmarks"}
 
 
-def shared(y: np.ndarray, column: np.ndarray, unit: np.ndarray) -> tuple[float, int]:
-    """The variance that runs of a seed share, by regressions with and without seeds."""
-    trainings = np.eye(column.max() + 1)[column]
-    seeds = np.eye(unit.max() + 1)[unit]
-
-    def off(design: np.ndarray) -> np.ndarray:
-        return np.eye(len(y)) - design @ np.linalg.pinv(design)
-
-    alone, both = off(trainings), off(np.hstack([trainings, seeds]))
-    rank = round(np.trace(alone) - np.trace(both))
-    left = round(np.trace(both))
-    if rank <= 0 or left <= 0:
-        return 0.0, 0
-    within = float(y @ both @ y) / left
-    between = float(y @ alone @ y) - float(y @ both @ y)
-    ratio = between / rank / within / stats.f.ppf(0.8, rank, left)
-    return max(0.0, ratio - 1) * within * rank / float(np.trace(seeds.T @ alone @ seeds)), rank
+def number(text: str) -> float | None:
+    return float(text) if text else None
 
 
-def model(cells: dict[str, dict[object, float]], signs: dict[str, float]) -> tuple[float, float | None, float]:
-    """Mean, variance and degrees of freedom of a signed sum of trainings' means."""
-    names = list(cells)
-    units = list(dict.fromkeys(u for by_unit in cells.values() for u in by_unit))
-    runs = [(names.index(n), units.index(u), v) for n, by_unit in cells.items() for u, v in by_unit.items()]
-    column, unit, y = (np.array([run[k] for run in runs]) for k in range(3))
-    y = y.astype(float)
-    tau, tau_freedom = shared(y, column, unit)
-    design = np.eye(len(names))[column]
-    variances = np.full(len(names), y.var())
-    own = np.zeros(len(names))
-    for _ in range(500):
-        v = np.diag(variances[column]) + tau * (unit[:, None] == unit)
-        inverse = np.linalg.inv(v)
-        projection = inverse - inverse @ design @ np.linalg.solve(design.T @ inverse @ design, design.T @ inverse)
-        residual = variances[column] * (projection @ y)
-        squares = np.bincount(column, residual**2)
-        own = np.bincount(column, variances[column] * np.diag(projection))
-        pooled = squares.sum() / own.sum()
-        others = own.sum() - own
-        weight = np.where(others > 1e-9, 1 / (1 / 4 + 1 / np.maximum(others, 1e-9)), 0.0)
-        variances = (weight * pooled + squares) / np.maximum(weight + own, 1e-9)
-    v = np.diag(variances[column]) + tau * (unit[:, None] == unit)
-    inverse = np.linalg.inv(v)
-    contrast = np.array([signs.get(name, 0.0) for name in names])
-    each = contrast @ np.linalg.solve(design.T @ inverse @ design, design.T @ inverse)
-    parts = np.bincount(column, each**2) * variances
-    together = tau * float((np.bincount(unit, each) ** 2).sum())
-    share = weight / (weight + own)
-    error = float(((parts * (1 - share)) ** 2 / np.maximum(own, 1e-9)).sum())
-    error += float(((parts * share) ** 2).sum()) / 4 + float((parts * share).sum()) ** 2 / own.sum()
-    error += together**2 / max(tau_freedom, 1)
-    variance = float(parts.sum()) + together
-    return float(each @ y), variance, min(variance**2 / error, own.sum())
-
-
-def cells_of(
-    evaluation: str, metric: str, scores: Scores, starts: dict[tuple[str, int], str]
-) -> dict[str, dict[object, float]]:
-    """The main evaluations of a schedule, or those of the same variant, by training and unit."""
-    training, variant = evaluation.split("/")
-
-    def main(name: str) -> str:
-        return str(EVALUATIONS["evaluations"][name][0])
-
-    def kind(name: str) -> tuple[str, str]:
-        return TRAININGS[name].get("data", "coco"), TRAININGS[name]["schedule"]
-
-    is_main = main(training) == variant
-    found: dict[str, dict[object, float]] = {}
-    for name in TRAININGS:
-        label = f"{name}/{main(name) if is_main else variant}"
-        if kind(name) == kind(training) and label in scores:
-            units: dict[object, list[float]] = defaultdict(list)
-            for seed in sorted(scores[label]):
-                units[starts.get((name, seed), seed)].append(scores[label][seed][metric])
-            found[label] = {unit: statistics.fmean(values) for unit, values in units.items()}
-    return found
-
-
-def test_every_comparison_of_scores(scores: Scores, starts: dict[tuple[str, int], str]) -> None:
-    checked, parts = 0, defaultdict(int)
-    told = lines(REPORT / "claims.csv")
-    for line in told:
-        parts[line["claim"]] += 1
-    for line in told:
-        sides = line["comparison"].split(" \N{MINUS SIGN} ")
-        if len(sides) != 2 or any(side not in scores for side in sides) or not line["error"] or line["image_error"]:
+def test_every_comparison(report: Report) -> None:
+    told = report.lines("claims.csv")
+    assert [line["claim"] for line in told] == [c.name for c in report.claims for _ in c.parts or [None]]
+    parts = [(claim, part) for claim in report.claims for part in claim.parts or [None]]
+    for line, (claim, part) in zip(told, parts, strict=True):
+        about = f"{line['claim']}: {line['comparison']}"
+        assert line["verdict"] == claim.verdict, about
+        assert number(line["holm_p"]) == (None if claim.holm is None else pytest.approx(claim.holm, rel=1e-3)), about
+        if part is None:
+            assert not line["comparison"], about
             continue
-        one, other = sides
-        if one.split("/")[0] == other.split("/")[0]:
-            seeds = sorted(scores[one])
-            values = [scores[one][s][line["unit"]] - scores[other][s][line["unit"]] for s in seeds]
-            mean, variance = statistics.fmean(values), statistics.variance(values) / len(values)
-            freedom: float = len(values) - 1
-            counts = [len(values)]
-        else:
-            cells = cells_of(one, line["unit"], scores, starts)
-            assert other in cells
-            mean, variance_or_none, freedom = model(cells, {one: 1.0, other: -1.0})
-            assert variance_or_none is not None
-            variance, counts = variance_or_none, [len(cells[one]), len(cells[other])]
-        half = stats.t.ppf(0.995, freedom) * math.sqrt(variance)
-        found = (mean, math.sqrt(variance), freedom, mean - half, mean + half)
-        printed = tuple(float(line[k]) for k in ("mean", "error", "freedom", "low", "high"))
-        assert found == pytest.approx(printed, rel=1e-4, abs=1e-6), line["comparison"]
-        margin = float(line["margin"])
-        strict = stats.t.ppf(1 - 0.005 / parts[line["claim"]], freedom) * math.sqrt(variance)
-        word = "SUPPORTED" if mean - half > margin else "CONTRADICTED" if mean + strict < margin else "UNRESOLVED"
-        assert word == line["comparison_verdict"], line["comparison"]
-        assert max(counts) <= 10, "more seeds need the level of late looks"
-        checked += 1
-    assert checked >= 20
+        places = [line["comparison"].find(name) for name in part.about]
+        assert min(places) >= 0 and places == sorted(places), about
+        assert (line["unit"], float(line["margin"]), number(line["paper"])) == (part.unit, part.margin, part.paper)
+        assert [int(n) for n in line["runs"].split()] == part.runs, about
+        assert [int(n) for n in line["seeds"].split()] == list(part.differences), about
+        assert [float(v) for v in line["differences"].split()] == pytest.approx([*part.differences.values()]), about
+        for column in ("mean", "error", "seed_error", "image_error", "freedom", "low", "high", "p"):
+            wanted = getattr(part, column)
+            if wanted is None or line[column] == "":
+                assert line[column] == "" and wanted in (None, 0.0), (about, column)
+            else:
+                assert float(line[column]) == pytest.approx(wanted, rel=1e-3, abs=1e-6), (about, column)
+        assert line["comparison_verdict"] == part.verdict, about
+
+
+def test_all_of_a_comparison_was_met(report: Report, request: pytest.FixtureRequest) -> None:
+    """The checks above met what they are for, as far as the results have it."""
+    told = report.lines("claims.csv")
+    kinds = {second.CLAIMS[claim.name]["predicate"]["kind"] for claim in report.claims}
+    assert kinds == {"higher", "within", "ordered", "gap", "curve", "loss", "complexity"}
+    with_interval = [line for line in told if line["low"]]
+    has_resamples = bool(report.results.moved)
+    assert any(line["image_error"] for line in with_interval) == has_resamples
+    judged = [p for c in report.claims for p in c.parts if p.runs and min(p.runs) > 1]
+    assert len(with_interval) == len([p for p in judged if p.error is not None]) > 0
+    if "made" in request.node.callspec.params.values():
+        assert has_resamples and len(judged) == len([p for c in report.claims for p in c.parts])
+        assert any(not line["image_error"] and line["unit"] != "loss" for line in told if line["low"]), "other images"
+        assert any(line["runs"] == "2 3" for line in told), "a start counts once, and so does a seed that lacks"
+
+
+def test_the_summary_of_all_verdicts(report: Report) -> None:
+    text = (report.folder / "claims.md").read_text()
+    counts = {w: sum(c.verdict == w for c in report.claims) for w in ("SUPPORTED", "CONTRADICTED", "UNRESOLVED")}
+    for word, count in counts.items():
+        assert not count or re.search(rf"\b{count} {word}\b", text), word
+    judged = [claim for claim in report.claims if claim.holm is not None]
+    decided = [claim for claim in judged if claim.verdict in ("SUPPORTED", "CONTRADICTED")]
+    lost = [claim.name for claim in decided if (claim.holm or 0.0) > 0.05]
+    told = re.search(r"^(\d+) claims? w.*? of the (\d+) verdicts .*? at most ([\d.]+) are expected", text, re.MULTILINE)
+    assert told is not None
+    assert [float(n) for n in told.groups()] == [len(judged), len(decided), float(f"{0.05 * len(judged):.1f}")]
+    holm = re.search(r"correction for their number (\d+) of the (\d+) stand(?:; (.*?) do(?:es)? not)?\.", text)
+    assert holm is not None
+    assert [int(n) for n in holm.groups()[:2]] == [len(decided) - len(lost), len(decided)]
+    assert (holm[3] or "").split(", ") == (lost or [""])
+
+
+def shown(value: float | None, digits: int, signed: bool = False) -> str:
+    """A number as tables print it."""
+    if value is None:
+        return "\N{EM DASH}"
+    text = f"{value:.{digits}f}"
+    if float(text) == 0:
+        return f"{0:.{digits}f}"
+    return ("+" if signed and value > 0 else "") + text.replace("-", MINUS)
+
+
+def cell(results: Results, row: dict[str, Any], metric: str) -> list[float] | None:
+    """Our numbers of a row of a table in a column."""
+    figure, _, phase = metric.partition("_")
+    if figure in DIGITS:
+        found = results.counted.get((row.get("network", ""), phase or row.get("phase", "infer")))
+        return None if found is None else [found[figure]]
+    if "annotations" in row:
+        iou = second.EVALUATIONS["annotations"][row["annotations"]]["iou"]
+        found_recall = results.recall.get(row["annotations"], {}).get(iou)
+        return [found_recall] if metric == "Recall" and found_recall is not None else None
+    return list(results.of(row.get("evaluation", ""), metric).values()) or None
+
+
+def test_every_cell_of_the_tables(report: Report) -> None:
+    met = {"brackets": 0, "recall": 0, "spread": 0}
+    for number_of in range(1, 12):
+        table = second.entries(f"paper/table{number_of:02d}")
+        rows = {row["id"]: row for group in table["groups"] for row in group}
+        told = report.lines(f"tables/table{number_of:02d}.csv")
+        assert [line["row"] for line in told] == list(rows)
+        markdown = (report.folder / "tables" / f"table{number_of:02d}.md").read_text()
+        body = [line for line in markdown.splitlines() if line.startswith("|")][2:]
+        for line, row, printed in zip(told, rows.values(), body, strict=True):
+            fields = [re.sub(r"\*\*|</?ins>", "", text).strip() for text in printed.split(" | ")]
+            fields = [text.removesuffix("|").strip() for text in fields][-2 * len(table["metrics"]) :]
+            for metric, paper_text, ours_text in zip(table["metrics"], fields[::2], fields[1::2], strict=True):
+                about, digits = (row["id"], metric), DIGITS.get(metric.split("_")[0], 1)
+                paper, ours = row["paper"].get(metric), cell(report.results, row, metric)
+                mean = None if ours is None else statistics.fmean(ours)
+                spread = statistics.stdev(ours) if ours is not None and len(ours) > 1 else None
+                bracket = row.get("bracket", {})
+                inner_paper, inner = bracket.get("paper", {}).get(metric), None
+                if inner_paper is not None and "evaluation" in bracket:
+                    other = cell(report.results, bracket, metric)
+                    inner = None if other is None else statistics.fmean(other)
+                elif inner_paper is not None:
+                    other = cell(report.results, rows[bracket["difference_from"]], metric)
+                    inner = None if other is None or mean is None else mean - statistics.fmean(other)
+                wanted = {"paper": paper, "ours": mean, "ours_sd": spread, "paper_b": inner_paper, "ours_b": inner}
+                columns = [f"paper_{metric}", f"ours_{metric}", f"ours_{metric}_sd"]
+                columns += [f"paper_{metric}_bracket", f"ours_{metric}_bracket"]
+                for column, value in zip(columns, wanted.values(), strict=True):
+                    assert number(line.get(column, "")) == (None if value is None else pytest.approx(value)), about
+                is_difference = "difference_from" in bracket
+                is_figure = metric.split("_")[0] in DIGITS
+                seen = second.half_up(mean, digits) if is_figure and mean is not None else mean
+                text = shown(seen, digits) + ("" if spread is None else f" ± {shown(spread, digits)}")
+                text += "" if inner is None else f" ({shown(inner, digits, is_difference)})"
+                assert ours_text == text, about
+                theirs = shown(paper, digits)
+                theirs += "" if inner_paper is None else f" ({shown(inner_paper, digits, is_difference)})"
+                assert paper_text == theirs, about
+                met["brackets"] += inner is not None
+                met["recall"] += metric == "Recall" and mean is not None
+                met["spread"] += spread is not None
+    assert all(met.values()), met
+
+
+def figure_ends(results: Results, training: str, metric: str) -> float | None:
+    """A curve's last value: of the last evaluation, or of the last of sixty equal parts of a loss."""
+    ends: dict[float, list[float]] = {}
+    for curves in results.curves.get(training, {}).values():
+        curve = np.array(curves.get(metric, np.empty((0, 2))), dtype=float)
+        if len(curve):
+            count = min(60, len(curve))
+            part = curve[-1:] if metric == "AP" else curve[(count - 1) * len(curve) // count :]
+            ends.setdefault(float(part[:, 0].mean()), []).append(float(part[:, 1].mean()))
+    return statistics.fmean(ends[max(ends)]) if ends else None
+
+
+def sections(report: Report) -> dict[str, str]:
+    parts = re.split(r"^# (.*)$", (report.folder / "figures.md").read_text(), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+@pytest.mark.parametrize("figure", [3, 4])
+def test_the_ends_of_curves(report: Report, figure: int) -> None:
+    entry = second.entries(f"paper/figure{figure}")
+    text = next(body for title, body in sections(report).items() if title.startswith(f"Figure {figure}."))
+    for panel in entry["panels"]:
+        for curve in entry["curves"]:
+            end = figure_ends(report.results, curve["training"], panel["metric"])
+            digits = 1 if panel["metric"] == "AP" else 3
+            line = f"- {panel['label']}, {curve['label']}: {shown(end, digits)} at the end"
+            assert any(each.split(" (the paper")[0] == line for each in text.splitlines()), line
+
+
+def test_the_ends_of_the_headlines_curves(report: Report) -> None:
+    headline = second.entries("paper")["headline"]
+    rows = [row for group in second.entries(f"paper/{headline['table']}")["groups"] for row in group]
+    text = sections(report)[headline["title"]]
+    told = re.findall(r"^- .*, (.*?)(?: \(NMS\))?: ([\d.]+) at the end", text, re.MULTILINE)
+    wanted = [
+        (row["label"], shown(figure_ends(report.results, row["network"], "AP"), 1))
+        for row in rows
+        if second.TRAININGS[row["network"]]["schedule"] == headline["schedule"]
+    ]
+    assert len(told) == len(wanted)
+    for (label, value), (row_label, end) in zip(told, wanted, strict=True):
+        assert row_label.startswith(label) and value == end
+
+
+def test_the_settings_of_figure_5(report: Report) -> None:
+    trade_off = second.entries("paper/figure5")["trade_off"]
+    text = next(body for title, body in sections(report).items() if title.startswith("Figure 5."))
+    body = [line.strip("| ").split("|") for line in text.splitlines() if line.startswith("| ")][2:]
+    names = [(grid["label"], name) for grid in trade_off["grids"] for name in grid["trainings"]]
+    both = {
+        name: [list(report.results.of(f"{name}/{trade_off[axis]}", "AP").values()) for axis in ("up", "across")]
+        for _, name in names
+    }
+    means = {name: [statistics.fmean(v) for v in pair] for name, pair in both.items() if all(pair)}
+    for cells, (label, name) in zip(body, names, strict=True):
+        fields = [text.strip() for text in cells]
+        assert fields[0] == label and int(fields[2]) == len(both[name][0]), name
+        for place, values in zip((4, 6), both[name], strict=True):
+            spread = f" ± {shown(statistics.stdev(values), 1)}" if len(values) > 1 else ""
+            assert fields[place] == shown(statistics.fmean(values), 1) + spread, name
+        up, across = means[name]
+        beaten = any(u >= up and a >= across and (u > up or a > across) for u, a in means.values())
+        assert fields[7] == ("no" if beaten else "yes"), name
+    assert not math.isnan(sum(sum(pair) for pair in means.values()))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 
 import numpy as np
 import pytest
@@ -10,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from date.catalogue import ROOT
 from date.reporting.crossed import Difference
 from date.reporting.statistics import (
-    LATE_LOOK,
-    LOOK,
+    LOOKS,
     MOST_SEEDS,
+    SPENT,
     estimate,
     every_look,
     fewest,
@@ -26,48 +29,80 @@ from date.reporting.statistics import (
 
 
 def test_an_interval_by_hand() -> None:
-    # Differences 1, 2, 3: standard error 1/sqrt(3); t of two degrees of freedom at 99 % is 9.924843.
+    # Differences 1, 2, 3: standard error 1/sqrt(3); t of two degrees of freedom at 98.8 %, three seeds' level, is
+    # x with the tail 1/2 - x / (2 sqrt(2 + x**2)) = 0.006, so x = 0.988 sqrt(2 / (1 - 0.988**2)) = 9.046345.
     found = estimate(Difference(2.0, 1 / 3, 2.0, ()), (3, 3))
     assert found.low is not None and found.high is not None
-    assert (2 - found.low, found.high - 2) == pytest.approx([9.924843 / math.sqrt(3)] * 2, abs=1e-6)
-    # With two degrees of freedom the tail is 1/2 - t / (2 sqrt(2 + t**2)); t = 2 sqrt(3). Five times for every look.
+    assert (2 - found.low, found.high - 2) == pytest.approx([9.046345 / math.sqrt(3)] * 2, abs=1e-6)
+    # t = 2 sqrt(3): above the look's error of 0.012, so that 0.05 / 0.012 times as much holds for every look.
     t = 2 * math.sqrt(3)
-    assert found.p == pytest.approx(5 * 2 * (0.5 - t / (2 * math.sqrt(2 + t * t))), abs=1e-12)
+    assert found.p == pytest.approx(0.05 / 0.012 * 2 * (0.5 - t / (2 * math.sqrt(2 + t * t))), abs=1e-12)
     images = estimate(Difference(2.0, 1 / 3, 2.0, ()), (3, 3), image_variance=1 / 6)
     assert images.error == pytest.approx(math.sqrt(0.5)) and images.image_error == pytest.approx(math.sqrt(1 / 6))
     assert images.freedom == pytest.approx(0.25 / (1 / 18 + 1 / 36 / 199))
 
 
 def test_looks() -> None:
-    assert [look_error(n) for n in (1, 10, 11)] == [LOOK, LOOK, LATE_LOOK]
-    assert look_error(3, parts=4) == LOOK / 4
-    assert every_look(LOOK, 10) == pytest.approx(0.05) and every_look(LATE_LOOK, 11) == pytest.approx(0.05)
+    assert [look_error(n) for n in range(1, 9)] == list(LOOKS)
+    assert [look_error(n) for n in (0, 16)] == [LOOKS[0], LOOKS[-1] / 8], "twice the seeds, an eighth of the error"
+    assert look_error(3, parts=4) == LOOKS[2] / 4
+    for seeds in (1, 3, 8, 20):
+        assert every_look(look_error(seeds), seeds) == pytest.approx(0.05)
+        assert every_look(look_error(seeds) / 10, seeds) == pytest.approx(0.006), "a fifth more than a tenth of it"
     assert every_look(0.5, 3) == 1.0 and every_look(0.0, 3) == 0.0
+    assert sum(look_error(n) for n in range(1, 3000)) == pytest.approx(SPENT, rel=1e-4)
 
 
-@given(st.floats(1e-12, 1), st.floats(1e-12, 1))
-def test_p_values_of_looks_rise_with_their_own(one: float, other: float) -> None:
+def test_the_documentations_looks() -> None:
+    """The table of docs/report.md, and what it says of five seeds."""
+    text = (ROOT / "docs" / "report.md").read_text().split("### Looking again")[1].split("###")[0]
+    seeds, errors = (
+        [float(v) for v in re.findall(r"[\d.]+", line.split("|", 2)[2])]
+        for line in text.splitlines()
+        if line.startswith(("| seeds", "| error"))
+    )
+    assert errors == [round(100 * look_error(int(n)), 2) for n in seeds]
+    told = " ".join(text.split())
+    assert f"{100 - 100 * look_error(5):.1f} % with five seeds" in told
+    assert f"({0.05 / look_error(5):.1f} times with five seeds" in told
+    assert f"{stats.norm.ppf(1 - look_error(5) / 2):.2f} instead of 1.96 standard errors with five" in told
+
+
+def test_more_seeds_need_smaller_differences() -> None:
+    """Whatever the looks' errors, the difference that is told shrinks with the seeds, so that power rises with them."""
+    for freedom in (1.0, 4.0, 1e9):
+        told = [stats.t.ppf(1 - look_error(n) / 2, freedom * n) / math.sqrt(n) for n in range(2, 400)]
+        assert all(later < earlier for earlier, later in itertools.pairwise(told)), freedom
+
+
+@given(st.floats(1e-12, 1), st.floats(1e-12, 1), st.integers(1, 30))
+def test_p_values_of_looks_rise_with_their_own(one: float, other: float, seeds: int) -> None:
     low, high = sorted((one, other))
-    assert every_look(low, 3) <= every_look(high, 3)
-    assert low <= every_look(low, 3) <= min(1, 10 * low)
+    assert every_look(low, seeds) <= every_look(high, seeds)
+    assert low < every_look(low, seeds) <= min(1, low * SPENT / look_error(seeds) * (1 + 1e-12)) or low == 1
 
 
-def test_a_hundred_looks_are_false_less_often_than_one_in_twenty() -> None:
-    """A look after each run from the first on, at the levels of the looks, and p-values that hold at all ten of them."""
+@pytest.mark.parametrize("known", [True, False])
+def test_a_hundred_looks_are_false_less_often_than_one_in_twenty(known: bool) -> None:
+    """A look after each run, at the levels of the looks, by known noise and by Student's t, and p-values of all looks."""
     rng = np.random.default_rng(0)
-    draws, total = 60000, np.zeros(60000)
+    draws, total, squares = 60000, np.zeros(60000), np.zeros(60000)
     crossed, smallest = np.zeros(draws, dtype=bool), np.ones(draws)
     for n in range(1, 101):
-        total += rng.standard_normal(draws)
-        p = 2 * stats.norm.sf(np.abs(total) / math.sqrt(n))
+        run = rng.standard_normal(draws)
+        total, squares = total + run, squares + run**2
+        if n == 1 and not known:
+            continue
+        ratio = np.abs(total) / math.sqrt(n)
+        variance = np.ones(draws) if known else (squares - total**2 / n) / (n - 1)
+        p = 2 * (stats.norm.sf(ratio) if known else stats.t.sf(ratio / np.sqrt(variance), n - 1))
         crossed |= p < look_error(n)
-        if n <= 10:
-            smallest = np.minimum(smallest, p)
-    assert crossed.mean() < 0.05
+        smallest = np.minimum(smallest, p / look_error(n))  # the smallest in units of its look's error is decisive
+    assert crossed.mean() < 0.05 + 2 * math.sqrt(0.05 / draws)
     for level in (0.05, 0.01, 0.002):
-        false = np.mean([every_look(float(p), 10) <= level for p in smallest[smallest < level]])
-        share = false * (smallest < level).mean()
-        assert 0.6 * level < share < level + 3 * math.sqrt(level / draws), level
+        false = np.mean([every_look(float(share) * LOOKS[2], 3) <= level for share in smallest[smallest < 1.2]])
+        share = false * (smallest < 1.2).mean()
+        assert 0.5 * level < share < level + 3 * math.sqrt(level / draws), level
 
 
 @pytest.mark.parametrize(("distance", "n"), [(1.0, 3), (0.5, 5), (0.3, 9)])
