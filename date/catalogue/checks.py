@@ -100,7 +100,9 @@ def _check_figure(figure: Figure, catalogue: Catalogue, file: str) -> None:
             try:
                 figure.trade_off.setting.format_map(catalogue.trainings[name].options.model_dump())
             except (KeyError, ValueError) as error:
-                raise UserError(f"{file}: 'setting' does not fit the options of {name} ({error}); mend it.") from None
+                raise UserError(
+                    f"{file}: 'setting' does not fit the options of {name} ({error}); correct it."
+                ) from None
     _check_views(catalogue, figure.views, file)
 
 

@@ -86,7 +86,7 @@ def _imported(path: Path) -> Iterable[str]:
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except SyntaxError as error:
-        raise UserError(f"{shown(path)}, line {error.lineno}: {error.msg}; mend it.") from None
+        raise UserError(f"{shown(path)}, line {error.lineno}: {error.msg}; correct it.") from None
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)

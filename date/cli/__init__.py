@@ -63,7 +63,7 @@ COMMANDS = (
     matrix,
 )
 UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG)
-"""What keeps a place from being written to or read, and can be mended by naming another."""
+"""What keeps a place from being written to or read, and can be avoided by naming another."""
 DATA_ACTIONS = (data_verify, data_samples, data_nms_recall)
 
 
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in (*NO_SPACE, *UNUSABLE):
             raise
-        remedy = "make room" if error.errno in NO_SPACE else "name a place that can be, or mend its permissions"
+        remedy = "make room" if error.errno in NO_SPACE else "name a place that can be, or correct its permissions"
         print(f"error: {error.filename or 'a file'} can't be used: {error.strerror}; {remedy}.", file=sys.stderr)
         return 2
     return status or 0

@@ -68,7 +68,7 @@ def check_annotations(
         path: the file.
         classes: the names that its categories must have, in their order.
         negative_sizes: count boxes of negative width or height in place of refusing them. CrowdHuman's are taken as
-            they are: nobody can mend them, and training drops them.
+            they are: nobody can correct them, and training drops them.
         image_folder: of its images, to which absolute file names are made relative; None to leave them.
     """
     try:
@@ -206,7 +206,7 @@ class _Check:
         names = column(records, "file_name")
         named = np.array([is_file_name(name) for name in names], dtype=bool)
         self._refuse(
-            "file names that are not paths below the image folder: {}; mend them",
+            "file names that are not paths below the image folder: {}; correct them",
             ~named,
             lambda i: f"{shown(names[i])} (image {shown(records[i].get('id'))})",
         )
@@ -218,7 +218,7 @@ class _Check:
                 whole = (sides[-1] >= 1) & (sides[-1] <= LARGEST) & (sides[-1] % 1 == 0)
             sound = sound & whole
             self._refuse(
-                f"images whose {key} is not a number of pixels: {{}}; mend them",
+                f"images whose {key} is not a number of pixels: {{}}; correct them",
                 ~whole,
                 lambda i, values=values: f"image {shown(records[i].get('id'))} ({shown(values[i])})",  # type: ignore[misc]
             )
@@ -262,7 +262,9 @@ class _Check:
         self._boxes(records, describe("bbox"))
         self.areas = floats(column(records, "area"))
         self._refuse(
-            "annotations whose area is not a finite number: {}; mend them", ~np.isfinite(self.areas), describe("area")
+            "annotations whose area is not a finite number: {}; correct them",
+            ~np.isfinite(self.areas),
+            describe("area"),
         )
         flags = {}
         self.without_crowd = int(lacking(records, "iscrowd").sum())
@@ -272,7 +274,7 @@ class _Check:
                 [int(v) if isinstance(v, bool) else v for v in values] if bool in set(map(type, values)) else values
             )
             self._refuse(
-                f"annotations whose {key} is neither 0 nor 1: {{}}; mend them",
+                f"annotations whose {key} is neither 0 nor 1: {{}}; correct them",
                 ~np.isin(flags[key], (0, 1)),
                 describe(key),
             )
@@ -293,7 +295,7 @@ class _Check:
             describe,
         )
         self._refuse(
-            f"boxes that are not finite x, y, width, height (at most {LARGEST:,.0f} px): {{}}; mend them",
+            f"boxes that are not finite x, y, width, height (at most {LARGEST:,.0f} px): {{}}; correct them",
             ~sane & ~turned,
             describe,
         )

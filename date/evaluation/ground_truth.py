@@ -185,13 +185,13 @@ def _from_coco(path: Path, data: dict[str, Any]) -> GroundTruth:
                 missing[key] += key not in record
             area = record.get("area", box[2] * box[3])
             rows.append((index[record["image_id"]], record["category_id"], *box, area, record.get("iscrowd", 0)))
-    defects.raise_if_any("mend the annotation file.")
+    defects.raise_if_any("correct the annotation file.")
     notes = _notes(missing["area"], missing["iscrowd"], marked)
     return replace(_arrays(path, image_ids, names, sizes, categories, rows, notes), files=files)
 
 
 def _is_conversion(info: Any) -> bool:
-    """Whether a file's ``info`` is of the COCO form of CrowdHuman's, whose boxes of negative size nobody can mend."""
+    """Whether a file's ``info`` is of the COCO form of CrowdHuman's, whose negative boxes nobody can correct."""
     return isinstance(info, dict) and "odgt_sha256" in info
 
 
@@ -234,7 +234,7 @@ def _from_odgt(path: Path, records: list[Any]) -> GroundTruth:
             x, y, width, height = box["fbox"]
             width, height = max(width, 0), max(height, 0)
             rows.append((len(names) - 1, 1, x, y, width, height, width * height, ignored))
-    defects.raise_if_any("mend the odgt file.")
+    defects.raise_if_any("correct the odgt file.")
     return _arrays(path, list(range(1, len(names) + 1)), names, sizes, {1: "person"}, rows, [])
 
 

@@ -13,7 +13,7 @@ from date.errors import UserError
 from date.evaluation.ground_truth import GroundTruth
 from date.evaluation.reading import Defects, counted, is_integer, listing, shown
 
-REMEDY = "mend the file of detections."
+REMEDY = "correct the file of detections."
 
 
 def is_annotations(data: Any) -> bool:

@@ -102,7 +102,7 @@ def read_lines(path: Path, protocol: Protocol) -> Reading:
         return _json_lines(path, text, protocol)
     if "," in first and "epoch" in [name.strip() for name in first.split(",")]:
         return _csv(path, text, protocol)
-    raise UserError(f"{path} is a text that is not read; {FORMS}.")
+    raise UserError(f"{path} has none of the known forms; {FORMS}.")
 
 
 def _is_trainer_state(text: str) -> bool:
@@ -127,7 +127,7 @@ def _json_lines(path: Path, text: str, protocol: Protocol) -> Reading:
             raise UserError(f"line {number} of {path} is not a JSON object; {FORMS}.")
         reader = reader or _reader_of(record)
         if reader is None:
-            reading.leave_out("tell neither losses nor metrics")
+            reading.leave_out("have neither losses nor metrics")
         else:
             reader(record, protocol, reading)
     return reading
@@ -182,7 +182,7 @@ def _train(
     """Add a line of training, or count why it is none."""
     losses = {name: value for name, value in record.items() if "loss" in name}
     if "loss" not in losses:
-        reading.leave_out("tell neither losses nor metrics")
+        reading.leave_out("have neither losses nor metrics")
     elif not is_number(lr):
         kind = {dict: "an object", list: "a list", type(None): "missing"}.get(type(lr), "not a number")
         reading.leave_out(f"have a learning rate that is {kind}")
@@ -225,7 +225,7 @@ def _detectron2(record: dict[str, Any], protocol: Protocol, reading: Reading) ->
     if "total_loss" in record:
         _train(losses | {"loss": record["total_loss"]}, record.get("lr"), count + 1, None, False, reading)
     elif "AP" not in found:
-        reading.leave_out("tell neither losses nor metrics")
+        reading.leave_out("have neither losses nor metrics")
     if "AP" in found:
         reading.lines.append(Line("eval", found, count + 1, None, False))
 
@@ -247,7 +247,7 @@ def _detr(record: dict[str, Any], protocol: Protocol, reading: Reading) -> None:
         values: dict[str, Any] = {"lr": float(record["train_lr"])} | {k: float(v) for k, v in losses.items()}
         reading.lines.append(Line("train", values, None, epoch + 1))
     elif "AP" not in found:
-        reading.leave_out("tell neither losses nor metrics")
+        reading.leave_out("have neither losses nor metrics")
     if "AP" in found:
         reading.lines.append(Line("eval", found, None, epoch + 1))
 

@@ -82,7 +82,7 @@ def _annotated(path: Path, folder: Path) -> Sources:
             categories[record["name"]] = record["id"]
         else:
             defects.add("categories without an integer 'id' and a 'name'", f"category {i}")
-    defects.raise_if_any("mend the annotation file.")
+    defects.raise_if_any("correct the annotation file.")
     if not images:
         raise UserError(f"{path} lists no images; give another annotation file.")
     if not any(image.path.is_file() for image in images):

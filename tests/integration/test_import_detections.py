@@ -165,9 +165,9 @@ def test_mistakes_are_sentences_and_write_nothing(
         (["--log", tmp_path / "bad.log"], "line 2 of .* is not a JSON object"),
         (
             ["--log", tmp_path / "no.log"],
-            "has no losses and no metrics that could be read .1 line tells neither.*; the logs that are read are MMDetection 2's",
+            "has no losses and no metrics that could be read .1 line has neither.*; the logs that are read are MMDetection 2's",
         ),
-        (["--log", file], "is a text that is not read; the logs that are read are"),
+        (["--log", file], "has none of the known forms; the logs that are read are"),
     ]:
         run(results, *arguments, code=2)
         err = capsys.readouterr().err
@@ -226,7 +226,7 @@ def test_logs_of_both_generations(tmp_path: Path, write: Any) -> None:
     if write is mmdet2_log:
         assert [r["step"] for r in train] == [e * 73 + s for e in range(3) for s in range(10, 73, 10)]
         assert evaluations[0] == {"kind": "eval", "step": 73, "epoch": 1, "AP": 10.0, "AP50": 20.0, "APs": None}
-        assert log.notes == ["1 line tells neither losses nor metrics; left out."]
+        assert log.notes == ["1 line has neither losses nor metrics; left out."]
     else:
         assert [r["step"] for r in train] == list(range(10, 220, 10)) and log.notes == []
         assert train[0] == {
@@ -309,7 +309,7 @@ def test_fuzzed_logs(tmp_path: Path, data: st.DataObject) -> None:
         log = read_training_log(tmp_path / "log.json", 7)
     except UserError:
         return
-    told = (re.match(r"(\d+) (?:lines|records)|the last line", note) for note in log.notes)
+    told = (re.match(r"(\d+) (?:lines?|records?)|the last line", note) for note in log.notes)
     left_out = sum(int(match[1] or 1) for match in told if match is not None)
     lines = [line for line in (tmp_path / "log.json").read_text().split("\n") if line]
     assert len(log.records) + left_out == len(lines)

@@ -222,7 +222,7 @@ def detections_outcome(form: Form, folder: Path) -> str:
     notes = [note for note in scored.notes if "have no detection" not in note and "matched by" not in note]
     value = scored.metrics["AP"]
     assert value is not None and (value == pytest.approx(100) or notes or "list of odgt" in form.writes)
-    return "read" + (f"; told: {' '.join(notes)}" if notes else "")
+    return "read" + (f"; noted: {' '.join(notes)}" if notes else "")
 
 
 # ------------------------------------------------------------------------------------------------- logs

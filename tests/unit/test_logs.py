@@ -139,11 +139,11 @@ def test_a_resumed_training_goes_on(read: Any) -> None:
         ([train3(10, 1, loss=float("nan"))], r"no losses and no metrics .*\(1 line has losses that are not finite"),
         ([train3(10, 1, lr={"backbone": 1e-5})], r"\(1 line has a learning rate that is an object\); the logs that"),
         ([train3(10, 1, lr=None)], r"\(1 line has a learning rate that is missing\)"),
-        ("2023-01-01 10:00:00,000 - mmdet - INFO - Epoch [1][50/7330]\n", "is a text that is not read; the logs that"),
+        ("2023-01-01 10:00:00,000 - mmdet - INFO - Epoch [1][50/7330]\n", "has none of the known forms; the logs that"),
         ("epoch,time,metrics/mAP50-95(B)\n1,2,0.3\n", "is of ultralytics, whose mAP50-95 is its own evaluation"),
-        ('{"best_metric": 1}\n', r"has no losses and no metrics that could be read \(1 line tells neither"),
+        ('{"best_metric": 1}\n', r"has no losses and no metrics that could be read \(1 line has neither"),
         ('{\n "best_metric": 1\n}\n', "is a JSON object without a list 'log_history'"),
-        ([{"accuracy/top1": 71.2, "step": 1}], r"\(1 line tells neither losses nor metrics\)"),
+        ([{"accuracy/top1": 71.2, "step": 1}], r"\(1 line has neither losses nor metrics\)"),
     ],
 )
 def test_refused_in_words(lines: Any, sentence: str, read: Any) -> None:

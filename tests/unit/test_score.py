@@ -248,9 +248,9 @@ DETECTION_DEFECTS: list[tuple[Any, str]] = [
     ([ENTRY | {"bbox": None}], "that are not four finite numbers"),
     (
         [ENTRY | {"bbox": [9, 9, -5, 5]}] * 7,
-        r"7 boxes of negative size: detection 0 \(9, 9, -5, 5\), .* and 2 more; mend",
+        r"7 boxes of negative size: detection 0 \(9, 9, -5, 5\), .* and 2 more; correct",
     ),
-    ([ENTRY | {"image_id": 99}], r"1 detections of unknown images: detection 0 \(99\); mend"),
+    ([ENTRY | {"image_id": 99}], r"1 detections of unknown images: detection 0 \(99\); correct"),
     ([ENTRY | {"image_id": "zzz"}], r"detections of unknown images: entry 0 \(image 'zzz'\)"),
     ([ENTRY | {"image_id": 1.5}], "without an 'image_id' that is an integer of at most 2.53"),
     (
