@@ -1,4 +1,4 @@
-"""Memory that runs out: the many ways in which PyTorch, CUDA and the system say so."""
+"""Recognise the errors by which PyTorch, CUDA and the system report that memory ran out."""
 
 from __future__ import annotations
 

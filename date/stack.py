@@ -1,4 +1,4 @@
-"""The import of PyTorch, torchvision and MMDetection without what no detector uses: a third of the time it takes.
+"""Import PyTorch, torchvision and MMDetection without the parts that no detector uses, in a third of the time.
 
 MMEngine, MMDetection and torchvision import sharded training, PyTorch's compiler and matplotlib for the sake of single
 names. While they are imported, placeholders with just these names stand for those modules; afterwards the placeholders

@@ -1,4 +1,4 @@
-"""Cross-checks of the catalogue: every name that an entry refers to is known, and what it asks for can be had."""
+"""Cross-checks of the catalogue: every name in an entry exists, and every request can be met."""
 
 from __future__ import annotations
 

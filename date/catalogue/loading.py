@@ -1,4 +1,4 @@
-"""Reading the folders of experiments: every name is checked, so that a typing error costs a sentence, no GPU hours."""
+"""Read the folders of experiments and check every name, so that a typing error costs a sentence and no GPU hours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The entries of the catalogue: trainings and how they are judged, claims, datasets and tiers."""
+"""The entries of the catalogue: trainings and their evaluations, claims, datasets and tiers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Python modules of the experiments, which register components of MMDetection: which there are, and who uses which.
+"""Python modules of the experiments, which register components of MMDetection: find them and their users.
 
 A model or schedule names in its variable ``modules`` the files below ``modules/`` that it needs. They are imported by
 these names, as MMEngine imports what a config's ``custom_imports`` lists, and may import one another.

@@ -1,4 +1,4 @@
-"""The paper itself, as ``paper.yaml`` states it: what the engine has to know of it, and nothing else of it does."""
+"""The paper itself: ``paper.yaml`` states everything that the engine has to know about it."""
 
 from __future__ import annotations
 

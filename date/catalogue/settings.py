@@ -1,4 +1,4 @@
-"""``experiments/config.yaml``: tier, seeds and where data lie, and which dataset plays which part at a tier."""
+"""``experiments/config.yaml``: tier, seeds, the place of the data, and which dataset plays which part at a tier."""
 
 from __future__ import annotations
 

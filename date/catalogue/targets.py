@@ -1,4 +1,4 @@
-"""What can be asked of the DAG by name, and which trainings and evaluations that needs."""
+"""The targets of the DAG by name, and the trainings and evaluations that each needs."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What Snakemake's main process does for a run of the DAG beyond the rules: Slurm outlasted, one run at a time."""
+"""What Snakemake's main process does besides the rules: it survives failures of Slurm, and locks the clone."""

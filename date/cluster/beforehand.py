@@ -1,4 +1,4 @@
-"""What would stop jobs on Slurm and can be known before the first one is submitted."""
+"""Find what would stop jobs on Slurm before the first one is submitted."""
 
 from __future__ import annotations
 

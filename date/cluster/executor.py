@@ -1,4 +1,4 @@
-"""Snakemake's executor for Slurm, which outlasts a Slurm that does not answer.
+"""Snakemake's executor for Slurm, which survives a Slurm that does not answer.
 
 The plugin's own (snakemake-executor-plugin-slurm 2.8.0) forgets all jobs when one status query fails, and Snakemake
 then waits for ever; it waits for ever as well for jobs that Slurm no longer knows, and gives a submission up that comes

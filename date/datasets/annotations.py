@@ -1,4 +1,4 @@
-"""A COCO annotation file read with distrust: what is wrong with it in words, and what training will make of its boxes.
+"""Read an untrusted COCO annotation file: list its problems in words, and say how training treats its boxes.
 
 Columns are checked as arrays, since COCO has 860,000 annotations; values of a wrong type are looked at one by one only
 where a column has any. docs/data.md says what training and evaluation do with every kind of odd record.

@@ -1,4 +1,4 @@
-"""Manifests of data that were verified, so that the next training need not read hundreds of megabytes of JSON again.
+"""Manifests of verified data, so that the next training need not read hundreds of megabytes of JSON again.
 
 An entry is found by the content of the annotation files and holds for the names and sizes of the image files that were
 there: all that a manifest depends on. No time stamp and no path is trusted.

@@ -1,4 +1,4 @@
-"""The bytes of annotation files as others leave them: packed by gzip, or with a byte order mark."""
+"""The bytes of annotation files from other tools: gzipped, or with a byte order mark."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the files of a dataset lie."""
+"""The paths of a dataset's files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image files: which there are, their sizes from headers, and whether they decode."""
+"""Image files: list them, read their sizes from headers, and check that they decode."""
 
 from __future__ import annotations
 

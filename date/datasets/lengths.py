@@ -1,4 +1,4 @@
-"""How many steps an epoch has: a fact of the data and the batch, which a tier need not state and can't misstate."""
+"""The steps of an epoch, counted from the data and the batch, so that no tier has to state them."""
 
 from __future__ import annotations
 

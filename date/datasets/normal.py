@@ -1,4 +1,4 @@
-"""The normal form of a COCO annotation file: what training, evaluation and MMDetection read alike.
+"""The normal form of a COCO annotation file, which training, evaluation and MMDetection all read.
 
 Most files are in it already and are used as they are. What others write otherwise, and what has one meaning, is written
 anew below ``<dataset>-converted/`` in the data root, as CrowdHuman's files are: packed files, byte order marks,

@@ -1,4 +1,4 @@
-"""Datasets before any training: made where they have to be made, verified, and named by a manifest.
+"""Prepare datasets before any training: generate or convert them, verify them, and write their manifest.
 
 The digest of the manifest is part of a run's identity. `prepare` is what training and evaluation call and may recall a
 verification; `examine` always looks anew.

@@ -1,4 +1,4 @@
-"""``python -m date data verify``: look at datasets anew and say what is there and what is wrong."""
+"""``python -m date data verify``: check datasets again and list what they contain and every problem."""
 
 from __future__ import annotations
 

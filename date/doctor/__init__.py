@@ -1,4 +1,4 @@
-"""``python -m date doctor``: is everything there that the work needs, said in one line each before hours are spent.
+"""``python -m date doctor``: check everything a run needs, one line per check, before hours are spent.
 
 `first` is what the DAG itself checks before its first job: what can be known in a second without PyTorch.
 """

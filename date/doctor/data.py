@@ -1,4 +1,4 @@
-"""Datasets and pretrained weights of the work at hand."""
+"""Check the datasets and pretrained weights of the chosen trainings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What loading processes need to hand over batches: shared memory, open files, a folder for sockets."""
+"""Check what loading processes need to hand over batches: shared memory, open files, a folder for sockets."""
 
 from __future__ import annotations
 

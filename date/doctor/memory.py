@@ -1,4 +1,4 @@
-"""Whether the trainings' steps fit into the memory of a GPU, by the table of `date.planning.memory`."""
+"""Check that the trainings' steps fit into a GPU's memory, by the table of `date.planning.memory`."""
 
 from __future__ import annotations
 

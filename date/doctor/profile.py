@@ -1,4 +1,4 @@
-"""What a Snakemake profile asks of Slurm for the jobs of the work at hand."""
+"""Read what a Snakemake profile asks of Slurm for the chosen trainings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether Slurm takes the jobs that a profile describes, and treats them as the work needs it."""
+"""Check that Slurm takes the jobs that a profile describes, and treats them as trainings need."""
 
 from __future__ import annotations
 

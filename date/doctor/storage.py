@@ -1,4 +1,4 @@
-"""The file system of ``runs/``: what a training relies on, and room for the work."""
+"""Check the file system of ``runs/``: what a training relies on, and free space."""
 
 from __future__ import annotations
 

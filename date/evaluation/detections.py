@@ -1,4 +1,4 @@
-"""Detections of ours or anybody's, read from a file into an array, with everything that is wrong with them told.
+"""Read detections of any tool from a file into an array, and report everything that is wrong with them.
 
 Four kinds of file, told apart by their content:
 

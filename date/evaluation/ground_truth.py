@@ -1,4 +1,4 @@
-"""Annotations to be judged against, read from a COCO annotation file or a CrowdHuman odgt file into arrays."""
+"""Annotations to evaluate against, read from a COCO annotation file or a CrowdHuman odgt file into arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many annotated objects greedy NMS would keep: the ceiling of any detector that ends in NMS (DATE Table 4, row 1).
+"""The share of annotated objects that greedy NMS keeps: the ceiling of any detector with NMS (DATE Table 4, row 1).
 
 The annotated boxes themselves go through class-wise NMS image by image, all with score 1, in the file's order: a box
 survives unless an earlier survivor of its class overlaps it by an IoU over the threshold. Ignored regions take no part.

@@ -1,4 +1,4 @@
-"""Reading of JSON that others wrote: every defect is found, named by its place, and told in one sentence."""
+"""Read JSON from other tools: find every defect, name its place, and report all in one sentence."""
 
 from __future__ import annotations
 

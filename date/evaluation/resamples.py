@@ -1,4 +1,4 @@
-"""How far a metric would move with other images: its values on common resamples of the validation images.
+"""How much a metric varies with the images: its values on common resamples of the validation images.
 
 The resamples of a set of images are a function of their ids alone (the bootstrap of Efron, 1979, with images as units:
 objects of one image go together). So the values of two networks, or of two seeds, pair by resample, and the report can

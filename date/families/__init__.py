@@ -1,4 +1,4 @@
-"""Families of networks: what the rest of the engine has to know of a kind of detector, in one class each.
+"""Families of networks: one class for each kind of detector, with what the rest of the engine has to know about it.
 
 A model of the experiments (``models/NAME.py``) says by its variable ``family`` which one it belongs to; without, it is
 a single-stage detector of MMDetection with one dense head.

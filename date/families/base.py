@@ -1,4 +1,4 @@
-"""What a family of networks tells the rest of the engine."""
+"""The interface of a family of networks to the rest of the engine."""
 
 from __future__ import annotations
 

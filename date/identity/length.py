@@ -1,4 +1,4 @@
-"""How much work a training is at a tier, from the catalogue alone."""
+"""The length of a training at a tier, from the catalogue alone."""
 
 from __future__ import annotations
 

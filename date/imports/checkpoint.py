@@ -1,4 +1,4 @@
-"""A checkpoint that was trained elsewhere, e.g. by the official DATE code, as a sealed run that is judged like any."""
+"""Import a checkpoint from elsewhere, e.g. the official DATE code, as a sealed run that is evaluated like any other."""
 
 from __future__ import annotations
 

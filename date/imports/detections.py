@@ -1,4 +1,4 @@
-"""Detections, or a training log, of a network that was trained elsewhere, as the results of one of our trainings.
+"""Import detections, or a training log, of a network trained elsewhere as the results of one of our trainings.
 
 They are scored here against the tier's validation annotations and appear in tables, figures and the report, marked as
 imported. No checkpoint is needed, nor images: the annotations are enough.

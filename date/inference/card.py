@@ -1,4 +1,4 @@
-"""The model card of an exported network, made from what its run recorded of itself."""
+"""The model card of an exported network, made from its run's records."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # ruff: noqa: E402 - MMDetection can be imported once `compat` has been activated
-"""A trained network as one module from pixels to detections, without MMDetection's samples: what is exported.
+"""A trained network as one module from pixels to detections, without MMDetection's samples, for export.
 
 Everything is a function of tensors with a batch in front, so that `torch.onnx` and `torch.jit.trace` can follow it.
 Its detections equal the evaluation's; the tests compare them.

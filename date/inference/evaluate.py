@@ -1,4 +1,4 @@
-"""Judge a sealed run: one forward pass over the validation images serves every variant."""
+"""Evaluate a sealed run: one forward pass over the validation images serves every variant."""
 
 from __future__ import annotations
 

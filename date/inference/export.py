@@ -1,4 +1,4 @@
-"""The network that is left after training: one branch, OneNet's parameters and cost (DATE sec. 3.1, Table 8)."""
+"""The network for inference: one branch, with OneNet's parameters and cost (DATE sec. 3.1, Table 8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a trained network takes for an image, in PyTorch and on onnxruntime, and which part of it takes how much.
+"""Measure how long a trained network takes for an image, by stage, in PyTorch and on onnxruntime.
 
 Networks take turns, image after image, so that whatever disturbs the machine disturbs all of them alike; the times of a
 round can be compared with each other.

@@ -1,4 +1,4 @@
-"""What an exported network says of itself: as text by key, so that every format can hold it."""
+"""The metadata of an exported network, as text by key, so that every format can hold it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user names as a network, opened for `date.inference.detect`."""
+"""Open what a user names as a network for `date.inference.detect`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a trained network makes of some validation images, recorded for the report's pictures: ``pictures.json``.
+"""Record a trained network's outputs on some validation images for the report's pictures: ``pictures.json``.
 
 Per image its pixels as a JPEG, the annotated objects, and of each branch the boxes before NMS, from the lowest score
 that is drawn on, and the points that the branch's loss calls positive. Coordinates are pixels of the annotated image.

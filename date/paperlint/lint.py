@@ -1,4 +1,4 @@
-"""The paper's own arithmetic, recomputed: what of its tables and text does not agree with itself.
+"""Recompute the paper's own arithmetic, and find the numbers of its tables and text that disagree.
 
 What is checked, all from the catalogue's data: differences in brackets; the same quantity printed in two tables;
 parameters and operations against the networks counted; and the statements of ``experiments/paper/text.yaml``.

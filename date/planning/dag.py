@@ -1,4 +1,4 @@
-"""The paper's DAG as tasks with durations, and the order in which the rules want them done."""
+"""The paper's DAG as tasks with durations, and the order in which the rules run them."""
 
 from __future__ import annotations
 

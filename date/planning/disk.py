@@ -1,4 +1,4 @@
-"""What the runs of a tier take on disk: measured where runs are there, else estimated from parameters and images.
+"""The disk space of a tier's runs: measured on existing runs, else estimated from parameters and images.
 
 `date plan` and `date doctor` both ask here.
 """

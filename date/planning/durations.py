@@ -1,4 +1,4 @@
-"""How long trainings and evaluations take, on the best basis there is.
+"""The durations of trainings and evaluations, from the best basis that exists.
 
 ``measured``: a sealed result of the same training at the tier, or one of the same kind, scaled. ``calibrated``: a few
 steps timed by ``python -m date calibrate``. ``catalogue``: ``gpu_hours`` of ``trainings.yaml``, from published speeds.

@@ -1,4 +1,4 @@
-"""How much of a GPU's memory a step takes, and how many images fit: before a job is submitted.
+"""The GPU memory that a step takes, and the number of images that fit, before a job is submitted.
 
 The table beside this file was measured on a stand-in for a GPU (``python -m tests.cuda.table``), at the reference
 tier's size. What it cannot know, the CUDA context and the convolutions' workspace, is `BESIDES`.

@@ -1,4 +1,4 @@
-"""The bill before the work: what is cached, what would run and why, and what it costs; ``python -m date plan``."""
+"""``python -m date plan``: what is cached, what would run and why, and what it costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plan for the eye."""
+"""A plan as text."""
 
 from __future__ import annotations
 

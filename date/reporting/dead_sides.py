@@ -1,4 +1,4 @@
-"""Networks with a side of their boxes that hardly learns any more, as their evaluations recorded it."""
+"""Find networks with a side of their boxes that stopped learning, as their evaluations recorded it."""
 
 from __future__ import annotations
 

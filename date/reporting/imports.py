@@ -1,4 +1,4 @@
-"""What the report says of results that are not of our own trainings."""
+"""The report's sentences on imported results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the runs of a tier stand: those that ``all`` makes, and what else lies in the runs folder."""
+"""The states of a tier's runs: those that ``all`` makes, and others in the runs folder."""
 
 from __future__ import annotations
 

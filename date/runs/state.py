@@ -1,4 +1,4 @@
-"""What there is of each run of a tier: the one answer that plan, status, training and report give.
+"""The state of each run of a tier, decided in one place for plan, status, training and report.
 
 A run is looked for in three places: the results that the DAG keeps, the sealed folders, and the working folders of
 unfinished runs. Needs no PyTorch and no data, writes nothing.

@@ -1,4 +1,4 @@
-"""`python -m date status`: the runs of a tier as a table, plain lines, JSON, or renewed again and again."""
+"""`python -m date status`: the runs of a tier as a table, plain lines or JSON, once or again and again."""
 
 from __future__ import annotations
 

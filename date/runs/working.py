@@ -1,4 +1,4 @@
-"""Unfinished runs: what their working folders say, whoever works on them. Needs no PyTorch, writes nothing."""
+"""Unfinished runs, read from their working folders, whoever works on them. Needs no PyTorch, writes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a config names and MMDetection does not have: importing this module registers it."""
+"""Importing this module registers the components that a config names and MMDetection does not have."""
 
 from date import stack
 

@@ -1,4 +1,4 @@
-"""What a run is carried out on, as far as it can change the last bits of a result, and what of it is kept."""
+"""The hardware and threads of a run, as far as they can change the last bits of a result."""
 
 from __future__ import annotations
 

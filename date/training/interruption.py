@@ -1,4 +1,4 @@
-"""Being told to stop: signals and the end of a time budget, noticed between steps."""
+"""Requests to stop, by signals or the end of a time budget, noticed between steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training tells while it runs: a log, a progress bar or plain lines, and the file that `date status` reads."""
+"""The output of a running training: a log, a progress bar or plain lines, and the file that `date status` reads."""
 
 from __future__ import annotations
 

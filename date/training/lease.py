@@ -1,4 +1,4 @@
-"""One writer: a run's working folder is held by one process at a time, on whatever machine.
+"""One writer: only one process at a time, on any machine, holds a run's working folder.
 
 A lock of the operating system keeps the processes of one machine apart, and ends with its holder however that ends.
 Between machines, whose file systems may not share locks, a small file names the holder and counts its heartbeats. A

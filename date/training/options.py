@@ -1,4 +1,4 @@
-"""How a training is carried out, apart from what it is."""
+"""Options that change how a training is carried out, but not its result."""
 
 from __future__ import annotations
 

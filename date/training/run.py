@@ -1,4 +1,4 @@
-"""A run from its catalogue entry to its sealed folder.
+"""Train a run, from its catalogue entry to its sealed folder.
 
 While it is trained, a run lives in ``<runs>/.work/<run>/``: checkpoints, ``metrics.jsonl``, ``train.log``, and what
 `date.training.journal` and `date.training.lease` write. The same command resumes it there, however it ended. At the
