@@ -39,3 +39,15 @@ def test_the_page_on_the_architecture_names_every_room() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text()
     rows = set(re.findall(r"^\| `(\w+)/?(?:\.py)?`", page, re.MULTILINE))
     assert rows == {room for floor in FLOORS for room in floor} - {"__main__"}
+
+
+def test_the_readme_can_be_read_in_a_minute() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) < 150
+    order = ["make demo", "## The words", "A **training**", "## On a cluster", "## Results", "## What was run"]
+    places = [text.index(part) for part in order]
+    assert places == sorted(places), "what it is and the two commands, then the words, then use, then results"
+    assert "**tier**" in text and text.index("--tier") > text.index("**tier**")
+    assert not {"sealed", "tier"} & set(re.findall(r"\w+", text[: text.index("## The words")])), (
+        "words before their use"
+    )
