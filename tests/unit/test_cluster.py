@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from date.catalogue import ROOT, load_tier
 from date.cluster import states
 from date.cluster.beforehand import obstacles, unfit_path
+from date.cluster.caches import VARIABLE as CACHES
+from date.cluster.caches import keep_caches
 from date.cluster.occupied import occupy
 from date.cluster.states import DONE, ENDED, LOOKS, MAYBE_ENDED, UNKNOWN, Silence, Watch, postponed
 from date.errors import UserError
@@ -241,3 +243,26 @@ def test_threads_of_one_process_share_its_lock(tmp_path: Path) -> None:
     thread.start()
     thread.join()
     assert len(refused) == 1
+
+
+@pytest.mark.parametrize("home", ["/dev/null", "/proc/1/no", "/dev/null/x"])
+def test_caches_lie_in_the_clone_where_the_home_can_not_be_written(
+    home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", home)
+    monkeypatch.setenv(CACHES, "")
+    if home.startswith("/proc"):
+        monkeypatch.setattr("date.cluster.caches.os.access", lambda *_: False)  # root may write anywhere
+    keep_caches(tmp_path / "cache")
+    assert os.environ[CACHES] == str(tmp_path / "cache" / str(os.getuid()))
+
+
+def test_caches_stay_where_they_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv(CACHES, raising=False)
+    keep_caches(tmp_path / "cache")
+    assert CACHES not in os.environ
+    monkeypatch.setenv("HOME", "/dev/null")
+    monkeypatch.setenv(CACHES, str(tmp_path / "mine"))
+    keep_caches(tmp_path / "cache")
+    assert os.environ[CACHES] == str(tmp_path / "mine")

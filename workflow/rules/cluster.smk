@@ -19,9 +19,11 @@ def work_alone(jobs):
 
 
 if workflow.is_main_process:
+    from date.cluster.caches import keep_caches
     from date.cluster.executor import select
 
     select()
+    keep_caches(Path(".snakemake/cache"))
     if Path.cwd() != Path(workflow.basedir):
         raise WorkflowError(
             "--directory has no place here: the DAG works in its own clone. Leave it out, or clone again there."

@@ -1,0 +1,23 @@
+"""Where jobs keep caches: in the clone, where nobody can write to the home folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+VARIABLE = "XDG_CACHE_HOME"
+
+
+def keep_caches(folder: Path) -> None:
+    """Let this process's jobs keep caches in a user's own folder, unless there is a usual place that can be written.
+
+    Every job starts Snakemake anew, in a step that takes over the environment and not the profile, and Snakemake makes
+    a folder in the cache before it reads anything.
+
+    Args:
+        folder: in the clone, which several people may share: programs keep others out of what they cache.
+    """
+    usual = Path(os.environ.get(VARIABLE) or Path("~/.cache").expanduser())
+    there = next(parent for parent in (usual, *usual.parents) if parent.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        os.environ[VARIABLE] = str(folder.resolve() / str(os.getuid()))
