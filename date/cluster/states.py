@@ -146,5 +146,6 @@ class Silence:
     def answered(self) -> None:
         """Note that a question got an answer."""
         if self.since is not None:
-            self.say(f"Slurm answers again, after {self.now() - self.since:.0f} s and {self.polls} questions in vain.")
+            questions = f"{self.polls} question{'' if self.polls == 1 else 's'}"
+            self.say(f"Slurm answers again, after {self.now() - self.since:.0f} s and {questions} in vain.")
         self.since, self.polls = None, 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
+import shlex
 import shutil
 import signal
 import subprocess
@@ -57,18 +59,35 @@ class Clone:
     tier: str
     said: list[Path] = field(default_factory=list)
 
-    def start(self, *words: str) -> subprocess.Popen[bytes]:
+    def start(self, *words: str, user: str | None = None) -> subprocess.Popen[bytes]:
+        """Start Snakemake, as somebody else of the folder's group where one is named."""
+        return self._start([str(SNAKEMAKE), *words], user)
+
+    def start_in_job(self, *words: str) -> subprocess.Popen[bytes]:
+        """Start Snakemake in a Slurm job; the process ends as the job does."""
+        command = ["sbatch", "--wait", "--mem=1000", "--output", str(self.folder / "job.log")]
+        started = self._start([*command, "--wrap", f"exec {shlex.join([str(SNAKEMAKE), *words])}"])
+        self.said[-1] = self.folder / "job.log"
+        return started
+
+    def _start(self, command: list[str], user: str | None = None) -> subprocess.Popen[bytes]:
         self.said.append(self.folder / f"snakemake-{len(self.said)}.log")
         environment = {k: v for k, v in os.environ.items() if k != "DATE_DATA_ROOT"} | {"OMP_NUM_THREADS": "1"}
+        other: dict[str, Any] = {}
+        if user is not None:
+            person = pwd.getpwnam(user)
+            environment |= {"HOME": person.pw_dir, "USER": user, "LOGNAME": user}
+            other = dict(user=person.pw_uid, group=person.pw_gid, extra_groups=[], umask=0o002)
         with self.said[-1].open("wb") as log:
             return subprocess.Popen(
-                [SNAKEMAKE, *words],
+                command,
                 cwd=self.folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                **other,
             )
 
     def segments(self, training: str) -> list[dict[str, Any]]:
@@ -96,6 +115,11 @@ class Clone:
     def log(self) -> bytes:
         """Return what the newest Snakemake has said."""
         return self.said[-1].read_bytes()
+
+    def logs(self) -> str:
+        """Return what Snakemake and all jobs have said, for a failed test."""
+        paths = [*self.said, *sorted((self.folder / "logs").rglob("*.log"))]
+        return "\n".join(f"--- {path}\n{path.read_text(errors='replace')[-3000:]}" for path in paths)
 
     def trainer(self, training: str) -> int:
         """Return the process that trains a training now."""

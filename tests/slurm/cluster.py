@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A real Slurm cluster of four nodes on this machine, for tests: Debian or Ubuntu, root, no init system, no cgroups.
 
-    python tests/slurm/cluster.py start      install what is missing, then bring it up (again: nothing happens)
+    python tests/slurm/cluster.py start      install what is missing, then bring it up, new (again: nothing happens)
     python tests/slurm/cluster.py status     the daemons and the partitions
     python tests/slurm/cluster.py stop       cancel its jobs, end the daemons that ``start`` began, remove its configuration
     python tests/slurm/cluster.py destroy    stop, and remove its state
@@ -46,6 +46,8 @@ CPUS, MEMORY = 64, 1_000_000
 ACCOUNT = "ci"
 FEW, MOST = "few", 3
 """A quality of service, and how many jobs a user may have in the queue with it."""
+NARROW = "narrow"
+"""A partition in which a user may have one job in the queue."""
 
 SLURM_CONF = """{mark}
 ClusterName=date
@@ -96,6 +98,8 @@ NodeName=node[1-{nodes}] NodeAddr=127.0.0.1 Port=[17001-{last_port}] CPUs={cpus}
 PartitionName=gpu Nodes=ALL Default=YES LLN=YES PriorityTier=10 PreemptMode=OFF DefaultTime=60 DefMemPerCPU=500 State=UP
 # Jobs of the partition 'gpu' drive those of 'spare' out, which are cancelled.
 PartitionName=spare Nodes=node1 PriorityTier=1 PreemptMode=CANCEL GraceTime=10 DefaultTime=60 DefMemPerCPU=500 State=UP
+# Has a limit of its own on the jobs that a user may have in the queue.
+PartitionName={narrow} Nodes=ALL LLN=YES QOS={narrow} PriorityTier=10 PreemptMode=OFF DefaultTime=60 DefMemPerCPU=500 State=UP
 """
 
 SLURMDBD_CONF = """{mark}
@@ -129,7 +133,7 @@ def obstacle() -> str | None:
 
 
 def start() -> None:
-    """Bring the cluster up; what is up already stays.
+    """Bring a cluster up that knows of no jobs; one that is up already stays.
 
     Raises:
         ClusterError: it can't be run here, or a daemon did not come up.
@@ -137,6 +141,8 @@ def start() -> None:
     if (why := obstacle()) is not None:
         raise ClusterError(why)
     install()
+    if not any(map(alive, DAEMONS)):  # what a former cluster left, a node that it drained or a job in its queue
+        shutil.rmtree(STATE, ignore_errors=True)
     for folder in ("ctld", "log", "run", "gpu", *(f"slurmd/{node}" for node in NODES)):
         (STATE / folder).mkdir(parents=True, exist_ok=True)
     if not all(map(alive, DAEMONS)):
@@ -161,6 +167,7 @@ def start_node(node: str) -> None:
     if not alive(f"slurmd-{node}"):
         steps = 'hostname "$0" && mount --bind "$1" /etc/hosts && exec slurmd -N "$0"'
         sh("unshare", "--uts", "--mount", "sh", "-c", steps, node, str(STATE / "hosts"))
+        wait(f"the daemon of {node}", lambda: alive(f"slurmd-{node}"))
 
 
 def takes_jobs(node: str) -> bool:
@@ -212,7 +219,7 @@ def write_configuration() -> None:
     ETC.mkdir(exist_ok=True)
     host = socket.gethostname().split(".")[0]
     values = dict(mark=MARK, state=STATE, host=host, cpus=CPUS, memory=MEMORY, gpus=NUMBER_OF_GPUS)
-    values |= dict(nodes=len(NODES), last_port=17000 + len(NODES))
+    values |= dict(nodes=len(NODES), last_port=17000 + len(NODES), narrow=NARROW)
     (ETC / "slurm.conf").write_text(SLURM_CONF.format(**values))
     slurmdbd = ETC / "slurmdbd.conf"
     slurmdbd.touch(mode=0o600)
@@ -271,9 +278,26 @@ def start_accounting() -> None:
         ["account", ACCOUNT, "Cluster=date"],
         ["user", "root", f"Account={ACCOUNT}", "Cluster=date", f"DefaultAccount={ACCOUNT}"],
         ["qos", FEW, f"MaxSubmitJobsPerUser={MOST}"],
+        ["qos", NARROW, "MaxSubmitJobsPerUser=1"],
     ):
         succeeds("sacctmgr", "-i", "add", *words)  # fails where it is there already
     succeeds("sacctmgr", "-i", "modify", "user", "root", "set", f"qos+={FEW}")
+
+
+def add_people(group: str, names: list[str]) -> None:
+    """Add users of one group, without home folders, who may use the cluster; again: nothing happens."""
+    succeeds("groupadd", group)
+    for name in names:
+        succeeds("useradd", "--no-create-home", "--no-user-group", "--gid", group, name)
+        succeeds("sacctmgr", "-i", "add", "user", name, f"Account={ACCOUNT}", "Cluster=date")
+
+
+def remove_people(group: str, names: list[str]) -> None:
+    """Remove them again."""
+    for name in names:
+        succeeds("sacctmgr", "-i", "delete", "user", name)
+        succeeds("userdel", name)
+    succeeds("groupdel", group)
 
 
 def stop() -> None:

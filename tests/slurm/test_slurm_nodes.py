@@ -21,7 +21,11 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 RESOURCES = [f"train:qos='{slurm.FEW}'", "train:gpu=1", "train:mem_mb=48000", "evaluate:gpu=1"]
 AWAY = 20.0
-"""Seconds for which the controller is away; the tests' profile polls every second."""
+"""Seconds for which the controller is away: a question in vain, with the plugin's own repetitions, takes that long.
+
+One is as bad as many: the plugin forgot its jobs after one. Many are tested with the executor alone, by a clock of its
+own (`tests/unit/test_executor.py`).
+"""
 
 
 @dataclass
@@ -121,7 +125,7 @@ def test_the_weights_are_those_of_the_undisturbed_run(story: Story, undisturbed:
 def test_a_full_queue_and_an_absent_controller_are_waited_for_and_said(story: Story) -> None:
     said = story.waited.decode()
     assert re.search(r"the queue is full \(QOSMaxSubmit\w+\); jobs are submitted as soon as", said)
-    (away,) = re.findall(r"Slurm answers again, after (\d+) s and (\d+) questions in vain", said)
+    (away,) = re.findall(r"Slurm answers again, after (\d+) s and (\d+) questions? in vain", said)
     assert int(away[0]) >= AWAY / 2
     assert "sbatch failed" not in said and "Trying to restart" not in said
 

@@ -125,6 +125,9 @@ def test_silence_is_told_once_again_after_a_while_and_at_its_end() -> None:
     silence.answered()
     silence.answered()
     assert said[3:] == ["Slurm answers again, after 3845 s and 65 questions in vain."]
+    silence.unanswered(clock.time - 5)
+    silence.answered()
+    assert said[-1] == "Slurm answers again, after 5 s and 1 question in vain."
 
 
 @pytest.fixture
