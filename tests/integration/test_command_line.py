@@ -163,8 +163,8 @@ def test_a_changed_run_is_refused(trained: dict[str, Any], tmp_path: Path) -> No
         (("evaluate", "/tmp"), "/tmp is not a sealed run"),
         (("data", "verify", "coco"), "unknown dataset 'coco'; did you mean"),
         (("data", "verify", "crowdhuman"), "dataset 'crowdhuman' is not complete below"),
-        (("data", "verify", "--output", "x.json"), "--output takes the manifest of one dataset; name one."),
-        (("data", "samples", "bccd", "--output", "x.jpg"), "dataset 'bccd' is not generated; name one that has 'scenes'."),
+        (("data", "verify", "--output", "x.json"), "--output writes the manifest of one dataset; name one dataset."),
+        (("data", "samples", "bccd", "--output", "x.jpg"), "dataset 'bccd' is not generated; name one whose file has the key 'scenes'."),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_sentence(arguments: tuple[str, ...], sentence: str, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_a_wrong_number_of_steps_is_refused(own: Path) -> None:
     assert done.returncode == 2
     sentence = (
         "tier 'wrong' says 124 in 'steps_per_epoch' for 'coco', but the 24 images with objects of 'pets_data' make 6 steps "
-        "in batches of 4; say 6, or leave it out."
+        "in batches of 4; write 6, or leave it out."
     )
     assert sentence in done.stderr
     assert sentence in date("doctor", "--tier", own / "wrong.yaml", data=own / "data", check=False).stdout
