@@ -134,7 +134,7 @@ class Dragged:
     Whoever waits for it has to see its heartbeats, so it is awake now and then.
     """
 
-    AWAKE, ASLEEP = 0.5, 9.5
+    AWAKE, ASLEEP = 0.3, 29.7
 
     def __init__(self, clone: Clone, training: str) -> None:
         self.clone, self.training, self.over = clone, training, threading.Event()
