@@ -10,9 +10,9 @@ from date.catalogue import Catalogue, Claim, Complexity, Evaluation, Higher, Ord
 from date.errors import UserError
 from date.reporting.claims import MISSING as NO_RESULT
 from date.reporting.claims import Outcome, judge_all
-from date.reporting.scores import MISSING, Sample, Scores, number, signed
+from date.reporting.scores import MISSING, Sample, Scores, load_scores, number, signed
 from date.reporting.seeds import audit_seeds
-from date.results import RunResult, load_annotation_recalls, load_complexity, load_results
+from date.results import RunResult, load_results
 
 ABOUT = (
     "A cell has the verdict on a claim by the results of one data set, the difference that decides it with its 95 % "
@@ -52,9 +52,7 @@ def columns(tiers: Sequence[Tier], results_dir: Path, catalogue: Catalogue) -> l
                 f"tier {tier.name!r} has no results in {results_dir / tier.name}; train it, or unpack its packed "
                 f"results there."
             )
-        ious = {name: entry.iou for name, entry in catalogue.annotations.items()}
-        recalls = load_annotation_recalls(results_dir, tier.name)
-        scores = Scores(results, load_complexity(results_dir), recalls, ious, None)
+        scores = load_scores(results, results_dir, tier.name, catalogue)
         for part, dataset in tier.datasets.items():
             if any(catalogue.training(run.training).data == part for run in results):
                 entry = load_dataset(dataset)

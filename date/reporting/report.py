@@ -28,11 +28,11 @@ from date.reporting.latency import latency_markdown
 from date.reporting.ledger import ledger, ledger_csv, ledger_markdown
 from date.reporting.page import NOTHING_WRONG, page
 from date.reporting.rendering import FigureRenderer, RenderedFigure, figure_names
-from date.reporting.scores import Scores
+from date.reporting.scores import Scores, load_scores
 from date.reporting.seeds import SeedAudit, audit_seeds, configured_seeds, failures
 from date.reporting.several import begun
 from date.reporting.tables import FilledTable, fill
-from date.results import RunResult, load_annotation_recalls, load_complexity, load_latency, load_results
+from date.results import RunResult, load_latency, load_results
 
 TABLE_FORMATS: dict[str, Callable[[FilledTable], str]] = {"md": markdown, "csv": comma_separated, "tex": latex}
 
@@ -138,9 +138,7 @@ def write_report(
     chosen = [training.name for training in catalogue.chosen(tier, settings.trainings)]
     failed = None if status is None else failures(status, tier.name, tier.option)
     audit = audit_seeds(results, results_dir, tier.name, configured_seeds(catalogue, settings, chosen), failed)
-    ious = {name: entry.iou for name, entry in catalogue.annotations.items()}
-    recalls = load_annotation_recalls(results_dir, tier.name)
-    scores = Scores(audit.kept, load_complexity(results_dir), recalls, ious, load_latency(results_dir, tier.name))
+    scores = load_scores(audit.kept, results_dir, tier.name, catalogue, load_latency(results_dir, tier.name))
     report = Report(catalogue, tier, audit.kept, scores, audit, chosen, reports_dir / tier.name)
     if not only:
         return _whole(report, results_dir)

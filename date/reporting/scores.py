@@ -5,15 +5,17 @@ from __future__ import annotations
 import statistics
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from date.catalogue import Catalogue
 from date.evaluation.stored import read_resamples
 from date.reporting.dead_sides import dead_sides_note
 from date.reporting.imports import variant_mark
-from date.results import RunResult
+from date.results import RunResult, load_annotation_recalls, load_complexity
 
 MISSING = "\N{EM DASH}"
 MINUS = "\N{MINUS SIGN}"
@@ -136,6 +138,27 @@ class Scores:
     def area_thresholds(self, evaluations: Iterable[str]) -> list[tuple[float, float]]:
         """Return the distinct pairs of square roots of areas by which evaluations part small, medium and large."""
         return sorted(set().union(*(self._areas.get(name, set()) for name in evaluations)))
+
+
+def load_scores(
+    results: Sequence[RunResult],
+    results_dir: Path,
+    tier: str,
+    catalogue: Catalogue,
+    latency: dict[str, Any] | None = None,
+) -> Scores:
+    """Return the scores of a tier's results, with what is stored beside them of networks and annotations.
+
+    Args:
+        results: of the tier that count.
+        results_dir: the folder that holds ``<tier>/`` and ``complexity.json``.
+        tier: its name.
+        catalogue: the paper.
+        latency: see `Scores`.
+    """
+    ious = {name: entry.iou for name, entry in catalogue.annotations.items()}
+    recalls = load_annotation_recalls(results_dir, tier)
+    return Scores(results, load_complexity(results_dir), recalls, ious, latency)
 
 
 def _as_printed(metrics: dict[str, float | None]) -> dict[str, float | None]:

@@ -17,11 +17,11 @@ from date.errors import UserError
 from date.files import replace_text
 from date.planning.durations import Durations
 from date.reporting.claims import MISSING, UNRESOLVED, judge_all
-from date.reporting.scores import Scores
+from date.reporting.scores import load_scores
 from date.reporting.seeds import audit_seeds
 from date.resolving.chances import OpenClaim
 from date.resolving.choice import Choice, Work, choose
-from date.results import RunResult, load_annotation_recalls, load_complexity, load_results
+from date.results import RunResult, load_results
 
 ALL_HOURS = 24.0
 """Of every device, where no hours are given."""
@@ -51,9 +51,7 @@ def open_claims(results: list[RunResult], results_dir: Path, tier: Tier) -> list
     """Return the claims over seeds that a tier's results leave UNRESOLVED or MISSING and its data can resolve."""
     catalogue = load()
     audit = audit_seeds(results, results_dir, tier.name)
-    ious = {name: entry.iou for name, entry in catalogue.annotations.items()}
-    recalls = load_annotation_recalls(results_dir, tier.name)
-    scores = Scores(audit.kept, load_complexity(results_dir), recalls, ious)
+    scores = load_scores(audit.kept, results_dir, tier.name, catalogue)
     outcomes = judge_all(scores, audit.kept, tier, catalogue, audit)
     return [
         OpenClaim(outcome, tier.reference, groups(outcome.trainings, catalogue, tier))
