@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,15 @@ def read_everything() -> None:
 
 @pytest.fixture
 def beside(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return a function that puts folders beside the paper's."""
+    """Return a function that puts folders beside the paper's.
+
+    Other tests of this process may have imported the example's modules. For Python, copies of these would have the names of
+    installed ones.
+    """
+    modules = EXAMPLE / "modules"
+    for path in modules.glob("*.py"):
+        monkeypatch.delitem(sys.modules, path.stem, raising=False)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place != str(modules)])
 
     def use(*places: Path) -> None:
         monkeypatch.setenv(VARIABLE, os.pathsep.join(map(str, places)))
