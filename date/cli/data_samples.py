@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from date.cli.options import count
 from date.errors import UserError
 
 
@@ -16,7 +17,7 @@ def add(commands: Any) -> None:
         "datasets", nargs="+", metavar="DATASET", help="generated datasets (those with the key 'scenes')"
     )
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JPEG file to write")
-    parser.add_argument("--count", type=int, default=8, help="number of images of each dataset [8]")
+    parser.add_argument("--count", type=count, default=8, metavar="N", help="images of each dataset [8]")
     parser.set_defaults(command=run)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from date.datasets.columns import Flags, Floats, Integers, boxes, floats, integers, is_file_name
-from date.datasets.content import plain
+from date.datasets.content import plain, why_not_json
 from date.datasets.crowdhuman import LARGEST, shown
 from date.datasets.lean import Record, Records, annotation_file, column, lacking, without_collection
 from date.datasets.normal import INFO, changes, is_normal
@@ -113,7 +113,7 @@ def _content(
     try:
         data = _parse(raw)
     except (ValueError, RecursionError) as error:
-        raise _Unfit(f"{path} is not valid JSON ({error}); restore it from its source.") from None
+        raise _Unfit(f"{path} is not valid JSON ({why_not_json(error)}); restore it from its source.") from None
     absent = [k for k in ("images", "annotations", "categories") if not isinstance(data, dict) or k not in data]
     if absent:
         raise _Unfit(f"{path} has no {', '.join(absent)}; it is not a COCO annotation file.")
@@ -193,7 +193,7 @@ class _Check:
             pairs = itertools.zip_longest(names, self.classes, fillvalue="nothing")
             number, (theirs, ours) = next((n, pair) for n, pair in enumerate(pairs, 1) if pair[0] != pair[1])
             self.problems.append(
-                f"{self.path} has {len(names)} categories, not the dataset's {len(self.classes)} 'classes': "
+                f"{self.path} has other categories ({len(names)}) than the dataset's 'classes' ({len(self.classes)}): "
                 f"number {number} is {shown(theirs)} in the file and {shown(ours)} in 'classes'; "
                 f"list the file's names in 'classes', in the order in which results are to show them."
             )
@@ -242,21 +242,30 @@ class _Check:
             integers(column(records, "image_id"), 0),
             integers(column(records, "category_id"), 0),
         )
-        texts = {key: _texts(column(records, key)) for key in ("image_id", "category_id")}
-        for key, text in texts.items():
+        odd = {}
+        for key, ids in (("image_id", self.image_ids), ("category_id", self.label_ids)):
+            values = column(records, key)
+            text = _texts(values)
+            odd[key] = ids < 0
+            odd[key][odd[key]] = [type(v) is not int for v in itertools.compress(values, odd[key])]
             self._refuse(
                 f"annotations whose {key!r} is a text: {{}}; write it as a number, without quotation marks",
                 text,
                 describe(key),
             )
+            self._refuse(
+                f"annotations whose {key!r} is not an integer: {{}}; give each the id of what it belongs to",
+                odd[key] & ~text,
+                describe(key),
+            )
         self._refuse(
             "annotations of unknown images: {}; remove them",
-            (~np.isin(self.image_ids, self.images.ids) | (self.image_ids < 0)) & ~texts["image_id"] & bool(known.all()),
+            (~np.isin(self.image_ids, self.images.ids) | (self.image_ids < 0)) & ~odd["image_id"] & bool(known.all()),
             lambda i: f"{shown(records[i].get('id'))} (image {shown(records[i].get('image_id'))})",
         )
         self._refuse(
             "annotations of unknown categories: {}; remove them",
-            (~np.isin(self.label_ids, self.category_ids) | (self.label_ids < 0)) & ~texts["category_id"],
+            (~np.isin(self.label_ids, self.category_ids) | (self.label_ids < 0)) & ~odd["category_id"],
             lambda i: f"{shown(records[i].get('id'))} (category {shown(records[i].get('category_id'))})",
         )
         self._boxes(records, describe("bbox"))

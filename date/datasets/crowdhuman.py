@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from date.datasets.content import annotation_bytes
+from date.datasets.content import annotation_bytes, why_not_json
 from date.datasets.images import ABSENT, Listing, Progress, header_sizes, listing_digest
 from date.errors import UserError, listed
 from date.files import file_digest, replace_text
@@ -91,7 +91,7 @@ def _record(line: bytes) -> OdgtRecord:
     try:
         data = json.loads(line.decode())
     except (ValueError, RecursionError) as error:
-        raise _Broken(f"is not valid JSON ({error})") from None
+        raise _Broken(f"is not valid JSON ({why_not_json(error)})") from None
     if not isinstance(data, dict):
         raise _Broken("is not a JSON object")
     name = data.get("ID")

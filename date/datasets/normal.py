@@ -2,8 +2,8 @@
 
 Most files are in it already and are used as they are. What others write otherwise, and what has one meaning, is written
 anew below ``<dataset>-converted/`` in the data root, as CrowdHuman's files are: packed files, byte order marks,
-categories in another order than the dataset's classes, annotations without ``area``, absolute paths inside the image
-folder.
+ids such as ``3.0``, categories in another order than the dataset's classes, annotations without ``area``, absolute
+paths inside the image folder.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from date.datasets.content import BYTE_ORDER_MARK, GZIP
+from date.datasets.content import BYTE_ORDER_MARK, GZIP, ID_KEYS, whole_ids
 from date.datasets.lean import AnnotationFile, column, lacking
 from date.files import file_digest
 
@@ -55,6 +55,7 @@ def changes(raw: bytes, data: dict[str, Any], classes: list[str], images: Path |
     found = {
         "packed": int(raw.startswith(GZIP)),
         "byte_order_marks": int(raw.startswith(BYTE_ORDER_MARK)),
+        "ids_with_a_point": whole_ids(data),
         "categories_in_another_order": _reorder(data, classes),
         "areas_computed": _add_areas(data.get("annotations")),
         "absolute_file_names": 0 if images is None else _relative(data.get("images"), images),
@@ -68,6 +69,7 @@ def is_normal(data: AnnotationFile, classes: list[str]) -> bool:
     return not (
         _reorder({"categories": data.categories}, classes)
         or lacking(data.annotations, "area").any()
+        or any(float in set(map(type, column(getattr(data, name), key))) for name in ID_KEYS for key in ID_KEYS[name])
         or any(isinstance(name, str) and name.startswith("/") for name in names)
     )
 

@@ -32,6 +32,7 @@ from date.evaluation.ground_truth import GroundTruth, odgt_images
 from date.evaluation.reading import (
     Defects,
     counted,
+    defect,
     is_box,
     is_integer,
     is_number,
@@ -281,8 +282,7 @@ def _checked(
     def refuse(bad: Any, what: str, columns: slice) -> None:
         if bad.any():
             places = np.nonzero(bad)[0]
-            listed = listing([f"detection {i} ({_numbers(rows[i, columns])})" for i in places])
-            defects.append(f"{len(places)} {what}: {listed}")
+            defects.append(defect(what, [f"detection {i} ({_numbers(rows[i, columns])})" for i in places]))
 
     values = np.isfinite(rows)
     finite = np.ones(len(rows), dtype=bool) if values.all() else values.all(axis=1)

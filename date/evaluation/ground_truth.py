@@ -11,16 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from date.datasets import crowdhuman
+from date.datasets.content import whole_ids
 from date.datasets.images import header_sizes
 from date.datasets.lean import ImageRecord
 from date.errors import UserError
 from date.evaluation.reading import (
     Defects,
     counted,
+    defect,
     is_box,
     is_integer,
     is_number,
-    listing,
     read_bytes,
     read_json_or_lines,
     shown,
@@ -28,6 +29,7 @@ from date.evaluation.reading import (
 from date.evaluation.typed_annotations import Annotations, coco_annotations
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+TEXTS = "ids that are texts and should be numbers, without quotation marks"
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ def read_ground_truth(path: Path, images: Path | None = None) -> GroundTruth:
         raise UserError(
             f"{path} has no list {', '.join(map(repr, absent))}; give a COCO annotation file or a CrowdHuman odgt file."
         )
+    whole_ids(data)
     return _from_coco(path, data)
 
 
@@ -142,7 +145,8 @@ def _from_coco(path: Path, data: dict[str, Any]) -> GroundTruth:
     seen: set[int] = set()
     for i, record in enumerate(data["images"]):
         if not isinstance(record, dict) or not is_integer(record.get("id")):
-            defects.add("images without an integer 'id'", f"image {i}")
+            text = isinstance(record, dict) and isinstance(record.get("id"), str)
+            defects.add(TEXTS if text else "images without an integer 'id'", f"image {i}")
             continue
         if record["id"] in seen:
             defects.add("repeated image ids", str(record["id"]))
@@ -154,7 +158,8 @@ def _from_coco(path: Path, data: dict[str, Any]) -> GroundTruth:
     categories: dict[int, str] = {}
     for i, record in enumerate(data["categories"]):
         if not isinstance(record, dict) or not is_integer(record.get("id")):
-            defects.add("categories without an integer 'id'", f"category {i}")
+            text = isinstance(record, dict) and isinstance(record.get("id"), str)
+            defects.add(TEXTS if text else "categories without an integer 'id'", f"category {i}")
             continue
         if record["id"] in categories:
             defects.add("repeated category ids", str(record["id"]))
@@ -168,8 +173,12 @@ def _from_coco(path: Path, data: dict[str, Any]) -> GroundTruth:
         place = f"annotation {i}"
         if not isinstance(record, dict):
             defects.add("annotations that are not objects", place)
+        elif isinstance(record.get("image_id"), str):
+            defects.add(TEXTS, f"{place} ('image_id' {shown(record['image_id'])})")
         elif not (is_integer(record.get("image_id")) and record["image_id"] in index):
             defects.add("annotations of unknown images", f"{place} (image {shown(record.get('image_id'))})")
+        elif isinstance(record.get("category_id"), str):
+            defects.add(TEXTS, f"{place} ('category_id' {shown(record['category_id'])})")
         elif not (is_integer(record.get("category_id")) and record["category_id"] in categories):
             defects.add("annotations of unknown categories", f"{place} (category {shown(record.get('category_id'))})")
         elif not (is_box(record.get("bbox")) and (converted or min(record["bbox"][2:]) >= 0)):
@@ -304,7 +313,7 @@ def with_sizes_of(ground_truth: GroundTruth, images: Path) -> GroundTruth:
             sizes[i] = size
     if absent:
         raise UserError(
-            f"{images} lacks {len(absent)} annotated images: {listing(absent)}; give the folder that has them."
+            f"{images} lacks {defect('annotated images', absent)}; give the folder that has them."
         )
     defects.raise_if_any("restore them from their source.")
     return replace(ground_truth, sizes=sizes)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from date.datasets.content import annotation_bytes
+from date.datasets.content import annotation_bytes, why_not_json
 from date.errors import UserError
 
 LISTED = 5
@@ -52,8 +52,7 @@ def parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:  # JSONDecodeError, and integers of thousands of digits
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise UserError(f"{where} is not valid JSON ({reason}); restore it from its source.") from None
+        raise UserError(f"{where} is not valid JSON ({why_not_json(error)}); restore it from its source.") from None
 
 
 def read_json_or_lines(path: Path) -> tuple[Any, bool]:
@@ -138,8 +137,14 @@ class Defects:
     def raise_if_any(self, remedy: str) -> None:
         """Raise a `UserError` that lists what was added and ends with the remedy."""
         if self._places:
-            texts = [f"{len(places)} {kind}: {listing(places)}" for kind, places in self._places.items()]
+            texts = [defect(kind, places) for kind, places in self._places.items()]
             raise UserError(f"{self.path} has {'; '.join(texts)}; {remedy}")
+
+
+def defect(kind: str, places: Sequence[str]) -> str:
+    """Return e.g. ``2 boxes of negative size: entry 0, entry 3``; one is not counted, since ``kind`` is of several."""
+    number = f"{len(places):,} " if len(places) > 1 else ""
+    return f"{number}{kind}: {listing(places)}"
 
 
 def shown(value: Any) -> str:

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from date.datasets.content import whole_ids
 from date.errors import UserError
 from date.evaluation.ground_truth import GroundTruth
 from date.evaluation.reading import Defects, counted, is_integer, listing, shown
@@ -37,6 +38,7 @@ def results_of(path: Path, data: dict[str, Any], ground_truth: GroundTruth) -> t
         UserError: annotations lack scores, are of images or categories that the file does not list, or all are of
             categories that are not annotated.
     """
+    whole_ids(data)
     ids = {name: category_id for category_id, name in reversed(ground_truth.categories.items())}
     files = _listed(data["images"], "file_name")
     names = _listed(data["categories"], "name")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from date.datasets.content import whole_ids
 from date.errors import UserError, listed
 from date.evaluation.reading import Defects, is_integer, read_json_or_lines
 
@@ -71,6 +72,7 @@ def _annotated(path: Path, folder: Path) -> Sources:
     data, _ = read_json_or_lines(path)
     if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in ("images", "categories")):
         raise UserError(f"{path} has no lists 'images' and 'categories'; give a COCO annotation file, or image files.")
+    whole_ids(data)
     defects, images, categories = Defects(path), [], {}
     for i, record in enumerate(data["images"]):
         if isinstance(record, dict) and is_integer(record.get("id")) and isinstance(record.get("file_name"), str):

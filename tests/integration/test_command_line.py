@@ -286,6 +286,7 @@ def test_a_place_that_cannot_be_used_is_a_sentence(tmp_path: Path) -> None:
         (["train", "x", "--batch-timeout", "0"], "0 is too short"),
         (["config", "x", "--seed", "-3"], "'-3' is not a seed"),
         (["calibrate", "--steps", "0"], "'0' is not a positive integer"),
+        (["data", "samples", "x", "--output", "y", "--count", "0"], "'0' is not a positive integer"),
     ],
 )
 def test_options_are_refused_in_their_own_words(arguments: list[str], sentence: str, tmp_path: Path) -> None:

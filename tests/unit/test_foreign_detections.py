@@ -175,7 +175,7 @@ def test_a_number_of_400_digits_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "gt.odgt").write_text(
         json.dumps({"ID": "a", "gtboxes": [{"tag": "person", "fbox": [0, 0, 10**400, 1]}]})
     )
-    with pytest.raises(UserError, match="1 boxes .'fbox'. that are not four finite numbers"):
+    with pytest.raises(UserError, match="has boxes .'fbox'. that are not four finite numbers"):
         read_ground_truth(tmp_path / "gt.odgt")
 
 
@@ -224,6 +224,21 @@ def test_annotations_with_scores_are_detections(write: Any) -> None:
     assert value == pytest.approx(100)
     assert "2 detections are of unknown categories, which no metric counts: 'z' (2)." in notes
     assert ap(write, scored_annotations(), categories="ids")[0] == pytest.approx(100)
+
+
+def test_ids_with_a_point_are_whole_numbers(write: Any) -> None:
+    data = scored_annotations()
+    for record in data["annotations"]:
+        record["image_id"], record["category_id"] = float(record["image_id"]), float(record["category_id"])
+    data["images"][0]["id"], data["categories"][1]["id"] = 0.0, 2.0
+    assert ap(write, data)[0] == pytest.approx(100)
+    truth = annotations()
+    for record in truth["annotations"]:
+        record["image_id"], record["category_id"] = float(record["image_id"]), float(record["category_id"])
+    pointed, plain = (read_ground_truth(write(f"{n}.json", d)) for n, d in enumerate((truth, annotations())))
+    assert (pointed.image_ids, pointed.categories) == (plain.image_ids, plain.categories)
+    np.testing.assert_array_equal(pointed.image, plain.image)
+    np.testing.assert_array_equal(pointed.category_ids, plain.category_ids)
 
 
 @pytest.mark.parametrize(

@@ -64,10 +64,18 @@ def absolute(data: dict[str, Any], root: Path) -> None:
         record["file_name"] = str(root / "toy" / "images" / record["file_name"])
 
 
+def points(data: dict[str, Any], root: Path) -> None:
+    for record in data["annotations"]:
+        record["image_id"], record["category_id"] = float(record["image_id"]), float(record["category_id"])
+    data["categories"][0]["id"] = 7.0
+    data["images"][1]["id"] = 1.0
+
+
 CHANGES: list[tuple[Callable[[dict[str, Any], Path], None], dict[str, int]]] = [
     (pop_areas, {"areas_computed": 4}),
     (reorder, {"categories_in_another_order": 2}),
     (absolute, {"absolute_file_names": 2}),
+    (points, {"ids_with_a_point": 14}),
 ]
 
 
@@ -83,7 +91,7 @@ def labels(path: Path) -> list[list[tuple[str, int]]]:
     return [[(Path(info["img_path"]).name, i["bbox_label"]) for i in info["instances"]] for info in infos]
 
 
-@pytest.mark.parametrize(("change", "counts"), CHANGES, ids=["areas", "order", "absolute"])
+@pytest.mark.parametrize(("change", "counts"), CHANGES, ids=["areas", "order", "absolute", "points"])
 def test_what_has_one_meaning_is_read_as_that(change: Any, counts: dict[str, int], root: Path) -> None:
     expected = labels(root / "toy" / "train.json")
     data = annotations()

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from date.catalogue import Dataset, DatasetSplit
+from date.datasets.content import ID_KEYS
 from date.datasets.files import data_files
 from date.datasets.prepare import examine
 from date.evaluation.coco import coco_metrics
@@ -58,7 +59,7 @@ def coco_files(draw: st.DrawFn) -> dict[str, Any]:
     objects: list[dict[str, Any]] = []
     for number in range(draw(st.integers(0, 8))):
         record = {
-            "id": number + draw(st.sampled_from([0])),
+            "id": number,
             "image_id": draw(st.sampled_from(ids)),
             "category_id": draw(st.sampled_from(category_ids)),
             "bbox": [draw(numbers), draw(numbers), draw(lengths), draw(lengths)],
@@ -74,7 +75,13 @@ def coco_files(draw: st.DrawFn) -> dict[str, Any]:
     # Without a box to train on a training split is refused.
     objects.append({"id": 99, "image_id": ids[0], "category_id": category_ids[0], "bbox": [0, 0, 1, 1], "area": 1})
     categories = draw(st.permutations([{"id": i, "name": n} for i, n in zip(category_ids, CLASSES, strict=True)]))
-    return {"images": images, "annotations": objects, "categories": list(categories)}
+    data = {"images": images, "annotations": objects, "categories": list(categories)}
+    for name, keys in ID_KEYS.items():
+        for key in keys:
+            if draw(st.booleans()):  # as tables with gaps write them
+                for record in data[name]:
+                    record[key] = float(record[key])
+    return data
 
 
 def same(one: GroundTruth, other: GroundTruth) -> None:
