@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
+import select
 import shlex
+import signal
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -71,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit status.
 
     0: done. 2: the user made a mistake, or something failed in a known way; one sentence says what. 75: a training
-    saved its state and left before its end; the same command resumes it.
+    saved its state and left before its end; the same command resumes it. 141: the reader of the output stopped early.
     """
     parser = _parser()
     args = parser.parse_args(arguments)
@@ -80,6 +83,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if args.experiments:
                 _read_from(args.experiments)
             status = args.command(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_left():
+            raise
+        return 128 + signal.SIGPIPE
     except UserError as error:
         print(f"error: {_as_typed(str(error), args.experiments or ())}", file=sys.stderr)
         return 2
@@ -90,6 +98,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error.filename or 'a file'} can't be used: {error.strerror}; {remedy}.", file=sys.stderr)
         return 2
     return status or 0
+
+
+def _reader_left() -> bool:
+    """Return whether the reader of the output, such as `head`, is gone; what is still to be written is dropped then."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), select.POLLOUT)
+    left = any(event & (select.POLLERR | select.POLLHUP) for _, event in output.poll(0))
+    if left:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return left
 
 
 def released_version() -> str:

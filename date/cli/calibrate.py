@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from date.cli.options import TIER_HELP, add_kept, count, kept, print_left_out
+from date.cli.options import add_json, add_kept, add_threads, add_tier, count, kept, print_left_out
 
 
 def add(commands: Any) -> None:
@@ -17,11 +17,11 @@ def add(commands: Any) -> None:
         description="Time training steps and inference of each kind of network that the tier trains, on random images "
         "of the tier's size, and write results/<tier>/calibration.json. No data or weights are needed.",
     )
-    parser.add_argument("--tier", help=TIER_HELP)
+    add_tier(parser)
     parser.add_argument("--steps", type=count, default=10, metavar="N", help="steps to time for each network [10]")
-    parser.add_argument("--threads", type=count, metavar="N", help="CPU threads [PyTorch's choice]")
+    add_threads(parser)
     add_kept(parser, "results")
-    parser.add_argument("--json", action="store_true", help="print what was written to the file")
+    add_json(parser, "what was written to the file")
     parser.set_defaults(command=run)
 
 

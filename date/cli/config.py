@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from date.cli.options import TIER_HELP, seed, tier_name
+from date.cli.options import add_seed, add_tier, tier_name
 
 
 def add(commands: Any) -> None:
     """Add the command to a parser's commands."""
     parser = commands.add_parser("config", help="print the resolved MMEngine config of a run")
     parser.add_argument("training")
-    parser.add_argument("--tier", help=TIER_HELP)
-    parser.add_argument("--seed", type=seed, default=0)
+    add_tier(parser)
+    add_seed(parser)
     parser.set_defaults(command=run)
 
 

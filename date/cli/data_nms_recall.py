@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from date.cli.options import print_notes, share
+from date.cli.options import add_ground_truth, add_json, print_notes, share
 
 
 def add(commands: Any) -> None:
@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
         description="Run greedy class-wise NMS on the annotated boxes, in the file's order and with equal scores, "
         "without ignored regions, and print the percentage of boxes that it keeps.",
     )
-    parser.add_argument("--gt", type=Path, required=True, metavar="FILE", help="COCO annotations or CrowdHuman odgt")
+    add_ground_truth(parser)
     parser.add_argument(
         "--iou",
         type=share,
@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--clip", action="store_true", help="clip boxes to their images first [as annotated]")
     parser.add_argument("--images", type=Path, metavar="DIR", help="images whose sizes an odgt file lacks, for --clip")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(parser)
     parser.set_defaults(command=run)
 
 

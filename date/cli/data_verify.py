@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from date.cli.options import TIER_HELP, print_left_out, tier_name
+from date.cli.options import add_json, add_tier, print_left_out, tier_name
 from date.errors import UserError
 
 
@@ -22,9 +22,9 @@ def add(commands: Any) -> None:
         metavar="DATASET",
         help="names of files in experiments/datasets/, or paths of such files [the tier's datasets, and its weights]",
     )
-    parser.add_argument("--tier", help=TIER_HELP)
+    add_tier(parser)
     parser.add_argument("--deep", action="store_true", help="also decode every image")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(parser)
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the manifest of one dataset to this file")
     parser.set_defaults(command=run)
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from date.cli.options import TIER_HELP, count, print_notes, share
+from date.cli.options import add_bare_weights, add_branch, add_threads, print_notes
 from date.errors import UserError
 
 PICTURES = Path("detections")
@@ -20,8 +20,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "images", type=Path, nargs="+", metavar="IMAGE", help="image files, folders, or one COCO annotation file"
     )
-    parser.add_argument("--branch", choices=["o2o", "o2m"], help="branch that detects [the one that is evaluated]")
-    parser.add_argument("--nms", type=share, metavar="T", help="IoU above which NMS removes a box [as evaluated]")
+    add_branch(parser, "detects")
     parser.add_argument(
         "--score",
         type=probability,
@@ -35,9 +34,8 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--images", type=Path, metavar="DIR", dest="folder", help="where an annotation file's images are"
     )
-    parser.add_argument("--training", metavar="NAME", help="which training a bare file of weights belongs to")
-    parser.add_argument("--tier", help=f"tier of a bare file of weights: {TIER_HELP}")
-    parser.add_argument("--threads", type=count, metavar="N", help="CPU threads")
+    add_bare_weights(parser)
+    add_threads(parser)
     parser.set_defaults(command=run)
 
 

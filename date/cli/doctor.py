@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from date.cli.options import TIER_HELP, print_left_out, tier_name
+from date.cli.options import add_json, add_tier, print_left_out, tier_name
 
 
 def add(commands: Any) -> None:
@@ -17,7 +17,7 @@ def add(commands: Any) -> None:
         description="Check everything a run needs. Each problem is printed with its remedy, and nothing is submitted. "
         "The exit status is 2 if something would stop the work.",
     )
-    parser.add_argument("--tier", help=f"{TIER_HELP} [the profile's]")
+    add_tier(parser, "[the profile's]")
     parser.add_argument(
         "--profile",
         action="append",
@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
         metavar="DIR",
         help="Snakemake profile that you will use (repeatable) [slurm for its tier, else workflow/profiles/local]",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(parser)
     parser.set_defaults(command=run)
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from date.cli.options import TIER_HELP, add_kept, kept, share
+from date.cli.options import add_bare_weights, add_branch, add_kept, kept
 
 CARD = "card.md"
 
@@ -17,11 +17,9 @@ def add(commands: Any) -> None:
     parser.add_argument("network", type=Path, metavar="RUN", help="a sealed run's folder, or a checkpoint")
     parser.add_argument("--format", required=True, choices=["onnx", "torchscript", "mmdet", "safetensors"])
     parser.add_argument("--out", type=Path, metavar="PATH", help="file, or folder for mmdet [exports/RUN and a suffix]")
-    parser.add_argument("--branch", choices=["o2o", "o2m"], help="branch that is kept [the one that is evaluated]")
-    parser.add_argument("--nms", type=share, metavar="T", help="IoU above which NMS removes a box [as evaluated]")
+    add_branch(parser, "is kept")
     add_kept(parser, "results", "folder of results, for the card")
-    parser.add_argument("--training", metavar="NAME", help="which training a bare file of weights belongs to")
-    parser.add_argument("--tier", help=f"tier of a bare file of weights: {TIER_HELP}")
+    add_bare_weights(parser)
     parser.set_defaults(command=run)
 
 

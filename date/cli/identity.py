@@ -6,6 +6,8 @@ import argparse
 import json
 from typing import Any
 
+from date.cli.options import add_json
+
 
 def add(commands: Any) -> None:
     """Add the command to a parser's commands."""
@@ -13,7 +15,7 @@ def add(commands: Any) -> None:
         "identity",
         help="print the parts of the training code that belong to every run's identity, with their digests",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(parser)
     parser.set_defaults(command=run)
 
 

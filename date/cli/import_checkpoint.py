@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from date.cli.options import TIER_HELP, add_kept, kept, seed
+from date.cli.options import add_imported, add_kept, kept
 
 
 def add(commands: Any) -> None:
@@ -15,11 +15,7 @@ def add(commands: Any) -> None:
         "import-checkpoint", help="make a sealed run of a checkpoint that was trained elsewhere"
     )
     parser.add_argument("checkpoint", type=Path, help="a .pth, .pt or .safetensors file with the official names")
-    parser.add_argument(
-        "--training", required=True, metavar="NAME", help="which training the checkpoint is a result of"
-    )
-    parser.add_argument("--tier", help=f"{TIER_HELP} [the paper's own]")
-    parser.add_argument("--seed", type=seed, default=0, help="seed number to store the run under [0]")
+    add_imported(parser, "the checkpoint is")
     add_kept(parser, "runs")
     parser.add_argument("--results", type=Path, metavar="DIR", help="also copy the run's small files there")
     parser.set_defaults(command=run)

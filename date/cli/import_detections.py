@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from date.cli.options import TIER_HELP, add_categories, add_kept, kept, print_notes, seed
+from date.cli.options import add_categories, add_imported, add_kept, kept, print_notes
 
 
 def add(commands: Any) -> None:
@@ -19,16 +19,17 @@ def add(commands: Any) -> None:
         "curve, or both, as results of a training, marked as imported. Importing the same again changes nothing.",
     )
     parser.add_argument("file", type=Path, nargs="?", help="COCO results, odgt or detections.npz, see `score`")
-    parser.add_argument("--training", required=True, metavar="NAME", help="which training they are results of")
+    add_imported(parser, "the files are")
     parser.add_argument(
         "--variant", metavar="V", help="variant of evaluations.yaml by which they were selected [the training's first]"
     )
     parser.add_argument(
-        "--log", type=Path, metavar="FILE", help="MMDetection 2's *.log.json or MMEngine's scalars.json"
+        "--log",
+        type=Path,
+        metavar="FILE",
+        help="training log of MMDetection, detectron2, DETR, D-FINE, Lightning or Hugging Face, see docs/formats.md",
     )
     parser.add_argument("--source", metavar="TEXT", help="where the files come from, for the provenance")
-    parser.add_argument("--tier", help=f"{TIER_HELP} [the paper's own]")
-    parser.add_argument("--seed", type=seed, default=0, help="seed number to store the results under [0]")
     add_kept(parser, "results")
     add_categories(parser)
     parser.add_argument("--replace", action="store_true", help="replace results that already exist")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from date.cli.options import TIER_HELP, add_kept, count, kept, seed, tier_name
+from date.cli.options import add_kept, add_seed, add_tier, count, kept, tier_name
 from date.errors import UserError
 
 
@@ -18,8 +18,8 @@ def add(commands: Any) -> None:
         "networks", nargs="*", metavar="NETWORK", help="evaluations, e.g. date_f-r50-coco-12e/o2o, or folders of "
         "sealed runs [those that `latency` of experiments/paper.yaml names]"
     )  # fmt: skip
-    parser.add_argument("--tier", help=TIER_HELP)
-    parser.add_argument("--seed", type=seed, default=0)
+    add_tier(parser)
+    add_seed(parser)
     add_kept(parser, "runs")
     parser.add_argument("--size", action="append", choices=["tier", "800x1333"], help="only this size (repeatable)")
     parser.add_argument("--runtime", action="append", choices=["pytorch", "onnxruntime"], help="only this (repeatable)")

@@ -6,13 +6,15 @@ import argparse
 import json
 from typing import Any
 
+from date.cli.options import add_json
+
 
 def add(commands: Any) -> None:
     """Add the command to a parser's commands."""
     parser = commands.add_parser(
         "lint-paper", help="recompute the paper's own arithmetic and list the numbers that disagree"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON array")
+    add_json(parser, "one JSON array")
     parser.set_defaults(command=run)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 from typing import Any
 
+from date.cli.options import add_json
 from date.errors import UserError
 
 
@@ -15,7 +15,7 @@ def add(commands: Any) -> None:
     parser = commands.add_parser("list", help="show the catalogue")
     parser.add_argument("what", choices=["experiments", "trainings", "evaluations", "rows", "claims"])
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="print one JSON array")
+    add_json(form, "one JSON array")
     form.add_argument("--markdown", action="store_true", help="print docs/experiments.md (only with 'experiments')")
     parser.set_defaults(command=run)
 
@@ -25,7 +25,6 @@ def run(args: argparse.Namespace) -> None:
     from date.catalogue import load
     from date.catalogue.listing import experiments_markdown, listing
 
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that stops early, such as `head`, ends a listing quietly
     if args.markdown:
         if args.what != "experiments":
             raise UserError(

@@ -21,10 +21,71 @@ TIER_HELP = "size of the experiments: smoke, mini, paper, another file in experi
 def add_run_options(parser: argparse.ArgumentParser, name_help: str = "training name") -> None:
     """Add what commands on one run have in common."""
     parser.add_argument("training", help=name_help)
-    parser.add_argument("--tier", help=TIER_HELP)
-    parser.add_argument("--seed", type=seed, default=0)
+    add_tier(parser)
+    add_seed(parser)
     add_kept(parser, "runs")
+    add_threads(parser)
+
+
+def add_tier(parser: argparse.ArgumentParser, default: str = "") -> None:
+    """Add the option for the tier, which `tier_name` returns; ``default`` is said where it is not the settings'."""
+    parser.add_argument("--tier", help=" ".join(filter(None, (TIER_HELP, default))))
+
+
+def add_seed(parser: argparse.ArgumentParser, about: str = "seed of the run") -> None:
+    """Add the option for one seed."""
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help=f"{about} [0]")
+
+
+def add_seeds(parser: argparse.ArgumentParser, verb: str) -> None:
+    """Add the option for several seeds to show or to plan for."""
+    parser.add_argument(
+        "--seeds", type=seed, nargs="+", metavar="N", help=f"seeds to {verb} [those of experiments/config.yaml]"
+    )
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """Add the option for the number of CPU threads."""
     parser.add_argument("--threads", type=count, metavar="N", help="CPU threads [PyTorch's choice]")
+
+
+def add_images_per_pass(parser: argparse.ArgumentParser) -> None:
+    """Add the option for the images that pass through a network at a time."""
+    parser.add_argument(
+        "--images-per-pass",
+        type=images_per_pass,
+        metavar="N",
+        help="pass N images through the network at a time, which takes less memory (0: all images of the process)",
+    )
+
+
+def add_json(parser: argparse._ActionsContainer, what: str = "one JSON object") -> None:
+    """Add the option that prints JSON in place of text."""
+    parser.add_argument("--json", action="store_true", help=f"print {what}")
+
+
+def add_branch(parser: argparse.ArgumentParser, verb: str) -> None:
+    """Add the options that choose the branch which detects or is kept, and its NMS."""
+    parser.add_argument("--branch", choices=["o2o", "o2m"], help=f"branch that {verb} [the one that is evaluated]")
+    parser.add_argument("--nms", type=share, metavar="T", help="IoU above which NMS removes a box [as evaluated]")
+
+
+def add_bare_weights(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which network a file of weights without a run belongs to."""
+    parser.add_argument("--training", metavar="NAME", help="which training a bare file of weights belongs to")
+    parser.add_argument("--tier", help=f"tier of a bare file of weights: {TIER_HELP}")
+
+
+def add_imported(parser: argparse.ArgumentParser, things: str) -> None:
+    """Add the options that say whose result imported files are."""
+    parser.add_argument("--training", required=True, metavar="NAME", help=f"which training {things} a result of")
+    add_tier(parser, "[the paper's own]")
+    add_seed(parser, "seed number to store the results under")
+
+
+def add_ground_truth(parser: argparse.ArgumentParser) -> None:
+    """Add the option for the annotations that boxes are compared with."""
+    parser.add_argument("--gt", type=Path, required=True, metavar="FILE", help="COCO annotations or CrowdHuman odgt")
 
 
 KEPT = {"runs": "where runs are kept", "results": "folder of results", "reports": "folder of reports"}

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from date.cli.options import TIER_HELP, add_kept, count, kept, print_left_out, seed
+from date.cli.options import add_json, add_kept, add_seeds, add_tier, count, kept, print_left_out
 from date.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ def add(commands: Any) -> None:
         "with its lower bound and critical path, disk space. Writes nothing and needs neither GPU nor data.",
     )
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="all, table05, figure3, a training ... [all]")
-    parser.add_argument("--tier", help=TIER_HELP)
+    add_tier(parser)
     parser.add_argument(
         "--gpus", type=count, nargs="+", metavar="N", help="numbers of GPUs to plan for [1 2 4 8; with --resolve 1]"
     )
@@ -38,13 +37,11 @@ def add(commands: Any) -> None:
         "--hours", type=hours, metavar="H", help="with --resolve: hours that each GPU (or each run at a time) has [24]"
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="with --resolve: file to write [resolve-TIER.yaml]")
-    parser.add_argument(
-        "--seeds", type=seed, nargs="+", metavar="SEED", help="seeds to plan for [those of experiments/config.yaml]"
-    )
+    add_seeds(parser, "plan for")
     add_kept(parser, "results")
     add_kept(parser, "runs")
     parser.add_argument("--cached", action="store_true", help="also list every cached job")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(parser)
     parser.set_defaults(command=run)
 
 
@@ -72,7 +69,6 @@ def run(args: argparse.Namespace) -> None:
         kept(args, "runs"),
         sorted(set(args.gpus or (1, 2, 4, 8))),
     )
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as in `_list`
     print(json.dumps(to_dict(plan), indent=1) if args.json else to_text(plan, args.cached))
 
 

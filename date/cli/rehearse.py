@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from date.cli.options import TIER_HELP, add_kept, count, images_per_pass, kept, print_left_out
+from date.cli.options import add_images_per_pass, add_kept, add_threads, add_tier, count, kept, print_left_out
 from date.errors import UserError
 
 
@@ -19,15 +19,10 @@ def add(commands: Any) -> None:
         "results/<tier>/calibration.json, for `plan` and the order of jobs. Exit status 2 where something failed.",
     )
     parser.add_argument("trainings", nargs="*", metavar="TRAINING", help="names or patterns [one of each kind]")
-    parser.add_argument("--tier", help=TIER_HELP)
+    add_tier(parser)
     parser.add_argument("--minutes", type=count, default=10, metavar="N", help="end after so many [10]")
-    parser.add_argument(
-        "--images-per-pass",
-        type=images_per_pass,
-        metavar="N",
-        help="let N images through the network at a time, for less memory (0: all)",
-    )
-    parser.add_argument("--threads", type=count, metavar="N", help="CPU threads")
+    add_images_per_pass(parser)
+    add_threads(parser)
     add_kept(parser, "runs")
     add_kept(parser, "results")
     parser.set_defaults(command=run)

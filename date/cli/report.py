@@ -6,13 +6,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from date.cli.options import TIER_HELP, add_kept, kept, settings_json, tier_name
+from date.cli.options import add_kept, add_tier, kept, settings_json, tier_name
 
 
 def add(commands: Any) -> None:
     """Add the command to a parser's commands."""
     parser = commands.add_parser("report", help="make tables, figures and page from sealed results")
-    parser.add_argument("--tier", help=TIER_HELP)
+    add_tier(parser)
     add_kept(parser, "results")
     add_kept(parser, "reports")
     parser.add_argument(

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from date.cli.options import add_categories, pixels, print_notes
+from date.cli.options import add_categories, add_ground_truth, add_json, pixels, print_notes
 from date.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def add(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--protocol", choices=["coco", "crowdhuman"], required=True)
-    parser.add_argument("--gt", type=Path, required=True, metavar="FILE", help="COCO annotations or CrowdHuman odgt")
+    add_ground_truth(parser)
     parser.add_argument(
         "--detections",
         type=Path,
@@ -42,7 +42,7 @@ def add(commands: Any) -> None:
         help="detections.npz, COCO results or odgt, gzipped or not",
     )
     parser.add_argument("--variant", metavar="V", help="which variant of a detections.npz to score [the first]")
-    parser.add_argument("--json", action="store_true", help="print one JSON object (percent; null where undefined)")
+    add_json(parser, "one JSON object (percent; null where undefined)")
     parser.add_argument(
         "--engine",
         choices=["hotcoco", "pycocotools"],

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import signal
 from typing import Any
 
-from date.cli.options import TIER_HELP, add_kept, interval, kept, print_left_out, seed, tier_name
+from date.cli.options import add_json, add_kept, add_seeds, add_tier, interval, kept, print_left_out, tier_name
 
 
 def add(commands: Any) -> None:
@@ -16,12 +15,10 @@ def add(commands: Any) -> None:
         help="show the state of a tier's runs",
         description="Show the state of every run of a tier: those that `all` makes, and others in the runs folder.",
     )
-    parser.add_argument("--tier", help=TIER_HELP)
+    add_tier(parser)
     add_kept(parser, "runs")
     add_kept(parser, "results", "folder of results, used to look up the current data")
-    parser.add_argument(
-        "--seeds", type=seed, nargs="+", metavar="N", help="seeds to show [those of experiments/config.yaml]"
-    )
+    add_seeds(parser, "show")
     form = parser.add_mutually_exclusive_group()
     form.add_argument(
         "--watch",
@@ -31,7 +28,7 @@ def add(commands: Any) -> None:
         metavar="SECONDS",
         help="print again and again until all runs are done",
     )
-    form.add_argument("--json", action="store_true", help="print JSON")
+    add_json(form)
     parser.set_defaults(command=run)
 
 
@@ -42,7 +39,6 @@ def run(args: argparse.Namespace) -> None:
     from date.runs import status
     from date.runs.overview import Overview
 
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that stops early, such as `head`, ends it quietly
     settings, tier = load_settings(), load_tier(tier_name(args))
     print_left_out(tier, settings.trainings)
     trainings = settings.trainings or tier.trainings

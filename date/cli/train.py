@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from date.cli.options import add_batch_timeout, add_run_options, duration, images_per_pass, kept, minutes, tier_name
+from date.cli.options import add_batch_timeout, add_images_per_pass, add_run_options, duration, kept, minutes, tier_name
 
 
 def add(commands: Any) -> None:
@@ -32,12 +32,7 @@ def add(commands: Any) -> None:
         "--checkpoint-interval", type=duration, default=600.0, metavar="TIME", help="time between two checkpoints [600]"
     )
     add_batch_timeout(parser)
-    parser.add_argument(
-        "--images-per-pass",
-        type=images_per_pass,
-        metavar="N",
-        help="pass N images through the network at a time, which takes less memory (0: all images of the process)",
-    )
+    add_images_per_pass(parser)
     parser.add_argument(
         "--job",
         type=minutes,

@@ -312,8 +312,6 @@ def with_sizes_of(ground_truth: GroundTruth, images: Path) -> GroundTruth:
         else:
             sizes[i] = size
     if absent:
-        raise UserError(
-            f"{images} lacks {defect('annotated images', absent)}; give the folder that has them."
-        )
+        raise UserError(f"{images} lacks {defect('annotated images', absent)}; give the folder that has them.")
     defects.raise_if_any("restore them from their source.")
     return replace(ground_truth, sizes=sizes)

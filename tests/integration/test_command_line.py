@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -243,6 +244,15 @@ def test_the_catalogue_is_listed(what: str, tmp_path: Path) -> None:
     assert len(plain) == len(entries) > 5
     key = "id" if what == "rows" else "name"
     assert all(any(entry[key] in line for line in plain) for entry in entries)
+
+
+@pytest.mark.parametrize("command", ["list rows --json", "list claims", "identity", "plan --tier smoke"])
+def test_a_reader_that_stops_early_ends_a_command_quietly(command: str, tmp_path: Path) -> None:
+    environment = os.environ | {"DATE_DATA_ROOT": str(tmp_path)}
+    pipes: dict[str, Any] = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-m", "date", *command.split()], cwd=ROOT, env=environment, **pipes)
+    process.stdout.close()  # type: ignore[union-attr]
+    assert process.wait(120) == 141 and process.stderr.read() == ""  # type: ignore[union-attr]
 
 
 def test_help_needs_no_torch() -> None:

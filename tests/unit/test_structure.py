@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections import Counter
 from pathlib import Path
 
 from benchmarks.structure import FLOORS, LONG, arrows, arrows_up, long_functions, modules
@@ -51,3 +53,30 @@ def test_the_readme_can_be_read_in_a_minute() -> None:
     assert not {"sealed", "tier"} & set(re.findall(r"\w+", text[: text.index("## The words")])), (
         "words before their use"
     )
+
+
+DIFFERENT = {
+    "--images": "folders of images, for different ends",
+    "--job": "with a time limit for trainings, without one for evaluations",
+    "--json": "a file where text is printed as well, else JSON in place of text",
+    "--only": "trainings, or tables and figures",
+    "--out": "pictures, or a network",
+    "--output": "a picture, a manifest, a configfile, schemas",
+    "--results": "where one run's go; the folder of all is `add_kept`'s",
+    "--threads": "one number, or several to compare",
+    "--tier": "of a run, or of a file of weights",
+    "--training": "of a file of weights, or of what is imported",
+    "--variant": "to evaluate, to score, to import",
+}
+"""Options that mean different things in different commands, and are defined several times for that."""
+
+
+def test_an_option_of_several_commands_is_defined_once() -> None:
+    places = Counter[str]()
+    for path in sorted((ROOT / "date" / "cli").glob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "add_argument":
+                name = call.args[0]
+                if isinstance(name, ast.Constant) and str(name.value).startswith("--"):
+                    places[str(name.value)] += 1
+    assert {name for name, times in places.items() if times > 1} == set(DIFFERENT)
