@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """A real Slurm cluster of four nodes on this machine, for tests: Debian or Ubuntu, root, no init system, no cgroups.
 
-    python tests/slurm/cluster.py start      install what is missing, then bring it up, new (again: nothing happens)
+    python tests/slurm/cluster.py install    install what is missing
+    python tests/slurm/cluster.py start      the same, then bring it up, new (again: nothing happens)
     python tests/slurm/cluster.py status     the daemons and the partitions
     python tests/slurm/cluster.py stop       cancel its jobs, end the daemons that ``start`` began, remove its configuration
     python tests/slurm/cluster.py destroy    stop, and remove its state
@@ -389,7 +390,7 @@ def wait(what: str, ready: Callable[[], bool], seconds: float = 120) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run one of the commands."""
-    commands = {"start": start, "stop": stop, "status": status, "destroy": destroy}
+    commands = {"install": install, "start": start, "stop": stop, "status": status, "destroy": destroy}
     if len(arguments) != 1 or arguments[0] not in commands:
         print(__doc__, file=sys.stderr)
         return 2
