@@ -114,7 +114,7 @@ def export_run(run: Path, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What is known of one training with one seed."""
+    """The results of one training with one seed."""
 
     training: str
     seed: int

@@ -12,7 +12,7 @@ ScoreMetric = Literal["AP", "AP50", "AP75", "APs", "APm", "APl", "mMR", "Recall"
 
 
 class Higher(Entry):
-    """One evaluation scores above another."""
+    """Claims that one evaluation scores above another."""
 
     kind: Literal["higher"]
     above: str
@@ -25,12 +25,12 @@ class Higher(Entry):
 
     @property
     def evaluations(self) -> list[str]:
-        """What it needs."""
+        """The evaluations that the claim needs."""
         return [self.above, self.below]
 
 
 class Within(Entry):
-    """An evaluation lies within a distance of others."""
+    """Claims that an evaluation lies within a distance of others."""
 
     kind: Literal["within"]
     evaluation: str
@@ -51,12 +51,12 @@ class Within(Entry):
 
     @property
     def evaluations(self) -> list[str]:
-        """What it needs."""
+        """The evaluations that the claim needs."""
         return [self.evaluation, *self.of]
 
 
 class Ordered(Entry):
-    """Every evaluation of a group scores above every one of the next group."""
+    """Claims that every evaluation of a group scores above every one of the next group."""
 
     kind: Literal["ordered"]
     groups: Annotated[list[list[str]], Field(min_length=2)]
@@ -64,12 +64,12 @@ class Ordered(Entry):
 
     @property
     def evaluations(self) -> list[str]:
-        """What it needs."""
+        """The evaluations that the claim needs."""
         return [name for group in self.groups for name in group]
 
 
 class Gap(Entry):
-    """One difference is larger than another."""
+    """Claims that one difference is larger than another."""
 
     kind: Literal["gap"]
     wide: tuple[str, str]
@@ -80,12 +80,12 @@ class Gap(Entry):
 
     @property
     def evaluations(self) -> list[str]:
-        """What it needs."""
+        """The evaluations that the claim needs."""
         return [*self.wide, *self.narrow]
 
 
 class Convergence(Entry):
-    """One training learns faster than another, by the AP of the validation images during training."""
+    """Claims that one training learns faster than another, by the AP of the validation images during training."""
 
     kind: Literal["curve"]
     fast: str
@@ -99,12 +99,12 @@ class Convergence(Entry):
 
     @property
     def trainings(self) -> list[str]:
-        """What it needs."""
+        """The trainings that the claim needs."""
         return [self.fast, self.slow]
 
 
 class Loss(Entry):
-    """A training loss is lower in one training than in another, on average over equal iterations."""
+    """Claims that a training loss is lower in one training than in another, on average over equal iterations."""
 
     kind: Literal["loss"]
     low: str
@@ -115,12 +115,12 @@ class Loss(Entry):
 
     @property
     def trainings(self) -> list[str]:
-        """What it needs."""
+        """The trainings that the claim needs."""
         return [self.low, self.high]
 
 
 class Complexity(Entry):
-    """A network has at most so much more than another."""
+    """Claims that a network is at most a number of percent larger or slower than another."""
 
     kind: Literal["complexity"]
     network: tuple[str, Literal["train", "infer"]]
@@ -132,7 +132,7 @@ class Complexity(Entry):
 
     @property
     def trainings(self) -> list[str]:
-        """Whose networks are compared."""
+        """The trainings whose networks are compared."""
         return [self.network[0], self.than[0]]
 
 

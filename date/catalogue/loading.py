@@ -306,7 +306,7 @@ def load_tier(name: str, experiments: Path | None = None, _seen: tuple[Path, ...
 def _follow_the_data(
     data: dict[str, Any], inherited: dict[str, Any], name: str, base: str, experiments: Path | None
 ) -> None:
-    """Let a tier with datasets of its own inherit nothing that was said of the other tier's; both dicts are changed."""
+    """Drop what a tier inherits about the data if it has datasets of its own; both dicts are changed."""
     datasets = data.get("datasets")
     if not isinstance(datasets, dict):
         return

@@ -71,7 +71,7 @@ class Training(Entry):
 
     @property
     def label(self) -> str:
-        """Its number, or that it is not of the paper."""
+        """The training's number in the paper, or the remark that it is not of the paper."""
         return self.id if self.id is not None else f"own, of {self.folder}"
 
     @property
@@ -83,7 +83,7 @@ class Training(Entry):
 
     @property
     def branches(self) -> dict[str, Branch]:
-        """The branches that its checkpoints can be judged by, by name."""
+        """The branches by which its checkpoints can be evaluated, by name."""
         return self.network.branches
 
     @property
@@ -103,7 +103,7 @@ class Training(Entry):
 
 
 class Variant(Entry):
-    """One way of judging a checkpoint."""
+    """One way to evaluate a checkpoint."""
 
     branch: str
     """The branch that is kept, as the network's family names it: ``o2o`` or ``o2m``, ``head`` of a single head."""
@@ -117,7 +117,7 @@ class Variant(Entry):
 
 
 class Evaluation(Entry):
-    """A training's checkpoint judged one way."""
+    """A training's checkpoint, evaluated one way."""
 
     training: str
     variant: str
@@ -221,7 +221,7 @@ class Compute(Entry):
 
 
 class Tier(Entry):
-    """How large the work is. Every number of the paper's settings that a tier changes is named here."""
+    """The size of the experiments: every setting of the paper that a tier changes."""
 
     name: str
     summary: str
@@ -278,7 +278,7 @@ class Tier(Entry):
 
     @property
     def option(self) -> str:
-        """What ``--tier`` takes to mean this tier, quoted for a shell: the path that it was read from, or its name."""
+        """The value of ``--tier`` for this tier, quoted for a shell: the path that it was read from, or its name."""
         return shlex.quote(self._given or self.name)
 
     @property
@@ -300,7 +300,7 @@ class Tier(Entry):
 
 
 class Catalogue(Entry):
-    """All of it, cross-checked."""
+    """All entries of the folders of experiments, checked against each other."""
 
     trainings: dict[str, Training]
     variants: dict[str, Variant]
@@ -370,7 +370,7 @@ class Catalogue(Entry):
         return self.training(row.network)
 
     def chosen(self, tier: Tier, asked: list[str] | None = None) -> list[Training]:
-        """Return what ``all`` trains at a tier: those that are asked for by name or pattern, or the tier's own.
+        """Return the trainings of ``all`` at a tier: those asked for by name or pattern, else the tier's own.
 
         Those that patterns alone choose, and that the tier has no data for, are not among them; see `left_out`.
 

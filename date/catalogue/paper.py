@@ -96,7 +96,7 @@ class AnnotationEvaluation(Entry):
 
 
 class Bracket(Entry):
-    """What a row's numbers have in brackets behind them."""
+    """The numbers that a row shows in brackets behind its own."""
 
     difference_from: str | None = None
     """The row of the same table that is subtracted from this one."""
@@ -172,7 +172,7 @@ class Table(Entry):
 
     @property
     def short(self) -> str:
-        """What texts call it, e.g. ``Table 1``; an own table by its name."""
+        """The name of the table in texts, e.g. ``Table 1``; of an own table its own name."""
         return f"Table {self.number}" if self.number is not None else f"table {self.name}"
 
     @property
@@ -225,7 +225,7 @@ class WeightGrid(Entry):
 
 
 class TradeOff(Entry):
-    """What the weights of the losses trade: one branch's AP against the other's, of the same checkpoints."""
+    """How the weights of the losses trade one branch's AP for the other's, on the same checkpoints."""
 
     across: str
     """The variant whose AP is on the horizontal axis."""
@@ -246,7 +246,7 @@ class TradeOff(Entry):
 
     @property
     def evaluations(self) -> list[str]:
-        """What it needs."""
+        """The evaluations of the trainings."""
         return [f"{name}/{variant}" for name in self.trainings for variant in (self.across, self.up)]
 
 
@@ -272,7 +272,7 @@ class Figure(Entry):
 
     @property
     def short(self) -> str:
-        """What texts call it, e.g. ``Figure 3``; an own figure by its name."""
+        """The name of the figure in texts, e.g. ``Figure 3``; of an own figure its own name."""
         return f"Figure {self.number}" if self.number is not None else f"figure {self.name}"
 
     @property

@@ -12,7 +12,7 @@ Score = Annotated[float, Field(gt=0, lt=1)]
 
 
 class View(Entry):
-    """What is drawn on an image, in a panel of its own."""
+    """The boxes or points that one panel draws on an image."""
 
     label: str
     shows: Literal["objects", "positives", "before_nms", "after_nms"]
@@ -33,7 +33,7 @@ class View(Entry):
 
 
 class Choice(Entry):
-    """By which rule validation images are chosen."""
+    """The rule that chooses validation images."""
 
     images: Annotated[int, Field(ge=1, le=8)]
     """How many."""
@@ -71,7 +71,7 @@ class Sheet(Entry):
 
 
 class Pictures(Entry):
-    """``pictures.yaml``: what evaluations record of some validation images, and the figures made of it."""
+    """``pictures.yaml``: the validation images of which evaluations record pictures, and the figures made of them."""
 
     choices: dict[str, Choice]
     """By the part that the dataset plays."""

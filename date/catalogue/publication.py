@@ -46,7 +46,7 @@ class Headline(Entry):
 
 
 class Released(Entry):
-    """How the released configurations were run."""
+    """The machine on which the released configurations were run."""
 
     gpus: Annotated[int, Field(ge=1)]
 
@@ -59,7 +59,7 @@ class Probe(Entry):
 
 
 class Defaults(Entry):
-    """What a training has that does not say."""
+    """The data and backbone of trainings that name none."""
 
     data: str
     backbone: str
@@ -76,7 +76,7 @@ class Alternative(Entry):
 
 
 class Look(Entry):
-    """How networks look in every figure."""
+    """The colour and marker of some networks in every figure."""
 
     trainings: str
     """A name or pattern; the first look that a training matches counts."""

@@ -16,7 +16,7 @@ GROUPS = ("all", "report", "tables", "figures", "latency")
 
 @dataclass(frozen=True)
 class Target:
-    """What a target needs, beside what its trainings start from."""
+    """The trainings that a target needs, without those that they start from."""
 
     trainings: list[str]
     evaluated: list[str]

@@ -28,7 +28,7 @@ def add_run_options(parser: argparse.ArgumentParser, name_help: str = "training 
 
 
 def add_tier(parser: argparse.ArgumentParser, default: str = "") -> None:
-    """Add the option for the tier, which `tier_name` returns; ``default`` is said where it is not the settings'."""
+    """Add the option for the tier, which `tier_name` returns; ``default`` names another default than the settings'."""
     parser.add_argument("--tier", help=" ".join(filter(None, (TIER_HELP, default))))
 
 
@@ -182,7 +182,7 @@ def pixels(text: str) -> float:
 
 
 def interval(text: str) -> float:
-    """Return the seconds between two looks."""
+    """Return the seconds between two updates."""
     seconds = duration(text)
     if seconds == 0:
         raise argparse.ArgumentTypeError("0 is not an interval; give the seconds between two updates")

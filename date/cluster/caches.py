@@ -9,7 +9,7 @@ VARIABLE = "XDG_CACHE_HOME"
 
 
 def keep_caches(folder: Path) -> None:
-    """Let this process's jobs keep caches in a user's own folder, unless there is a usual place that can be written.
+    """Keep the caches of this process's jobs in a folder of the user's, unless the usual place can be written.
 
     Every job starts Snakemake anew, in a step that takes over the environment and not the profile, and Snakemake makes
     a folder in the cache before it reads anything.

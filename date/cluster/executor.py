@@ -92,7 +92,7 @@ class PatientExecutor(Executor):
         self.next_seconds_between_status_checks = shortest if any_ended or self.watch.doubtful else longer
 
     def _longest_wait(self) -> float:
-        """Return the seconds between two questions at most; ``MinJobAge`` is asked for until Slurm has answered."""
+        """Return the longest time between two queries in s; ask for ``MinJobAge`` until Slurm has answered."""
         if self.longest is None and (age := get_min_job_age()) is not None:
             self.longest = max(2.0, min(LONGEST_WAIT, age / 2))
         return LONGEST_WAIT if self.longest is None else self.longest
@@ -150,7 +150,7 @@ class PatientExecutor(Executor):
         super().cancel()
 
     def cancel_jobs(self, active_jobs: list[Any]) -> None:
-        """Cancel jobs, also those that Slurm is being asked about; where it can't be told to, say which ones go on."""
+        """Cancel jobs, also those whose state is being queried; report those that Slurm could not be told to cancel."""
         known = {job.external_jobid for job in active_jobs}
         jobs = [*active_jobs, *(job for job in self.asked_about if job.external_jobid not in known)]
         try:

@@ -40,7 +40,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Checked:
-    """What an annotation file holds.
+    """The result of checking an annotation file.
 
     Attributes:
         sha256: of the file; "" where it could not be read.
@@ -91,7 +91,7 @@ def check_annotations(
 
 
 class _Unfit(Exception):
-    """What is wrong with a file that can't be looked into."""
+    """A file can't be read as annotations; the message says why."""
 
 
 def _content(
@@ -338,14 +338,14 @@ class _Check:
         }
 
     def _oddities(self) -> dict[str, int]:
-        """Return what is legal, taken in a standard way, and so rare that it is only told where it is there."""
+        """Return the counts of legal but rare records, each of which is only reported where it occurs."""
         return {
             "annotations_with_id_0": int((self.ids == 0).sum()),
             "annotations_without_iscrowd": self.without_crowd,
         }
 
     def _uses(self, widths: Floats, heights: Floats) -> dict[str, Flags]:
-        """Part the annotations by what training does with them; MMDetection's CocoDataset drops all but the first two.
+        """Group the annotations by what training does with them; MMDetection's CocoDataset drops all but the first two.
 
         Args:
             widths: (A,) of each annotation's image, px.

@@ -19,7 +19,7 @@ Flags = NDArray[np.bool_]
 
 
 def is_file_name(value: Any) -> bool:
-    """Whether a JSON value names a file below a folder: relative, without ``..``, and encodable."""
+    """Return whether a JSON value names a file below a folder: relative, without ``..``, and encodable."""
     if not isinstance(value, str) or value.startswith("/") or "\0" in value:
         return False
     parts = value.split("/")

@@ -54,7 +54,7 @@ class OdgtRecord:
 
 
 class _Broken(Exception):
-    """What is wrong with a line."""
+    """A line is broken; the message says why."""
 
 
 def read_odgt(path: Path) -> list[OdgtRecord]:
@@ -125,7 +125,7 @@ def _person(data: Any, number: int) -> Person:
 
 
 def is_ignored(box: dict[str, Any]) -> bool | None:
-    """Whether an entry of ``gtboxes`` is a region to be ignored: no person, or marked so; None where its mark is none.
+    """Return whether an entry of ``gtboxes`` is a region to be ignored; None where its mark is not valid.
 
     CrowdHuman's own evaluation goes by both; in its files every box that is no person is marked as well.
     """
@@ -136,7 +136,7 @@ def is_ignored(box: dict[str, Any]) -> bool | None:
 
 
 def is_box(value: Any) -> bool:
-    """Whether a JSON value is four finite numbers of a sane magnitude; their signs are not looked at."""
+    """Return whether a JSON value is four finite numbers of a sane magnitude and any sign."""
     return isinstance(value, list) and len(value) == 4 and all(map(_sane, value))
 
 

@@ -16,7 +16,7 @@ from date.errors import UserError
 
 @dataclass(frozen=True)
 class DataFiles:
-    """Where a dataset's parts lie; the annotation files are COCO-format for every dataset."""
+    """The places of a dataset's files; annotation files are in COCO's format for every dataset."""
 
     root: Path
     train_annotations: Path

@@ -83,7 +83,7 @@ def decoded(decode: Callable[..., T], *raw: bytes) -> T | None:
 
 
 def is_text(raw: bytes) -> bool:
-    """Whether bytes are UTF-8, which msgspec does not ask of what it skips."""
+    """Return whether bytes are UTF-8, which msgspec does not check in what it skips."""
     if raw.isascii():
         return True
     try:
@@ -95,7 +95,7 @@ def is_text(raw: bytes) -> bool:
 
 @contextlib.contextmanager
 def without_collection() -> Iterator[None]:
-    """Do without garbage collection, which would look at millions of new objects again and again."""
+    """Switch garbage collection off, which would visit millions of new objects again and again."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -44,7 +44,7 @@ def _stem(path: Path) -> str:
 
 
 def changes(raw: bytes, data: dict[str, Any], classes: list[str], images: Path | None) -> dict[str, int]:
-    """Bring a file's content into normal form, in place, and return what was changed, with counts; nothing if nothing.
+    """Bring a file's content into normal form, in place, and return the number of each kind of change.
 
     Args:
         raw: the file.

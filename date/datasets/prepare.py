@@ -32,7 +32,7 @@ DIGITS = 8
 
 @dataclass(frozen=True)
 class Examination:
-    """What was found out about a dataset.
+    """The result of examining a dataset.
 
     Attributes:
         manifest: of the data, None where anything is wrong.
@@ -146,7 +146,7 @@ def incomplete(dataset: Dataset, root: Path) -> str | None:
 
 
 def make(dataset: Dataset, root: Path, progress: Progress | None = None) -> list[str]:
-    """Generate scenes and convert odgt files where that has not been done; return what is wrong with the latter."""
+    """Generate scenes and convert odgt files where that has not been done; return the problems of the latter."""
     files = data_files(dataset, root)
     if dataset.scenes is not None and not files.root.exists():
         files.root.parent.mkdir(parents=True, exist_ok=True)
@@ -207,7 +207,7 @@ def _normalised(checked: Checked, source: Path, dataset: Dataset, root: Path) ->
 
 
 def _current(checked: Checked, listing: Listing) -> bool:
-    """Whether a converted file is whole and of the images that are there now."""
+    """Return whether a converted file is whole and was made with the present images."""
     if checked.images is None or checked.problems:
         return False
     sizes = listing.sizes(checked.images.names)

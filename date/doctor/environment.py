@@ -79,7 +79,7 @@ def installed(name: str) -> str | None:
 
 
 def stack() -> Iterator[Finding]:
-    """Build a small detector and let an image through it."""
+    """Build a small detector and run it on an image."""
     try:
         from date.compat import stack_versions
 
@@ -125,7 +125,7 @@ def detect() -> int:
 
 
 def gpus(tier: Tier, on_slurm: bool) -> Iterator[Finding]:
-    """Tell of the GPUs that PyTorch can use, and why it can't use what is there."""
+    """Report the GPUs that PyTorch can use, and why it can't use the others."""
     try:
         import torch
     except ImportError:

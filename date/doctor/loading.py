@@ -31,7 +31,7 @@ SOCKET_PATH, SOCKET_NAME = 107, len("/pymp-12345678/listener-12345678")
 
 @dataclass(frozen=True)
 class Need:
-    """Of one training's loading processes."""
+    """The resources that one training's loading processes need."""
 
     processes: int
     memory: int

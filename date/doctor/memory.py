@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def gpu_memory(
     tier: Tier, trainings: list[Training], profile: dict[str, Any], sizes: Sequence[int]
 ) -> Iterator[Finding]:
-    """Say what the trainings need and, where GPUs are known, which do not fit, with the images that would.
+    """Report the GPU memory that trainings need; where GPUs are known, also which do not fit, and what would.
 
     Args:
         tier: whose batch counts.

@@ -21,7 +21,7 @@ EDIT = "slurm/config.yaml"
 
 @dataclass
 class Request:
-    """What is asked of Slurm for the jobs of a rule; several trainings can share one.
+    """The resources requested from Slurm for the jobs of a rule; several trainings can share one request.
 
     Attributes:
         rule: ``train`` or ``evaluate``.

@@ -32,7 +32,7 @@ ENFORCED = {"limits", "safe", "all"}
 
 
 def examine(profile: dict[str, Any], tier: Tier, trainings: list[Training]) -> Iterator[Finding]:
-    """Yield what Slurm's commands tell about the jobs of a profile; nothing is submitted."""
+    """Yield the findings of Slurm's commands about the jobs of a profile; nothing is submitted."""
     if missing := [name for name in COMMANDS if shutil.which(name) is None]:
         text = f"no {', '.join(missing)} on this machine"
         yield Finding("slurm", "error", text, "go to a login node, or use --profile workflow/profiles/local")
@@ -71,7 +71,7 @@ def ask(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def last_line(said: str) -> str:
-    """Return the last line of what a command said: the reason, where it failed."""
+    """Return the last line of a command's output: the reason, where it failed."""
     return next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "it said nothing")
 
 
@@ -239,7 +239,7 @@ def offered_gpus(request: Request, name: str, offered: list[str], title: str) ->
 
 
 def submission(request: Request, profile: dict[str, Any]) -> Finding:
-    """Have Slurm say whether it would take the job, by ``sbatch --test-only`` with the plugin's own command."""
+    """Ask Slurm whether it would take the job, by ``sbatch --test-only`` with the plugin's own command."""
     from snakemake.exceptions import WorkflowError
 
     check = f"{request.rule} sbatch"

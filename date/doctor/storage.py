@@ -29,7 +29,7 @@ except OSError:
 
 
 def file_system(runs: Path) -> Iterator[Finding]:
-    """Do in ``runs/`` what a training does: write, sync, rename over, rename a folder, lock."""
+    """Try in ``runs/`` what a training does: write, sync, rename over, rename a folder, lock."""
     place = existing(runs)
     kind = type_of(place)
     try:
@@ -54,7 +54,7 @@ def file_system(runs: Path) -> Iterator[Finding]:
 
 
 def writable(places: dict[str, Path]) -> Iterator[Finding]:
-    """Look whether folders can be written to that Snakemake and libraries keep things in, by what each is."""
+    """Check that the folders in which Snakemake and libraries keep files can be written, by what each is."""
     for what, folder in places.items():
         try:
             with tempfile.TemporaryDirectory(prefix=".doctor-", dir=folder):

@@ -70,7 +70,7 @@ def coco_metrics(
 
 
 def beyond_limit(detections: NDArray[np.float64], ground_truth: GroundTruth) -> int:
-    """Return how many detections are not judged for being after the best `MAX_DETECTIONS` of an image and category.
+    """Return how many detections come after the best `MAX_DETECTIONS` of their image and category and do not count.
 
     All are of images and categories of the annotations.
     """

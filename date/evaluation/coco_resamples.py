@@ -166,7 +166,7 @@ class _Range:
 
 
 def _recall_steps(objects: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return how many of `RECALLS` so many true detections reach, flat by resample, and each resample's offset."""
+    """Return how many of `RECALLS` each number of true detections reaches, flat by resample, and the offsets."""
     width = int(objects.max()) + 1
     some = np.maximum(objects, 1)[:, None]
     needed = np.maximum(np.floor(RECALLS * some) - 1, 0.0)

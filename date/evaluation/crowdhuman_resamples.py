@@ -120,6 +120,6 @@ def _needed(weights: NDArray) -> list[NDArray[np.int64]]:
 def _true_before(
     true: NDArray[np.float64], false: NDArray[np.float64], needed: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Return how many true detections come before so many false ones, or all of them, (R,)."""
+    """Return how many true detections come before a number of false ones, or all of them, (R,)."""
     up_to = np.concatenate([np.zeros((1, len(needed))), true])
     return up_to[(false < needed).sum(axis=0), np.arange(len(needed))]

@@ -103,7 +103,7 @@ def read_detections(
 
 
 def _typed(path: Path, ground_truth: GroundTruth, categories: Categories) -> Detections | None:
-    """Return the detections of a file in which nothing is odd, see `date.evaluation.typed`; None where anything is."""
+    """Return the detections of a sound file, see `date.evaluation.typed`; None where anything is odd."""
     raw = read_bytes(path)
     if (results := coco_results(raw, lambda: _ids_by_name(ground_truth))) is not None:
         del raw
@@ -275,7 +275,7 @@ def _checked(
     ground_truth: GroundTruth,
     categories: Categories = None,
 ) -> Detections:
-    """Refuse what can't be judged and count what is judged in a standard way."""
+    """Refuse detections that can't be scored, and count those that the protocol handles in a special way."""
     rows = _with_categories(path, rows, ground_truth, categories)
     defects: list[str] = []
 

@@ -117,7 +117,7 @@ def _has_list(data: Any, key: str) -> bool:
 
 
 def _from_typed(path: Path, found: Annotations) -> GroundTruth:
-    """Return what `_from_coco` does, of arrays."""
+    """Return what `_from_coco` does, from arrays."""
     files = [str(image.get("file_name", image.id)) for image in found.file.images]
     categories = {record["id"]: str(record.get("name", record["id"])) for record in found.file.categories}
     bboxes = found.bboxes.copy()
@@ -200,7 +200,7 @@ def _from_coco(path: Path, data: dict[str, Any]) -> GroundTruth:
 
 
 def _is_conversion(info: Any) -> bool:
-    """Whether a file's ``info`` is of the COCO form of CrowdHuman's, whose negative boxes nobody can correct."""
+    """Return whether a file's ``info`` marks a converted CrowdHuman file, whose negative boxes nobody can correct."""
     return isinstance(info, dict) and "odgt_sha256" in info
 
 
@@ -219,7 +219,7 @@ def _notes(without_area: int, without_crowd: int, marked: int) -> list[str]:
 
 
 def _from_odgt(path: Path, records: list[Any]) -> GroundTruth:
-    """Full-body boxes (``fbox``) as one category; boxes that are no person, or whose ``extra`` says so, are ignored."""
+    """Return full-body boxes (``fbox``) as one category; others than persons and ``extra.ignore`` are ignored."""
     defects = Defects(path)
     names, sizes, rows = [], [], []
     seen: set[str] = set()

@@ -120,7 +120,7 @@ def listing(items: Sequence[str]) -> str:
 
 
 class Defects:
-    """Collects the defects of a file by kind, to be told all at once.
+    """Collects the defects of a file by kind, to report all at once.
 
     Args:
         path: of the file.

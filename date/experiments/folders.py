@@ -41,7 +41,7 @@ def choose_folders(chosen: Sequence[str | Path]) -> tuple[Path, ...]:
 
 
 def of_paper(folder: Path) -> Path:
-    """Return where the paper in use keeps what belongs into a folder such as ``results``.
+    """Return the part of a folder such as ``results`` that belongs to the paper in use.
 
     Two papers may have trainings and tiers of the same names. The project's own paper uses the folder itself; another
     one ``papers/`` in it and there its own folder's path in the project, or its name with a digest of its path where it

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Facts(NamedTuple):
-    """What a training and its tier decide of a network."""
+    """The facts about a network that its training and tier decide."""
 
     classes: int
     part: str
@@ -35,19 +35,19 @@ class Facts(NamedTuple):
 
 
 class NoOptions(Entry):
-    """Of a family whose trainings have nothing to choose."""
+    """The options of a family whose trainings have nothing to choose."""
 
 
 @dataclass(frozen=True)
 class Branch:
-    """A branch by which checkpoints can be judged."""
+    """A branch by which checkpoints can be evaluated."""
 
     one_to_one: bool
     """Whether an object has one point, so that there are no duplicates to be suppressed."""
 
 
 class BranchView(NamedTuple):
-    """What a branch makes of a batch, for pictures."""
+    """A branch's view of a batch, for pictures."""
 
     candidates: Sequence[Any]
     """Per image boxes, scores and labels in pixels of the network's input."""
@@ -82,16 +82,16 @@ class Family(ABC):
     @property
     @abstractmethod
     def branches(self) -> dict[str, Branch]:
-        """The branches by which its checkpoints can be judged, by name."""
+        """The branches by which its checkpoints can be evaluated, by name."""
 
     @property
     def cost(self) -> tuple[Any, ...]:
-        """What, beside model, backbone and data, decides the cost of a step."""
+        """A key for the options that change the cost of a step, beside model, backbone and data."""
         return ()
 
     @property
     def label(self) -> str:
-        """What tells its network from others that a table gives the same name; may be empty."""
+        """A label that tells its network from others of the same name in a table; may be empty."""
         return ""
 
     def pretrained(self, backbone: str) -> str:

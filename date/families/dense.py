@@ -36,7 +36,7 @@ class DenseHead(Family):
 
     @property
     def shows_positives(self) -> bool:
-        """Of RetinaNet and FCOS, whose targets are asked for in their own ways."""
+        """Whether the head is RetinaNet's or FCOS's, whose targets MMDetection computes."""
         return self.fragment["model"]["bbox_head"]["type"] in ("RetinaHead", "RetinaNetHead", "FCOSHead")
 
     @classmethod

@@ -26,7 +26,7 @@ BRANCHES = ("o2o", "o2m")
 
 
 class DualOptions(Entry):
-    """What a training with the dual-assignment head chooses."""
+    """The options of a training with the dual-assignment head."""
 
     quality: str
     """One-to-one matching: one of the model's ``qualities``."""
@@ -43,7 +43,7 @@ class DualOptions(Entry):
 
 
 class _DualHead(Family):
-    """What all networks with the dual-assignment head share."""
+    """The base of all networks with the dual-assignment head."""
 
     @classmethod
     def serves(cls, head: Any) -> bool:
@@ -138,7 +138,7 @@ class DualAssignment(_DualHead):
 
     @property
     def branches(self) -> dict[str, Branch]:
-        """One or two."""
+        """The one or two branches."""
         found = {BRANCHES[0]: Branch(one_to_one=True)}
         return found if self.options.o2m is None else found | {BRANCHES[1]: Branch(one_to_one=False)}
 

@@ -52,7 +52,7 @@ class Queries(Family):
 
     @classmethod
     def test_cfg(cls, head: Any, branch: str) -> Mapping[str, Any]:
-        """Return the head's, which takes the best of all queries whatever their scores."""
+        """Return the head's test settings, which take the best of all queries whatever their scores."""
         most = head.test_cfg["max_per_img"]
         return {"score_thr": 0.0, "nms_pre": most, "nms": None, **head.test_cfg}
 

@@ -11,7 +11,7 @@ from date.identity.config import resolve, schedule_steps
 
 @dataclass(frozen=True)
 class Length:
-    """How much work a training is at a tier."""
+    """The length of a training at a tier."""
 
     steps: int
     validations: int
@@ -33,7 +33,7 @@ def length(training: Training, tier: Tier) -> Length:
 
 
 def validation_images(dataset: Dataset) -> int:
-    """Return the number of a dataset's validation images, 0 where its entry does not tell."""
+    """Return the number of a dataset's validation images, 0 where its entry does not state it."""
     if dataset.scenes is not None:
         return dataset.scenes.val_images
     assert dataset.val is not None

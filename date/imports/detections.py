@@ -43,7 +43,7 @@ KIND = "detections"
 
 @dataclass
 class _Results:
-    """What a results folder holds of imports, to be added to."""
+    """The imports in a results folder, to which more can be added."""
 
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Name and digest of the detections' file, and notes on it, by variant."""
@@ -59,7 +59,7 @@ class _Results:
     """Digest of the annotations that they were judged against."""
 
     def identity(self) -> tuple[Any, ...]:
-        """Return what tells one state from another."""
+        """Return a value that differs between states of the folder."""
         return dict(self.files), self.log, self.source, self.annotations
 
 
@@ -184,7 +184,7 @@ def _variant_name(training: Training, name: str | None) -> str:
 
 
 def _annotated(dataset: Dataset) -> bool:
-    """Whether a dataset's validation annotations are there, or can be made; a log alone needs none."""
+    """Return whether a dataset's validation annotations exist or can be made; a log alone needs none."""
     return dataset.scenes is not None or _annotations(dataset).is_file()
 
 

@@ -76,7 +76,7 @@ class Line:
 
 @dataclass
 class Reading:
-    """What a log holds."""
+    """The lines of a log, and the counts of those left out."""
 
     lines: list[Line]
     left_out: dict[str, int] = field(default_factory=dict)
@@ -106,7 +106,7 @@ def read_lines(path: Path, protocol: Protocol) -> Reading:
 
 
 def _is_trainer_state(text: str) -> bool:
-    """Whether a text that begins with an object is one object over several lines, or has a list of what was logged."""
+    """Return whether a text is one JSON object over several lines, or has Hugging Face's list of what was logged."""
     first, _, rest = text.strip().partition("\n")
     return not first.rstrip().endswith("}") or (not rest and '"log_history"' in first)
 
@@ -134,7 +134,7 @@ def _json_lines(path: Path, text: str, protocol: Protocol) -> Reading:
 
 
 def _reader_of(record: dict[str, Any]) -> Callable[[dict[str, Any], Protocol, Reading], None] | None:
-    """Return the reader of a file's lines by the first of them that tells; None for a line that does not."""
+    """Return the reader for a file's lines, chosen by a line; None if the line does not decide."""
     if "iteration" in record:
         return _detectron2
     if "epoch" in record and ("train_loss" in record or "test_coco_eval_bbox" in record):
@@ -291,7 +291,7 @@ def _trainer_state(path: Path, state: Any, protocol: Protocol) -> Reading:
 
 
 def _csv(path: Path, text: str, protocol: Protocol) -> Reading:
-    """Lightning's ``metrics.csv``: a row per time of logging, with the cells that were logged then."""
+    """Read Lightning's ``metrics.csv``, which has a row for each time of logging."""
     rows = list(_cells(path, text))
     columns = set().union(*rows) if rows else set()
     if any(name.startswith("metrics/mAP50-95") for name in columns):

@@ -24,7 +24,7 @@ TOLERANCE = 0.5
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """A training as its log tells it."""
+    """A training, as read from its log."""
 
     records: list[dict[str, Any]]
     """Of kind ``train`` and ``eval``, by step, as in ``metrics.jsonl``."""
@@ -72,7 +72,7 @@ def read_training_log(path: Path, steps_per_epoch: int, protocol: Protocol = "co
 
 
 def check_length(path: Path, log: TrainingLog, epochs: float, training: str) -> None:
-    """Raise a `UserError` where a log is of another length than the training that it is said to be of.
+    """Raise a `UserError` where a log is shorter or longer than the training.
 
     Args:
         path: of the log.

@@ -47,7 +47,7 @@ CONVENTION = (
 
 @dataclass(frozen=True)
 class Counts:
-    """What a part of a network holds and computes for one image."""
+    """Parameters and operations of a part of a network, for one image."""
 
     trainable_params: int
     params: int

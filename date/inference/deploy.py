@@ -33,7 +33,7 @@ NONE = -1.0
 
 
 class Priors(NamedTuple):
-    """What a head predicts for B images at P points or anchors, all levels in a row."""
+    """The predictions of a head for B images at P points or anchors, all levels in a row."""
 
     probs: list[Tensor]
     """Per level (B, P_l, C): class probabilities, which the score threshold judges."""
@@ -83,7 +83,7 @@ def _scripted_kept() -> Any:
 
 
 class Deployable(nn.Module):
-    """From resized images to detections.
+    """A network that turns resized images into detections, for export.
 
     Args:
         model: a detector with the dual-assignment head, or MMDetection's RetinaNet or FCOS head.
@@ -122,7 +122,7 @@ class Deployable(nn.Module):
         return min(self.selection.max_per_img, levels * self.selection.nms_pre)
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Detect.
+        """Return the detections of a batch.
 
         Args:
             images: (B, 3, H, W) float32, BGR from 0 to 255, resized as the evaluation resizes them; each lies in the

@@ -30,7 +30,7 @@ DRAWN_FROM = 0.3
 
 
 class Detects(Protocol):
-    """What detects: a trained network, or an exported one."""
+    """A network that detects: a trained one, or an exported one."""
 
     def detect(self, samples: Sequence[Any]) -> list[NDArray[np.float64]]:
         """Return each image's rows of `date.evaluation.coco.DETECTION_COLUMNS`, best first."""
@@ -38,7 +38,7 @@ class Detects(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """How images are prepared and shown to a network."""
+    """The preparation and batching of images for a network."""
 
     pipeline: list[dict[str, Any]]
     """MMDetection's steps from a decoded image to the network's input."""
@@ -51,7 +51,7 @@ class Job:
 
 
 class Found(NamedTuple):
-    """What was detected on one image."""
+    """The detections on one image."""
 
     source: Source
     rows: NDArray[np.float64]
@@ -60,7 +60,7 @@ class Found(NamedTuple):
 
 @dataclass
 class Outcome:
-    """What came of all images."""
+    """The detections on all images, and the images that could not be read."""
 
     found: list[Found] = field(default_factory=list)
     unreadable: list[tuple[Source, str]] = field(default_factory=list)
@@ -97,7 +97,7 @@ def detect(
 
 
 class Pipeline:
-    """From a decoded image to the network's input, by MMDetection's steps."""
+    """MMDetection's steps from a decoded image to the network's input."""
 
     def __init__(self, steps: Sequence[dict[str, Any]]) -> None:
         init_default_scope("mmdet")
@@ -190,7 +190,7 @@ class Named:
 
 
 def categories(classes: list[str], known: list[int] | None, sources: Sources) -> tuple[Named, list[str]]:
-    """Return which category ids the results use, and what has to be said about them.
+    """Return the category ids that the results use, and a note about them.
 
     Args:
         classes: of the network.

@@ -76,14 +76,14 @@ class ZeroSides:
         self.zeros += (output.reg == 0).sum(dim=(0, 2)).cpu().numpy()
 
     def record(self) -> dict[str, float] | None:
-        """Return the share of points by side, in percent; None where the branch was not looked at."""
+        """Return the share of points by side, in percent; None where the branch was not observed."""
         if not self.points:
             return None
         return {side: round(100 * int(n) / self.points, 3) for side, n in zip(SIDES, self.zeros, strict=True)}
 
 
 class Evaluated(NamedTuple):
-    """What an evaluation gives, for `write_evaluation`."""
+    """The outcome of an evaluation, for `write_evaluation`."""
 
     record: dict[str, Any]
     """Per variant the metrics of the dataset's protocol in percent, some of them on common resamples of the images (see

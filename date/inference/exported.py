@@ -27,7 +27,7 @@ Run = Callable[[NDArray[np.float32], NDArray[np.int64]], list[NDArray[Any]]]
 
 
 def is_exported(path: Path) -> bool:
-    """Return whether a path looks like an exported network; `open_exported` tells what is wrong with it."""
+    """Return whether a path looks like an exported network; `open_exported` reports what is wrong with it."""
     if path.is_dir():
         return (path / CHECKPOINT).is_file() and (path / CONFIG).is_file()
     return path.suffix in (".onnx", ".pt") or (path.suffix == ".safetensors" and "format" in _safetensors_text(path))

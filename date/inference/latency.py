@@ -56,7 +56,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured."""
+    """The sizes, runtimes, threads and rounds to measure."""
 
     sizes: tuple[str, ...] = ("tier", "800x1333")
     """``tier``: images as they are, resized as the tier does; ``800x1333``: stretched to the paper's size."""

@@ -19,7 +19,7 @@ _WORDS = ("name", "training", "weights_sha256", "run_digest", "tier")
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes the input of an exported network, for a reader without this project."""
+    """The steps from an image to the input of an exported network, for readers without this project."""
 
     channels: str = "BGR"
     """Their order."""
@@ -34,7 +34,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Metadata:
-    """What has to be known to use an exported network."""
+    """The facts that a user of an exported network needs."""
 
     name: str
     """Of the run, or of the file that was exported."""

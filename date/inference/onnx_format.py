@@ -80,7 +80,7 @@ def write_onnx(module: Deployable, divisor: int, metadata: Mapping[str, str], pa
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """Leave out what `torch.onnx` says of its progress and of our dimensions' names."""
+    """Silence the messages of `torch.onnx` about its progress and our dimensions' names."""
     level = logging.getLogger("torch.onnx").level
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

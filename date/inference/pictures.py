@@ -111,7 +111,7 @@ class Photographer:
 
 
 def _rounded(rows: NDArray[np.float64], digits: Sequence[int]) -> list[list[float]]:
-    """Return rows with so many decimals in each column; whole numbers where there are none."""
+    """Return rows rounded to a number of decimals for each column; whole numbers where it is 0."""
     return [[round(float(v), d) if d else int(v) for v, d in zip(row, digits, strict=True)] for row in rows]
 
 

@@ -60,7 +60,7 @@ class Value:
         return f"{float(self.center):.{digits if exact else 3}f}"
 
     def overlaps(self, other: Value) -> bool:
-        """Whether both can be the same number: touching at an end is not enough, except for exact numbers."""
+        """Return whether both can be the same number: touching at an end is not enough, except for exact numbers."""
         if self.low == self.high or other.low == other.high:
             return self.low <= other.high and other.low <= self.high
         return self.low < other.high and other.low < self.high
@@ -68,7 +68,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an expression comes to."""
+    """The value of an expression."""
 
     value: Value
     """Of a comparison: left side minus right side."""

@@ -109,7 +109,7 @@ class Durations:
         return Duration(work.steps * seconds / 3600, basis, source)
 
     def evaluation(self, training: Training) -> Duration:
-        """Return the hours of an evaluation: one pass over the validation images, however many variants are judged.
+        """Return the hours of an evaluation: one pass over the validation images, whatever the number of variants.
 
         Where no validation was measured or calibrated, an image takes `INFERENCE_SHARE` of what training on it takes.
         """

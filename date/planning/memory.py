@@ -38,7 +38,7 @@ def _names() -> dict[Any, str]:
 
 
 def memory(training: Training, tier: Tier, images: int) -> int | None:
-    """Return the MiB that a step with so many images at a time takes; None where the table says nothing.
+    """Return the MiB that a step takes with a number of images at a time; None where the table has no entry.
 
     It knows the reference tier's sizes, and networks of the kinds that it names; in double precision none.
     """
@@ -55,7 +55,7 @@ def images_that_fit(training: Training, tier: Tier, images: int, mib: int) -> in
 
 
 def smallest_gpu(mib: int) -> int | None:
-    """Return the GiB of the smallest common GPU with so many MiB; None where there is none."""
+    """Return the GiB of the smallest common GPU that has a number of MiB; None where none has."""
     return next((size for size in GPUS if size * 1024 - RESERVED >= mib), None)
 
 

@@ -35,7 +35,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Bill:
-    """What a number of GPUs makes of the work, in hours."""
+    """The hours that the work takes on a number of GPUs."""
 
     gpus: int
     makespan: float
@@ -46,7 +46,7 @@ class Bill:
 
 @dataclass(frozen=True)
 class Plan:
-    """All of it."""
+    """A plan: jobs, hours, makespans and disk."""
 
     tier: str
     targets: list[str]
@@ -150,7 +150,7 @@ def _wanted(tasks: Tasks, states: dict[str, State], needed: dict[str, bool], set
 
 
 def _names(catalogue: Catalogue, asked: dict[str, list[str]]) -> Any:
-    """Return the function that tells who asks for a task: tables and figures, else targets, else followers."""
+    """Return the function that names who needs a task: tables and figures, else targets, else followers."""
     shown = {
         name: target
         for name, target in named_targets(catalogue).items()

@@ -39,7 +39,7 @@ def steps_and_epochs(sample: Sample, batch: int) -> tuple[int, int]:
 
 
 def variants(training: Training) -> list[str]:
-    """Return the variants that a training's checkpoint is judged by; of one that is not judged, any that fits."""
+    """Return the variants that evaluate a training's checkpoint; any that fits where the catalogue names none."""
     known: dict[str, Variant] = load().variants
     listed = [evaluation.variant for evaluation in load().evaluations_of(training.name)]
     return listed or [name for name, variant in known.items() if variant.branch in training.branches][:1]

@@ -32,7 +32,7 @@ class StageFailedError(Exception):
 
 @dataclass(frozen=True)
 class Place:
-    """Where networks are rehearsed, and by what."""
+    """The place of a rehearsal and the command line that runs it."""
 
     folder: Path
     """Of experiments; runs and results lie in it, too."""
@@ -78,7 +78,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the rehearsal of a network measured."""
+    """The measurements of the rehearsal of a network."""
 
     seconds_per_step: float
     seconds_per_image: float
@@ -113,7 +113,7 @@ def rehearse_network(place: Place, training: Training, tier: Tier, sample: Sampl
 
 
 def last_words(log: Path) -> str:
-    """Return what a command said last: a sentence for the user, without what marks it, or the last line."""
+    """Return the last message of a command: its error without the prefix, or else its last line."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return errors[-1] if errors else next(iter(lines[-1:]), "")

@@ -42,7 +42,7 @@ FAST_ENOUGH = 100.0
 
 @dataclass(frozen=True)
 class Result:
-    """How the rehearsal of a network went."""
+    """The outcome of the rehearsal of a network."""
 
     training: Training
     measured: Measured | None = None

@@ -20,7 +20,7 @@ from date.files import replace_bytes, replace_text
 
 @dataclass(frozen=True)
 class Wanted:
-    """How many images a sample has, where there are so many."""
+    """The numbers of images in a sample, at most."""
 
     train: int
     val: int
@@ -32,7 +32,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Sample:
-    """What was sampled."""
+    """A sample of a dataset, with its numbers of images."""
 
     name: str
     """Of the sampled dataset."""

@@ -29,7 +29,7 @@ STACK = ("torch", "mmdet", "mmengine", "mmcv")
 
 @dataclass(frozen=True)
 class LedgerRun:
-    """Where the numbers of a training with one seed come from."""
+    """The source of the numbers of a training with one seed."""
 
     seed: int
     run: str

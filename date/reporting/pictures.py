@@ -62,7 +62,7 @@ class DrawnPictures:
 
 @dataclass(frozen=True)
 class _Source:
-    """What is there for a view."""
+    """The recorded data of a view."""
 
     view: View
     run: RunResult | None

@@ -39,7 +39,7 @@ TABLE_FORMATS: dict[str, Callable[[FilledTable], str]] = {"md": markdown, "csv":
 
 @dataclass(frozen=True)
 class Report:
-    """What a tier's report is made from, and where it goes."""
+    """The sources of a tier's report, and its folder."""
 
     catalogue: Catalogue
     tier: Tier

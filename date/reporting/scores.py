@@ -128,11 +128,11 @@ class Scores:
         return (digest, read_resamples({metric: stored[metric]})[metric]) if metric in stored else None
 
     def marks(self, evaluation: str) -> list[str]:
-        """Return what has to be said of results that are not of our own trainings, see `variant_mark`."""
+        """Return the remarks on results that are not of our own trainings, see `variant_mark`."""
         return sorted(self._marks.get(evaluation, ()))
 
     def dead_sides(self, trainings: Collection[str]) -> list[str]:
-        """Return what has to be said of the boxes of these trainings, see `dead_sides_note`."""
+        """Return the remark on dead sides of these trainings' boxes, see `dead_sides_note`."""
         return dead_sides_note(self.results, trainings)
 
     def area_thresholds(self, evaluations: Iterable[str]) -> list[tuple[float, float]]:

@@ -112,7 +112,7 @@ class Look:
 
     @property
     def line(self) -> dict[str, Any]:
-        """How Matplotlib draws its curve."""
+        """Matplotlib's keywords for its curve."""
         shown: dict[str, Any] = {"color": self.color, "linestyle": (0, (5, 1.5)) if self.hollow else "-"}
         if self.marker in "XP":  # crosses look smaller than other markers of a size
             shown["markersize"] = 5.6
@@ -122,7 +122,7 @@ class Look:
 
 
 def looks(trainings: Sequence[str]) -> dict[str, Look]:
-    """Return how each training of a catalogue looks in every figure.
+    """Return the colour and marker of each training of a catalogue, the same in every figure.
 
     Those that ``paper.yaml`` gives no look take the pairs of colour and marker that are left, in order.
     """

@@ -143,7 +143,7 @@ class FilledTable:
 
     @property
     def verdicts(self) -> dict[str, int]:
-        """How many numbers have each verdict, those in brackets too."""
+        """The number of cells with each verdict, those in brackets included."""
         found = [verdict for line in self.lines for cell in line.cells.values() for verdict in cell.verdicts]
         return {word: count for word in WORDS if (count := sum(v.word == word for v in found))}
 
@@ -154,7 +154,7 @@ class FilledTable:
 
     @property
     def lines(self) -> list[Line]:
-        """All rows in order."""
+        """All lines in order."""
         return [line for group in self.groups for line in group]
 
 

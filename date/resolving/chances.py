@@ -45,12 +45,12 @@ class OpenClaim:
 
     @property
     def name(self) -> str:
-        """Of the claim."""
+        """The name of the claim."""
         return self.outcome.claim.name
 
     @property
     def trainings(self) -> tuple[str, ...]:
-        """Whose runs it rests on."""
+        """The trainings whose runs the claim rests on."""
         return tuple(self.outcome.trainings)
 
     def lent(self, counts: Counts) -> tuple[int, ...]:

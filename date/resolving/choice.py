@@ -23,7 +23,7 @@ LEAST_GAIN = 0.02
 
 @dataclass(frozen=True)
 class Choice:
-    """What to train next."""
+    """The seeds to train next."""
 
     counts: dict[str, int]
     """Seeds that each training would have."""
@@ -44,7 +44,7 @@ class Choice:
 
 @dataclass
 class Work:
-    """What runs cost.
+    """The cost of runs, in hours.
 
     Args:
         hours: of a training and its evaluations, by name.

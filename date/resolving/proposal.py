@@ -29,7 +29,7 @@ ALL_HOURS = 24.0
 
 @dataclass(frozen=True)
 class Proposal:
-    """What to train next, and what is likely to come of it."""
+    """The seeds to train next, and the chance that each claim is resolved."""
 
     tier: str
     choice: Choice
@@ -43,7 +43,7 @@ class Proposal:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What Snakemake takes by ``--configfile``."""
+        """The content of the file for Snakemake's ``--configfile``."""
         return {"tier": self.tier, "trainings": list(self.seeds), "seeds_of": self.seeds}
 
 

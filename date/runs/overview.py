@@ -30,7 +30,7 @@ class Overview:
     results: Path
 
     def statuses(self) -> list[RunStatus]:
-        """Return where every run stands: those that ``all`` makes in its order, then what else there is."""
+        """Return the state of every run: those that ``all`` makes in its order, then the others in the folder."""
         runs, planned = Runs(self.tier, self.results, self.runs), self._planned()
         rest = sorted(runs.folders.keys() - set(planned))
         return [runs.status(training, seed) for training, seed in planned + rest]

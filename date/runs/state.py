@@ -37,7 +37,7 @@ CHANGES_SHOWN = 3
 
 @dataclass(frozen=True)
 class State:
-    """What is left to do of a training or an evaluation."""
+    """The state of a training or an evaluation, and the share of the work that is left."""
 
     state: Literal["cached", "new", "changed", "interrupted"]
     why: str = ""
@@ -56,7 +56,7 @@ class State:
 
 @dataclass
 class Folder:
-    """What lies in the runs folder under one name."""
+    """The working folder and the sealed folder of one run."""
 
     name: str
     digest: str

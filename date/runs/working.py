@@ -36,7 +36,7 @@ NO_NEWS = 1800.0
 
 @dataclass
 class RunStatus:
-    """Where one training with one seed stands."""
+    """The state of one training with one seed."""
 
     training: str
     seed: int
@@ -126,7 +126,7 @@ class Worker:
 
 
 def _stopped(pid: int) -> bool:
-    """Whether a process of this machine is stopped by a signal (SIGSTOP, Ctrl-Z)."""
+    """Return whether a process of this machine is stopped by a signal (SIGSTOP, Ctrl-Z)."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
     except (OSError, IndexError):

@@ -36,7 +36,7 @@ def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def kept_threads(work: Path, wanted: int | None) -> tuple[int | None, str | None]:
-    """Return the number of CPU threads that a training has to use, and what to tell of it, if anything.
+    """Return the number of CPU threads that a training has to use, and a note on it, if any.
 
     Sums over another number of threads are rounded in another order. A training that goes on from a checkpoint keeps
     the number that made it.

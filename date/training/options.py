@@ -12,7 +12,7 @@ KEPT_CHECKPOINTS = 2
 
 @dataclass(frozen=True)
 class Options:
-    """How a training is carried out on the machine at hand; none of it changes the mathematics of a run."""
+    """The options that adapt a training to a machine; none changes the mathematics of a run."""
 
     checkpoint_interval: float = 600.0
     """Seconds between two checkpoints; there is one at every epoch's end besides."""

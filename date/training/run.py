@@ -55,7 +55,7 @@ STARTS_WITHOUT_PROGRESS = 5
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is known of a run before PyTorch is loaded."""
+    """The facts about a run that are known before PyTorch is loaded."""
 
     training: Training
     tier: Tier
@@ -295,7 +295,7 @@ def _seal(planned: Plan, weights: dict[str, Any], processes: Processes) -> None:
 
 
 def _set_aside(work: Path) -> Path:
-    """Give the working folder of a finished training a name under which nobody looks for it, and return that."""
+    """Rename the working folder of a finished training so that no command finds it, and return the new path."""
     done = work.with_name(f"{work.name}.done")
     if done.exists():
         shutil.rmtree(done)
