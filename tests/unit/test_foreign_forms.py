@@ -133,6 +133,11 @@ ANNOTATIONS = [
         changed(annotations=lambda r, _: {"ignore": r["id"] % 2}),
     ),
     Form("own scripts", "no `area`", changed(annotations={"area": ...})),
+    Form(
+        "pandas",
+        "ids as 1.0, of columns with gaps",
+        changed(annotations=lambda r, _: {"image_id": float(r["image_id"])}),
+    ),
 ]
 
 
@@ -370,10 +375,10 @@ PARTS = {
 }
 HEAD = """# What other tools write
 
-What other tools write, and what comes of it here. The rows are made by a test, which writes the inputs itself and feeds them in
+This page lists what other tools write and how this project reads it. A test writes the inputs, feeds them in and makes the rows
 ([`tests/unit/test_foreign_forms.py`](../tests/unit/test_foreign_forms.py)); FILE stands for a path. `version` is the release
-whose output or source the inputs follow; none where the form is a service's, or of releases that nobody numbered.
-Whatever is read by `data verify` is read by training, evaluation, `score` and imports alike
+whose output or source the inputs follow; it is empty for services and for releases without a number.
+What `data verify` reads, training, evaluation, `score` and imports read in the same way
 ([normal form](data.md#used-in-normal-form)).
 """
 
