@@ -11,6 +11,8 @@ From JSON: the same detections as a list of COCO's results, read by type as by `
 every file was read before and odd files still are. The numbers have to be those of the npz file, whose boxes are the
 same single-precision numbers.
 
+With intervals: metrics and their intervals over 200 resamples of the images, as `date score --interval` prints them.
+
 NMS on annotations: the five thresholds on CrowdHuman's boxes.
 
 Run from the project's folder: ``python -m benchmarks.evaluation``.
@@ -152,6 +154,13 @@ def child(what: str, folder: Path) -> None:
         from date.evaluation.nms_recall import nms_recall
 
         numbers = nms_recall(read_ground_truth(folder / "crowd.json"))["recall"]
+    elif what.endswith("with intervals"):
+        from date.evaluation.intervals import score_intervals
+
+        name, protocol = ("coco", "coco") if what.startswith("COCO") else ("crowd", "crowdhuman")
+        scored = score(protocol, folder / f"{name}.json", folder / f"{name}.npz")  # type: ignore[arg-type]
+        score_intervals(protocol, scored)  # type: ignore[arg-type]
+        numbers = scored.metrics
     elif what == "crowdhuman":
         numbers = score("crowdhuman", folder / "crowd.json", folder / "crowd.npz").metrics
     elif "results" in what:
@@ -204,8 +213,8 @@ def compare_with_literal(folder: Path) -> dict[str, Any]:
 
 
 WHAT = (
-    "hotcoco", "pycocotools", "COCO results", "COCO results by record", "crowdhuman", "crowd results",
-    "crowd results by record", "nms",
+    "hotcoco", "COCO with intervals", "pycocotools", "COCO results", "COCO results by record", "crowdhuman",
+    "crowd with intervals", "crowd results", "crowd results by record", "nms",
 )  # fmt: skip
 
 
@@ -224,6 +233,8 @@ def compare(found: dict[str, dict[str, Any]]) -> None:
             for other in (fast, slow):
                 for metric, value in found[npz]["numbers"].items():
                     np.testing.assert_allclose(found[other]["numbers"][metric], value, rtol=0, atol=1e-10)
+        intervals = found[f"{protocol} with intervals"]["cpu_seconds"] / found[npz]["cpu_seconds"]
+        print(f"{protocol} with intervals: {intervals:.1f} times the CPU time without")
         print(json.dumps(found[npz]["numbers"]))
 
 

@@ -69,12 +69,14 @@ def candidates(ground_truth: GroundTruth, detections: NDArray[np.float64]) -> Ca
     """
     category_ids = np.array(sorted(ground_truth.categories), dtype=np.float64)
     by_id = np.argsort(np.argsort(np.array(ground_truth.image_ids, dtype=np.float64), kind="stable"), kind="stable")
-    known = np.isin(detections[:, 6], category_ids)
-    detections = detections if known.all() else detections[known]
+    category = np.searchsorted(category_ids, detections[:, 6])
+    known = np.append(category_ids, np.nan)[category] == detections[:, 6]
+    if not known.all():
+        detections, category = detections[known], category[known]
     image = ground_truth.image_of(detections[:, 0])
-    category, place = np.searchsorted(category_ids, detections[:, 6]), by_id[image]
+    place = by_id[image]
     order = _stable(place)
-    order = order[np.argsort(-detections[order, 5], kind="stable")]
+    order = order[_descending(detections[order, 5])]
     order = order[_stable(category[order])]
     grouped = order[_stable(place[order])]  # by image, category, descending score and input
     group = place[grouped] * len(category_ids) + category[grouped]
@@ -84,9 +86,10 @@ def candidates(ground_truth: GroundTruth, detections: NDArray[np.float64]) -> Ca
     order = order[rank[order] < MAX_DETECTIONS]
     position = np.full(len(detections), -1)
     position[order] = np.arange(len(order))
-    grouped = grouped[position[grouped] >= 0]
+    kept = position[grouped] >= 0
+    grouped = grouped[kept]
     with np.errstate(over="ignore", invalid="ignore"):  # boxes of absurd sizes overlap nothing
-        turn, taken, iou = _pairs(ground_truth, detections, grouped, category_ids, by_id)
+        turn, taken, iou = _pairs(ground_truth, detections[grouped, 1:5], group[kept], category_ids, by_id)
         area = detections[order, 3] * detections[order, 4]
     detection = position[grouped[turn]]
     return Candidates(image[order], category[order], rank[order], area, turn, detection, taken, iou)
@@ -97,35 +100,58 @@ def _stable(keys: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.argsort(keys.astype(np.uint16) if len(keys) and keys.max() < 1 << 16 else keys, kind="stable")
 
 
+def _descending(scores: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the stable order of descending scores: ties are sorted after NumPy's quicker sort, which is not stable."""
+    order = np.argsort(-scores)
+    found = scores[order]
+    equal = np.nonzero(found[1:] == found[:-1])[0]
+    if len(equal):
+        tied = np.union1d(equal, equal + 1)
+        run = np.cumsum(np.append(True, found[tied][1:] != found[tied][:-1]))
+        order[tied] = order[tied][np.lexsort((order[tied], run))]
+    return order
+
+
 def _pairs(
     ground_truth: GroundTruth,
-    detections: NDArray[np.float64],
-    grouped: NDArray[np.int64],
+    bboxes: NDArray[np.float64],
+    group: NDArray[np.int64],
     category_ids: NDArray[np.float64],
     by_id: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Return turn, object and IoU of the pairs of one image and category that reach an IoU of 0.5."""
-    kinds = len(category_ids)
-    keys = by_id[ground_truth.image] * kinds + np.searchsorted(category_ids, ground_truth.category_ids)
+    """Return turn, object and IoU of the pairs of one image and category that reach an IoU of 0.5.
+
+    Args:
+        ground_truth: annotations.
+        bboxes: (D, 4) x, y, width, height of the detections in turn.
+        group: (D,) number of each one's image and category, ascending.
+        category_ids: sorted.
+        by_id: (I,) place of each image among the sorted ids.
+    """
+    keys = by_id[ground_truth.image] * len(category_ids) + np.searchsorted(category_ids, ground_truth.category_ids)
     objects = np.argsort(keys, kind="stable")
-    wanted = by_id[ground_truth.image_of(detections[grouped, 0])] * kinds
-    wanted = wanted + np.searchsorted(category_ids, detections[grouped, 6])
-    first = np.searchsorted(keys[objects], wanted, side="left")
-    counts = np.searchsorted(keys[objects], wanted, side="right") - first
+    keys, crowd = keys[objects], ground_truth.ignored[objects]
+    theirs = ground_truth.bboxes[objects]
+    first = np.searchsorted(keys, group, side="left")
+    counts = np.searchsorted(keys, group, side="right") - first
     choosing = np.nonzero(counts)[0]
     ends = np.cumsum(counts[choosing])
     found = []
     cuts = np.searchsorted(ends, np.arange(CHUNK, ends[-1] if len(ends) else 0, CHUNK))
     for rows in np.split(choosing, cuts):
         turn = np.repeat(rows, counts[rows])
-        within = np.arange(len(turn)) - np.repeat(np.cumsum(counts[rows]) - counts[rows], counts[rows])
-        taken = objects[first[turn] + within]
-        iou = box_ious(detections[grouped[turn], 1:5], ground_truth.bboxes[taken], ground_truth.ignored[taken])
-        near = iou >= IOU_THRESHOLDS[0]
-        found.append((turn[near], taken[near], iou[near]))
+        starts = np.cumsum(counts[rows]) - counts[rows]
+        taken = np.arange(len(turn)) + np.repeat(first[rows] - starts, counts[rows])
+        iou = box_ious(bboxes.take(turn, axis=0), theirs.take(taken, axis=0), crowd[taken])
+        near = np.nonzero(iou >= IOU_THRESHOLDS[0])[0]
+        found.append((turn[near], objects[taken[near]], iou[near]))
     turn, taken, iou = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    order = np.lexsort((-taken, -iou, turn))
-    return turn[order], taken[order], iou[order]
+    several = np.zeros(len(turn) + 1, dtype=bool)  # pairs of detections that have several
+    several[1:-1] = turn[1:] == turn[:-1]
+    choice = np.nonzero(several[1:] | several[:-1])[0]
+    order = choice[np.lexsort((-taken[choice], -iou[choice], turn[choice]))]
+    taken[choice], iou[choice] = taken[order], iou[order]
+    return turn, taken, iou
 
 
 def box_ious(
@@ -162,13 +188,17 @@ def match(found: Candidates, ground_truth: GroundTruth, area_range: AreaRange) -
     # A crowd region refuses nobody, as if each pair had a region of its own.
     crowd = ground_truth.ignored[wanted]
     target = np.where(crowd, len(ignored) + np.arange(len(wanted)), wanted)
+    secondary = ignored[wanted]
     holder = np.empty(len(ignored) + len(wanted), dtype=np.int64)
     results = []
     for threshold in IOU_THRESHOLDS:
-        pairs = np.nonzero(iou >= min(threshold, 1 - 1e-10))[0]
-        taken = pairs[_take_turns(turn[pairs], target[pairs], holder)]
-        taken = taken[np.argsort(detection[taken], kind="stable")]
-        results.append(Taken(detection[taken], ignored[wanted[taken]]))
+        near = np.nonzero(iou >= min(threshold, 1 - 1e-10))[0]
+        if len(near) < len(iou):
+            turn, detection, target = turn[near], detection[near], target[near]
+            iou, secondary = iou[near], secondary[near]
+        taken = _take_turns(turn, target, holder)
+        keys = np.sort(2 * detection[taken] + secondary[taken])
+        results.append(Taken(keys // 2, keys % 2 == 1))
     return results
 
 
@@ -184,16 +214,16 @@ def _take_turns(turn: NDArray[np.int64], target: NDArray[np.int64], holder: NDAr
         target: (P,) the object.
         holder: room for one number an object, overwritten.
     """
-    first = np.nonzero(np.diff(turn, prepend=-1))[0]
-    asking, end = turn[first], np.append(first[1:], len(turn))
-    wish = first.copy()
+    wish = np.nonzero(np.diff(turn, prepend=-1))[0]
+    asking, end = turn[wish], np.append(wish[1:], len(turn))
     holder.fill(np.iinfo(np.int64).max)
-    rows = np.arange(len(asking))
-    placed = np.zeros(len(asking), dtype=bool)
-    while len(rows):
-        np.minimum.at(holder, target[wish[rows]], asking[rows])
-        placed = (wish < end) & (holder[target[np.minimum(wish, end - 1)]] == asking)
-        rows = np.nonzero(~placed & (wish < end))[0]
-        wish[rows] += 1
-        rows = rows[wish[rows] < end[rows]]
-    return wish[placed]
+    while True:
+        wanted = target[wish]
+        nearer = np.nonzero(asking < holder[wanted])[0][::-1]
+        holder[wanted[nearer]] = asking[nearer]  # of several, the foremost is written last
+        refused = holder[wanted] != asking
+        if not refused.any():
+            return wish
+        wish += refused
+        left = np.nonzero(wish < end)[0]
+        asking, wish, end = asking[left], wish[left], end[left]

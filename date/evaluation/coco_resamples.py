@@ -6,32 +6,34 @@ each stood there w times in a row, and every number is that of pycocotools on im
 new ids (of detections of one image with exactly equal scores, copies stay together).
 
 Precision matters at true detections only: COCO takes the highest precision at or after a recall, and between two true
-detections precision falls. Hence the cost is that of the objects that were found times the resamples; all other
-detections enter through sums of weights between two true ones, a sparse matrix times the weights.
+detections precision falls. Hence the cost is that of the objects that were found times the resamples
+(`date.evaluation.coco_curves`); all other detections enter through sums of weights between two true ones, a sparse
+matrix times the weights. A recall is a sum of weights of true detections, another sparse matrix times the weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from date.catalogue import COCO_AREA_THRESHOLDS
 from date.evaluation.coco import METRICS
-from date.evaluation.coco_matching import IOU_THRESHOLDS, AreaRange, Candidates, Taken, candidates, match, outside
+from date.evaluation.coco_curves import Curve, Curves, Recalls
+from date.evaluation.coco_matching import AreaRange, Candidates, Taken, candidates, match, outside
+from date.evaluation.drawn import LENGTH, Array, Drawn, Indices, Room
 from date.evaluation.ground_truth import GroundTruth
 
-RECALLS = np.linspace(0.0, 1.0, 101)
-"""At which COCO reads the precision."""
-SMALLEST = np.spacing(1)
-"""Added to the number of detections that is divided by, as in pycocotools."""
 EVERYTHING = 1e5**2
 """Largest area of all ranges, in square pixels."""
 CEILINGS = {"AR1": 1, "AR10": 10}
 """Detections of an image and category that a recall is of."""
-BLOCK = 1 << 18
-"""Numbers of an array that are worked on at once, 2 MiB: they stay in a core's cache."""
+BLOCK = 1 << 17
+"""Numbers of an array that are worked on at once, 1 MiB."""
+FEWEST = 32
+"""Resamples that are worked on at once at least."""
 PARTS = {"s": 1, "m": 2, "l": 3}
 """Ranges of areas by the last letter of a metric's name; the range 0 is everything."""
 
@@ -55,14 +57,49 @@ def coco_resamples(
     small, medium = (float(t) ** 2 for t in area_thresholds)
     ranges = ((0.0, EVERYTHING), (0.0, small), (small, medium), (medium, EVERYTHING))
     found = candidates(ground_truth, detections)
-    by_image = np.ascontiguousarray(weights.T, dtype=np.float64)  # (I, R)
+    drawn = Drawn.of(weights)
+    room = Room()
     results: dict[str, NDArray[np.float64]] = {}
     for part, area_range in enumerate(ranges):
         wanted = [name for name in names if PARTS.get(name[-1], 0) == part]
         if wanted:
             taken = match(found, ground_truth, area_range)
-            results |= _Range(ground_truth, found, taken, area_range, by_image).metrics(wanted)
+            results |= _Range(ground_truth, found, taken, area_range, drawn, room).metrics(wanted)
     return {name: results[name] for name in names}
+
+
+@dataclass(frozen=True)
+class _Threshold:
+    """What was taken at a threshold of the IoU, all categories one after the other."""
+
+    rows: Indices
+    """(E,) places of the true detections among the candidates."""
+    borders: Indices
+    """(K + 1,) where each category's begin."""
+    changed: Indices
+    """(C,) places of the detections that took something and count other than by their own area."""
+    change: Array
+    """(C,) 1 for those out of range that took an object in range, -1 for the reverse."""
+    changed_borders: Indices
+    """(K + 1,)."""
+    changes: Indices
+    """(E,) how many of the category's changed detections come up to each row."""
+
+    @classmethod
+    def of(cls, taken: Taken, judged: NDArray[np.bool_], borders: Indices) -> _Threshold:
+        """Sort out what was taken.
+
+        Args:
+            taken: by the matching.
+            judged: (D,) whether a candidate's own area is in range.
+            borders: (K + 1,) where each category's candidates begin.
+        """
+        rows = taken.detection[~taken.ignored]
+        change = (~taken.ignored).astype(np.float64) - judged[taken.detection]
+        changed = taken.detection[change != 0]
+        own, others = np.searchsorted(rows, borders), np.searchsorted(changed, borders)
+        changes = np.searchsorted(changed, rows, side="right") - np.repeat(others[:-1], np.diff(own))
+        return cls(rows, own, changed, change[change != 0], others, changes)
 
 
 class _Range:
@@ -74,127 +111,108 @@ class _Range:
         found: Candidates,
         taken: list[Taken],
         area_range: AreaRange,
-        by_image: NDArray[np.float64],
+        drawn: Drawn,
+        room: Room,
     ) -> None:
-        from scipy.sparse import csr_array
-
-        self.found, self.taken, self.by_image = found, taken, by_image
+        self.found, self.drawn, self.room = found, drawn, room
         self.judged = ~outside(found.area, area_range)
-        self.resamples = by_image.shape[1]
         counted = ~(ground_truth.ignored | outside(ground_truth.areas, area_range))
         categories = np.array(sorted(ground_truth.categories))
-        images, kinds = len(ground_truth.image_ids), len(categories)
+        self.kinds = len(categories)
         kind = np.searchsorted(categories, ground_truth.category_ids[counted])
-        image = ground_truth.image[counted]
-        table = csr_array((np.ones(len(kind)), (kind, image)), shape=(kinds, images))
-        self.objects = (table @ by_image).astype(np.int64)
+        order = np.argsort(kind, kind="stable")
+        borders = np.searchsorted(kind[order], np.arange(self.kinds + 1))
+        self.objects = self._sums(ground_truth.image[counted][order], borders).astype(np.int64)
         """(K, R) objects of each category in each resample."""
-        self.borders = np.searchsorted(found.category, np.arange(kinds + 1))
+        self.recalls = Recalls(self.objects)
+        self.borders = np.searchsorted(found.category, np.arange(self.kinds + 1))
+        self.thresholds = [_Threshold.of(each, self.judged, self.borders) for each in taken]
+        true = np.zeros(len(found.image), dtype=bool)
+        for threshold in self.thresholds:
+            true[threshold.rows] = True
+        self.places = np.nonzero(true)[0]
+        """(P,) candidates that are true at some threshold."""
+        self.place = np.cumsum(true) - 1
+        """(D,) index into these."""
+        self.place_borders = np.searchsorted(self.places, self.borders)
 
-    def metrics(self, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    def metrics(self, names: Sequence[str]) -> dict[str, Array]:
         precise = [name for name in names if name.startswith("AP")]
-        recalls = [name for name in names if name.startswith("AR")]
-        sums = {name: np.zeros(self.resamples) for name in names}
-        for kind, objects in enumerate(self.objects):
-            if not objects.any():
-                continue
-            precisions, recalled = self._category(kind, objects, bool(precise), recalls)
-            for name in precise:
-                at = {"AP50": slice(0, 1), "AP75": slice(5, 6)}.get(name, slice(None))
-                sums[name] += precisions[at].mean(axis=0)
-            for name in recalls:
-                sums[name] += recalled[name]
+        sums = {name: np.zeros(self.drawn.resamples) for name in precise}
+        for kind in range(self.kinds if precise else 0):
+            if self.objects[kind].any() and self.place_borders[kind] < self.place_borders[kind + 1]:
+                precisions = self._precisions(kind)
+                for name in precise:
+                    at = {"AP50": slice(0, 1), "AP75": slice(5, 6)}.get(name, slice(None))
+                    sums[name] += precisions[at].mean(axis=0)
+        sums |= {name: self._recall(CEILINGS.get(name)) for name in names if name.startswith("AR")}
         with np.errstate(invalid="ignore"):
-            return {name: 100 * total / (self.objects > 0).sum(axis=0) for name, total in sums.items()}
+            return {name: 100 * sums[name] / (self.objects > 0).sum(axis=0) for name in names}
 
-    def _category(
-        self, kind: int, objects: NDArray[np.int64], precise: bool, recalls: Sequence[str]
-    ) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]:
-        """Return average precision by threshold and resample, (T, R), and mean recalls, (R,); 0 without objects."""
-        start, end = self.borders[kind : kind + 2]
-        slices = [slice(*np.searchsorted(taken.detection, (start, end))) for taken in self.taken]
-        rows = [taken.detection[s][~taken.ignored[s]] for taken, s in zip(self.taken, slices, strict=True)]
-        places = np.unique(np.concatenate(rows))
-        precisions = np.zeros((len(IOU_THRESHOLDS), self.resamples))
-        recalled = {name: np.zeros(self.resamples) for name in recalls}
-        if not len(places):
-            return precisions, recalled
-        columns = max(16, BLOCK // len(places))
-        for first in range(0, self.resamples, columns):
-            some = slice(first, first + columns)
-            by_image = self.by_image if columns >= self.resamples else np.ascontiguousarray(self.by_image[:, some])
-            before = self._in_range_until(start, places, by_image) if precise else None
-            weights = by_image[self.found.image[places]]
-            steps = _recall_steps(objects[some]) if precise else None
-            for t, (taken, s) in enumerate(zip(self.taken, slices, strict=True)):
-                if not len(rows[t]):
-                    continue
-                here = np.searchsorted(places, rows[t])
-                found = weights if len(here) == len(places) else weights[here]
-                for name in recalls:
-                    under = found[self.found.rank[rows[t]] < CEILINGS[name]] if name in CEILINGS else found
-                    recalled[name][some] += under.sum(axis=0) / np.maximum(objects[some], 1) / len(self.taken)
-                if before is not None and steps is not None:
-                    total = before[here]
-                    self._correct(total, rows[t], Taken(taken.detection[s], taken.ignored[s]), by_image)
-                    precisions[t, some] = _average_precision(found, total, steps)
-        return precisions, recalled
+    def _recall(self, ceiling: int | None) -> Array:
+        """Return the sum over categories of the mean recall over thresholds, (R,)."""
+        true = np.zeros((self.kinds, self.drawn.resamples))
+        for threshold in self.thresholds:
+            rows, borders = threshold.rows, threshold.borders
+            if ceiling is not None:
+                kept = np.nonzero(self.found.rank[rows] < ceiling)[0]
+                rows, borders = rows[kept], np.searchsorted(kept, borders)
+            true += self._sums(self.found.image[rows], borders)
+        return (true / np.maximum(self.objects, 1)).sum(axis=0) / len(self.thresholds)
 
-    def _in_range_until(
-        self, start: int, places: NDArray[np.int64], by_image: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Return the weight of the category's detections in range up to each of (E,) places, included, (E, R)."""
-        from scipy.sparse import csr_array
+    def _sums(self, image: Indices, borders: Indices) -> Array:
+        """Return the weights of some images, summed from each border to the next, (K, R)."""
+        return np.diff(self.drawn.until(image, borders, self.room), axis=0)
 
+    def _precisions(self, kind: int) -> Array:
+        """Return a category's average precision by threshold and resample, (T, R)."""
+        curves = [self._curve(threshold, kind) for threshold in self.thresholds]
+        longest = max(curve.blocks for curve in curves) * LENGTH
+        parts = -(-self.drawn.resamples // max(FEWEST, BLOCK // longest))
+        precisions = np.zeros((len(curves), self.drawn.resamples))
+        some = np.array_split(np.arange(self.drawn.resamples), parts)
+        groups = [
+            (chosen, Curves([curves[t] for t in chosen], self.drawn.nothing))
+            for chosen in _groups(curves, BLOCK // (LENGTH * len(some[0])))
+        ]
+        for columns in (slice(each[0], each[-1] + 1) for each in some):
+            drawn = self.drawn.part(columns)
+            before = self._in_range_until(kind, drawn)
+            reached = self.recalls.table(kind, columns)
+            for chosen, group in groups:
+                precisions[chosen, columns] = group.average_precisions(drawn, before, reached, self.room)
+        return precisions
+
+    def _curve(self, threshold: _Threshold, kind: int) -> Curve:
+        own = slice(*threshold.borders[kind : kind + 2])
+        changed = slice(*threshold.changed_borders[kind : kind + 2])
+        rows = threshold.rows[own]
+        return Curve(
+            image=self.found.image[rows],
+            place=self.place[rows] - self.place_borders[kind],
+            changed=self.found.image[threshold.changed[changed]],
+            change=threshold.change[changed],
+            changes=threshold.changes[own],
+        )
+
+    def _in_range_until(self, kind: int, drawn: Drawn) -> Array:
+        """Return the weight of the category's detections in range up to each of its (P,) places, included, (P, R)."""
+        start = self.borders[kind]
+        places = self.places[slice(*self.place_borders[kind : kind + 2])]
         kept = start + np.nonzero(self.judged[start : places[-1] + 1])[0]
-        indptr = np.append(0, np.searchsorted(kept, places, side="right"))
-        between = csr_array((np.ones(len(kept)), self.found.image[kept], indptr), shape=(len(places), len(by_image)))
-        weights = between @ by_image
-        return np.cumsum(weights, axis=0, out=weights)
-
-    def _correct(
-        self, total: NDArray[np.float64], rows: NDArray[np.int64], taken: Taken, by_image: NDArray[np.float64]
-    ) -> None:
-        """Count, of the detections that took something, those that took an object, whatever their own area."""
-        change = (~taken.ignored).astype(np.float64) - self.judged[taken.detection]
-        changed = np.nonzero(change)[0]
-        if len(changed):
-            sums = np.zeros((len(changed) + 1, by_image.shape[1]))
-            weights = change[changed, None] * by_image[self.found.image[taken.detection[changed]]]
-            np.cumsum(weights, axis=0, out=sums[1:])
-            total += sums[np.searchsorted(taken.detection[changed], rows, side="right")]
+        return drawn.until(self.found.image[kept], np.searchsorted(kept, places, side="right"), self.room)
 
 
-def _recall_steps(objects: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return how many of `RECALLS` each number of true detections reaches, flat by resample, and the offsets."""
-    width = int(objects.max()) + 1
-    some = np.maximum(objects, 1)[:, None]
-    needed = np.maximum(np.floor(RECALLS * some) - 1, 0.0)
-    for _ in range(3):
-        needed += needed / some < RECALLS
-    offsets = np.arange(0.0, len(objects)) * width
-    at = np.bincount((needed + offsets[:, None]).astype(np.int64).ravel(), minlength=len(objects) * width)
-    reached = np.cumsum(at.reshape(len(objects), width), axis=1, dtype=np.float64)
-    return reached.ravel(), offsets
-
-
-def _average_precision(
-    found: NDArray[np.float64], total: NDArray[np.float64], steps: tuple[NDArray[np.float64], NDArray[np.float64]]
-) -> NDArray[np.float64]:
-    """Return the mean over `RECALLS` of the highest precision at or after each, (R,).
-
-    Args:
-        found: (E, R) weights of the true detections by descending score.
-        total: (E, R) weights of all detections that count, up to each true one and with it; overwritten.
-        steps: see `_recall_steps`.
-    """
-    true = np.cumsum(found, axis=0)
-    total += SMALLEST
-    precision = np.divide(true, total, out=total)
-    highest = precision[::-1]
-    np.maximum.accumulate(highest, axis=0, out=highest)
-    true += steps[1]
-    reached = steps[0].take(true.astype(np.int64))
-    area = precision[0] * reached[0]
-    more = np.subtract(reached[1:], reached[:-1], out=true[1:])
-    return (area + np.einsum("er,er->r", precision[1:], more)) / len(RECALLS)
+def _groups(curves: Sequence[Curve], blocks: int) -> Iterator[list[int]]:
+    """Return curves that are worked on together: neighbours of so many blocks, or one alone; without empty ones."""
+    group: list[int] = []
+    size = 0
+    for t, own in enumerate(curve.blocks for curve in curves):
+        if group and size + own > blocks:
+            yield group
+            group, size = [], 0
+        if own:
+            group.append(t)
+            size += own
+    if group:
+        yield group

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -123,7 +124,5 @@ def interval(value: float | None, resampled: NDArray[np.float64]) -> Interval | 
     if value is None or len(defined) < 2:
         return None
     sd = float(defined.std(ddof=1))
-    from scipy.special import ndtri  # an import that only intervals need
-
-    half = float(ndtri(0.5 + LEVEL / 2)) * sd
+    half = NormalDist().inv_cdf(0.5 + LEVEL / 2) * sd
     return Interval(value, sd, value - half, value + half)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,8 @@ from hypothesis import strategies as st
 from literal_crowdhuman import literal_metrics
 from numpy.typing import NDArray
 
+from date.evaluation import coco_resamples
+from date.evaluation import drawn as sums
 from date.evaluation.coco import METRICS as COCO_METRICS
 from date.evaluation.coco import coco_metrics
 from date.evaluation.crowdhuman import METRICS as CROWD_METRICS
@@ -195,6 +199,49 @@ def test_weights_of_one_give_the_plain_metrics(protocol: str) -> None:
     found = resampled_metrics(protocol, ground_truth, rows, names, weights=np.ones((2, 60), dtype=int))
     for r in (0, 1):
         assert_same(found, r, plain)
+
+
+def test_sums_in_blocks_are_plain_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists of every length about a block's and a piece's, with images of no and of large weight."""
+    monkeypatch.setattr(sums, "PIECE", 3 * sums.LENGTH * 7)
+    rng = np.random.default_rng(0)
+    for length in [0, 1, 15, 16, 17, 47, 48, 49, 150]:
+        weights = rng.poisson(1, (7, 9)) * rng.choice([1, 400], (7, 9))
+        image = rng.integers(0, 9, length)
+        ends = np.sort(rng.integers(0, length + 1, 20))
+        found = sums.Drawn.of(weights).until(image, ends, sums.Room())
+        expected = np.concatenate([np.zeros((1, 7)), np.cumsum(weights.T[image], axis=0)])[ends]
+        assert (found == expected).all()
+        rows = rng.integers(-3, 4, (length, 5)).astype(float)
+        summed = rows.copy()
+        sums.prefix_sums(summed)
+        assert (summed == np.cumsum(rows, axis=0)).all()
+
+
+def test_coco_in_small_pieces_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Curves one by one or together, and resamples some at a time."""
+    ground_truth, rows = scene(60, 1500, 6000, 0)
+    whole = resampled_metrics("coco", ground_truth, rows, COCO_METRICS)
+    monkeypatch.setattr(coco_resamples, "BLOCK", 1 << 12)
+    monkeypatch.setattr(coco_resamples, "FEWEST", 60)
+    for name, values in resampled_metrics("coco", ground_truth, rows, COCO_METRICS).items():
+        np.testing.assert_allclose(values, whole[name], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "digest"),
+    [
+        ("coco", "e83cc3c06fb31d0df7c1fc359aa95deecc299d4706c657d0a04ed974842564a2"),
+        ("crowdhuman", "104fcca4357ddc1e0bff37d90c2274cf52ff36fd8f3ae9eba3c504540082ff08"),
+    ],
+)
+def test_stored_values_never_change(protocol: str, digest: str) -> None:
+    """Those of sealed results were made by older code, whose bytes these are."""
+    ground_truth, rows = scene(60, 1500, 6000, 2)
+    if protocol == "crowdhuman":
+        ground_truth = replace(ground_truth, categories={1: "person"}, category_ids=np.ones(1500, dtype=np.int64))
+    stored = json.dumps(stored_resamples(protocol, ground_truth, rows))
+    assert hashlib.sha256(stored.encode()).hexdigest() == digest
 
 
 def test_resamples_are_a_function_of_the_ids_alone() -> None:
