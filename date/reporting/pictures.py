@@ -281,7 +281,7 @@ def _size(stride: float) -> float:
 
 
 def _draw_legend(figure: Figure, sources: Sequence[_Source], images: Sequence[dict[str, Any]], bottom: float) -> None:
-    """Say which size of marker is which stride, and which colour which kind of branch."""
+    """Say which size of marker is which stride, which colour which kind of branch, and where lines lead."""
     strides = {
         int(point[2])
         for source in sources
@@ -295,7 +295,8 @@ def _draw_legend(figure: Figure, sources: Sequence[_Source], images: Sequence[di
         Line2D([], [], linestyle="", marker="o", color=style.MUTED, markersize=_size(s), label=f"stride {s}")
         for s in sorted(strides)
     ]
+    handles.append(Line2D([], [], color=ONE_TO_ONE, linewidth=0.9, label="to its object's centre"))
     figure.legend(
         handles=handles, loc="lower center", bbox_to_anchor=(0.5, bottom), ncols=len(handles), frameon=False,
-        fontsize=7.5, handletextpad=0.2, columnspacing=1.2, borderpad=0, borderaxespad=0,
+        fontsize=7.5, handlelength=1.4, handletextpad=0.4, columnspacing=1.2, borderpad=0, borderaxespad=0,
     )  # fmt: skip

@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PLACE = re.compile(r"\{([^{}]+?)(?::([^{}:]*))?\}")
 NUMBER = r"[-+]?\d+(?:\.\d+)?(?:, [-+]?\d+(?:\.\d+)?)*"
 WORD = "[A-Za-z]+"
+CELLS = f"{NUMBER} \\| {NUMBER} to {NUMBER} \\| {NUMBER} \\| {WORD}"
 WORDS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 
 
@@ -58,6 +59,11 @@ class Record:
 
     def mean(self, evaluation: str, metric: str = "AP") -> float:
         return statistics.fmean(self.values(evaluation, metric).values())
+
+    def first_three(self, evaluation: str, metric: str = "AP") -> float:
+        """The mean over seeds 0, 1 and 2."""
+        found = self.values(evaluation, metric)
+        return statistics.fmean(found[seed] for seed in (0, 1, 2))
 
     def sd(self, evaluation: str, metric: str = "AP") -> float:
         return statistics.stdev(self.values(evaluation, metric).values())
@@ -110,6 +116,11 @@ class Record:
         """Claims with a verdict."""
         return sum(claim.verdict == verdict for claim in self.claims.values())
 
+    def cells(self, claim: str) -> str:
+        """Difference, interval, seeds and verdict, as cells of a table's row."""
+        interval = f"{self.low(claim):+.1f} to {self.high(claim):+.1f}"
+        return f"{self.difference(claim):+.1f} | {interval} | {self.runs(claim)} | {self.claims[claim].verdict}"
+
     def _told(self, value: float | None, claim: str) -> float:
         if value is None:
             raise LookupError(f"the record of {self.name} has no interval of {claim}")
@@ -157,7 +168,7 @@ class Held:
         """What it looks like with any numbers."""
         pieces = PLACE.split(self.template)
         told = [r"\s+".join(re.escape(word) for word in re.split(r"\s+", literal)) for literal in pieces[::3]]
-        numbers = [rf"\**({WORD if 'word(' in each.lower() else NUMBER})\**" for each in pieces[1::3]]
+        numbers = [rf"\**({_looks(each)})\**" for each in pieces[1::3]]
         return re.compile("".join(part for pair in zip(told, [*numbers, ""], strict=True) for part in pair))
 
     def found(self) -> re.Match[str] | None:
@@ -179,6 +190,11 @@ class Held:
         for number in range(len(match.groups()), 0, -1):
             text = text[: match.start(number)] + self.rendered()[number - 1] + text[match.end(number) :]
         self.document.write_text(text)
+
+
+def _looks(expression: str) -> str:
+    """Return the pattern of what an expression gives."""
+    return CELLS if expression.startswith("cells(") else WORD if "word(" in expression.lower() else NUMBER
 
 
 def float_is_zero(text: str) -> bool:

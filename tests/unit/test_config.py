@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from date.catalogue import ROOT, Weights, load, load_dataset, load_tier
+from date.catalogue.publication import load_paper
 from date.datasets.files import data_files
 from date.errors import UserError
 from date.experiments.fragments import fragment
@@ -23,7 +24,7 @@ DATE_F = load().training("date_f-r50-coco-12e")
 
 
 @pytest.mark.parametrize(
-    ("tier", "adamw", "sgd"), [("paper", 4e-4, 0.01), ("mini", 1e-3, 0.005), ("smoke", 2e-3, 0.0025)]
+    ("tier", "adamw", "sgd"), [("paper", 4e-4, 0.01), ("mini", 1e-3, 0.0025), ("smoke", 2e-3, 0.0025)]
 )
 def test_a_tier_sets_the_rate_of_adamw_and_that_of_sgd_goes_with_the_batch(tier: str, adamw: float, sgd: float) -> None:
     def rates(training: str) -> dict[str, float]:
@@ -37,10 +38,10 @@ def test_a_tier_sets_the_rate_of_adamw_and_that_of_sgd_goes_with_the_batch(tier:
 
 @pytest.mark.parametrize(
     ("training", "steps"),
-    [("onenet-r50-coco-12e", 300), ("onenet-r50-crowdhuman-30k", 300), ("date_f_init-r50-coco-30k", 128)],
+    [("onenet-r50-coco-12e", 200), ("onenet-r50-crowdhuman-30k", 200), ("date_f_init-r50-coco-30k", 84)],
 )
 def test_the_warm_up_is_a_number_of_steps_or_a_share_of_a_short_schedule(training: str, steps: int) -> None:
-    """12 epochs of 124 steps, 1,602 iterations, and 510 of which a quarter are 127.5."""
+    """4 epochs of 247 steps, 1,068 iterations, and 336 of which a quarter are 84."""
     assert resolve(load().training(training), MINI, 0, None)["param_scheduler"][0]["end"] == steps
     assert resolve(load().training(training), PAPER, 0, None)["param_scheduler"][0]["end"] == 1000
 
@@ -148,6 +149,33 @@ def test_what_is_not_monitored_is_validated_at_its_end_alone(tmp_path: Path) -> 
         assert length(training, tier).validations == last // ours["val_interval"]
 
 
+def test_mini_monitors_what_figures_and_claims_show_in_time() -> None:
+    catalogue, headline = load(), load_paper().headline
+    assert headline is not None
+    rows = [row for row in catalogue.tables[headline.table].rows if row.evaluation]
+    shown = {catalogue.evaluation(row.evaluation).training for row in rows}
+    shown = {name for name in shown if catalogue.training(name).schedule == headline.schedule}
+    for figure in catalogue.figures.values():
+        if any(panel.metric == "AP" for panel in figure.panels):
+            shown |= {curve.training for curve in figure.curves}
+    for claim in catalogue.claims.values():
+        if claim.predicate.kind == "curve":
+            shown |= {claim.predicate.fast, claim.predicate.slow}
+    assert shown == {name for name in catalogue.trainings if MINI.monitors(name)}
+
+
+def test_mini_starts_as_the_paper_does() -> None:
+    """Pretrained, with frozen stem, first stage and batch statistics, and a backbone at a tenth of the rate."""
+    for training, arch in (("date_f-r50-coco-12e", "lite0"), ("date_f-r101-coco-36e", "lite2")):
+        ours, paper = (resolve(load().training(training), tier, 0, Path("/data")) for tier in (MINI, PAPER))
+        backbone, of_paper = ours["model"]["backbone"], paper["model"]["backbone"]
+        assert (backbone["type"], backbone["arch"]) == ("EfficientNetLite", arch)
+        assert f"efficientnet-{arch}" in backbone["init_cfg"]["checkpoint"]
+        for key in ("frozen_stages", "norm_eval", "norm_cfg"):
+            assert backbone[key] == of_paper[key], key
+        assert ours["optim_wrapper"]["paramwise_cfg"] == paper["optim_wrapper"]["paramwise_cfg"]
+
+
 def test_mini_scales_sizes_and_nothing_else() -> None:
     config = resolve(DATE_F, MINI, 0, Path("/data"))
     head = config["model"]["bbox_head"]
@@ -158,7 +186,6 @@ def test_mini_scales_sizes_and_nothing_else() -> None:
     )
     assert head["branches"][1]["regress_ranges"] == [[-1, 32], [32, 64], [64, 1e8]]
     assert config["optim_wrapper"]["clip_grad"] == dict(max_norm=0.1, norm_type=2)
-    assert "init_cfg" not in config["model"]["backbone"]
     small = {**head["branches"][0], "loss_weight": 1.0}
     paper = resolve(DATE_F, PAPER, 0, Path("/data"))["model"]["bbox_head"]["branches"][0]
     assert small == paper

@@ -31,7 +31,7 @@ def segment(from_step: int, *devices: str, reason: str = "finished", processes: 
 
 def test_what_a_tier_changes_is_named_beside_the_papers() -> None:
     changes = dict(tier_changes(load_tier("mini")))
-    assert changes["batch size"] == "8 (the paper: 16)"
+    assert changes["batch size"] == "4 (the paper: 16); tuned on FCOS and OneNet, for all trainings"
     assert changes["lr"] == "0.001 (the paper: 0.0004); tuned on FCOS and OneNet, for all trainings"
     assert changes["datasets"].startswith("coco scenes-mini, crowdhuman crowd-mini (the paper: coco coco2017")
     assert not {"workers", "summary", "name", "pad divisor"} & changes.keys()
@@ -52,7 +52,7 @@ def test_the_ledger_has_the_rate_of_the_optimiser_that_a_recipe_uses(tmp_path: P
         add_run(tmp_path, "mini", name, 0, {"o2o": coco(37.0)})
     of_date, of_defcn = (dict(e.differences) for e in ledger(load(), load_tier("mini"), load_results(tmp_path, "mini")))
     assert of_date["lr"].startswith("0.001 (the paper: 0.0004)") and "lr of SGD" not in of_date
-    assert of_defcn["lr of SGD"] == "0.005 (the paper: 0.01)", "in proportion to the batch"
+    assert of_defcn["lr of SGD"] == "0.0025 (the paper: 0.01)", "in proportion to the batch"
     assert not {"lr", "backbone lr mult"} & of_defcn.keys()
 
 
@@ -108,7 +108,7 @@ def test_inferred_settings_and_starts_from_other_runs(tmp_path: Path) -> None:
     assert entry.runs[0].digests["initialised from"] == f"fcos-run {'ab' * 32}"
     assert entry.runs[0].remarks == []
     text = ledger_markdown([entry], load_tier("mini"))
-    assert text.startswith("> **mini tier") and "- batch size: 8 (the paper: 16)" in text
+    assert text.startswith("> **mini tier") and "- batch size: 4 (the paper: 16)" in text
 
 
 def test_one_line_a_row_and_seed(tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 
 import pytest
 
+from date.catalogue import load_tier
+from date.reporting.matrix import matrix
 from tests.support.numbers import ROOT, Held, held
 
 ALL = list(held())
@@ -20,7 +23,15 @@ def test_a_documents_numbers_are_the_records(each: Held) -> None:
 def test_records_and_documents_are_there() -> None:
     """Every document that shows a record's numbers is held, and every committed record is shown."""
     assert {each.record for each in ALL} == {path.parent.name for path in ROOT.glob("reports/*/results.tar.xz")}
-    assert {each.document.name for each in ALL} >= {"README.md", "mini.md", "bccd.md"}
+    assert {each.document.name for each in ALL} >= {"README.md", "mini.md", "real-images.md"}
+
+
+def test_the_table_of_claims_and_data_sets_is_what_the_command_prints(tmp_path: Path) -> None:
+    for name in ("mini", "bccd"):
+        with tarfile.open(ROOT / "reports" / name / "results.tar.xz") as archive:
+            archive.extractall(tmp_path, filter="data")
+    printed = matrix([load_tier("mini"), load_tier("bccd")], tmp_path / "results").strip()
+    assert printed in (ROOT / "docs" / "real-images.md").read_text(), "put in what this prints: date matrix mini bccd"
 
 
 def test_a_changed_number_is_found_and_put_back(tmp_path: Path) -> None:
