@@ -87,7 +87,7 @@ def test_every_command_works_and_names_what_is_left_out(command: str, own: Path,
     assert left_out in done.stderr
     expected = {
         "plan": "would run: 35 trainings, 35 evaluations",
-        "doctor": "ok       epoch           3 steps in the part of 'coco'",
+        "doctor": "ok       epoch           6 steps in the part of 'coco'",
         "status": "date_f-r50-coco-12e",
         "data verify": "48 px become 240 px at this tier; 0 % of the training boxes are then smaller than 8 px",
     }
@@ -104,11 +104,11 @@ def test_the_dag_is_planned(own: Path) -> None:
 
 def test_steps_and_warm_up_follow_from_the_data(own: Path) -> None:
     tier = load_tier(str(own / "pets.yaml"))
-    assert (tier.steps_per_epoch, steps_per_epoch(tier, "coco")) == ({}, 3), "24 images with objects in batches of 8"
+    assert (tier.steps_per_epoch, steps_per_epoch(tier, "coco")) == ({}, 6), "24 images with objects in batches of 4"
     config = resolve(load().training("date_f-r50-coco-12e"), tier, 0, None)
-    assert config["param_scheduler"][0]["end"] == round(0.25 * 12 * 3)
+    assert config["param_scheduler"][0]["end"] == round(0.25 * 12 * 6)
     by_iterations = resolve(load().training("date_f_init-r50-coco-30k"), tier, 0, None)["train_cfg"]
-    assert by_iterations["max_iters"] == 6 * round(30000 * 3 / 7330 / 6), "as many epochs as the paper's"
+    assert by_iterations["max_iters"] == 6 * round(30000 * 6 / 7330 / 6), "as many epochs as the paper's"
 
 
 def test_what_is_said_of_the_tier_is_of_its_data(own: Path) -> None:
