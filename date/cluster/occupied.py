@@ -11,6 +11,7 @@ import fcntl
 import getpass
 import os
 import socket
+import time
 from pathlib import Path
 from typing import IO
 
@@ -43,7 +44,7 @@ def occupy(folder: Path, name: str) -> str | None:
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = stream.read().strip() or "another Snakemake"
+        holder = _holder(stream) or "another Snakemake"
         raise UserError(
             f"{holder} is at work in this clone at {name}; wait for it to end, or stop it first (Ctrl-C there). "
             "Two at once would remove each other's results."
@@ -57,3 +58,12 @@ def occupy(folder: Path, name: str) -> str | None:
     stream.flush()
     _held.append(stream)
     return None
+
+
+def _holder(stream: IO[str]) -> str:
+    """Return the line of who holds a lock; who has just taken it has not written it yet, and is waited for a second."""
+    end = time.monotonic() + 1.0
+    while not (line := stream.read().strip()) and time.monotonic() < end:
+        time.sleep(0.02)
+        stream.seek(0)
+    return line

@@ -95,7 +95,11 @@ class Clone:
         return self.provenance(training)["segments"]
 
     def provenance(self, training: str) -> dict[str, Any]:
-        return json.loads((self.folder / f"results/{self.tier}/{training}/seed0/provenance.json").read_text())
+        return json.loads(self.result(training).read_text())
+
+    def result(self, training: str) -> Path:
+        """Return the file that a training has once it is finished."""
+        return self.folder / f"results/{self.tier}/{training}/seed0/provenance.json"
 
     def step(self, training: str) -> int:
         """Return the step of a running training's newest checkpoint, 0 where it has none."""

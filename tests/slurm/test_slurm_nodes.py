@@ -98,6 +98,8 @@ def fail_the_nodes(story: Story) -> None:
     slurm.sh("scontrol", "update", f"NodeName={node[story.moved]}", "State=RESUME")
     # The next one that the queue has room for.
     (story.late,) = halt(clone, [name for name in GOOD if name not in job], 1)
+    # Its daemon, once back, ends what it finds of the job that runs elsewhere by now.
+    until("the end of what lives on", lambda: clone.result(story.cut_off).exists())
     slurm.start_node(node[story.cut_off])
 
 

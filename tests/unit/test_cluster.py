@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import stat
@@ -176,6 +177,23 @@ def test_a_second_snakemake_is_told_of_the_first_until_that_ends(tmp_path: Path)
         first.kill()
         first.wait()
     assert occupy(tmp_path, "paper") is None, "it ends with its holder, however that ends"
+
+
+def test_who_has_just_taken_the_lock_is_named_as_soon_as_it_says_who_it_is(tmp_path: Path) -> None:
+    with (tmp_path / "paper.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        timer = threading.Timer(0.2, lambda: (lock.write("Snakemake (process 7)\n"), lock.flush()))
+        timer.start()
+        with pytest.raises(UserError, match=r"^Snakemake \(process 7\) is at work"):
+            occupy(tmp_path, "paper")
+        timer.join()
+
+
+def test_a_lock_whose_holder_says_nothing_is_held_by_another_snakemake(tmp_path: Path) -> None:
+    with (tmp_path / "paper.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="^another Snakemake is at work"):
+            occupy(tmp_path, "paper")
 
 
 def write_often(path: str, content: bytes) -> None:
