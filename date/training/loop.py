@@ -42,7 +42,7 @@ from date.training.network import (
 from date.training.options import Options
 from date.training.processes import Processes
 from date.training.recorder import NonFiniteLoss, Recorder
-from date.training.sampling import LoadFailure, build_loader
+from date.training.sampling import LoadFailure, SeededDataset, build_dataset, build_loader
 from date.training.waiting import Leave, LoadingFailed, end_processes, next_batch, open_batches
 from date.training.weights import initialise_feature_extractor, load_checkpoint
 
@@ -90,6 +90,8 @@ class Trainer:
         self.processes, self.interruption, self.lease, self.journal = processes, interruption, lease, journal
         self.checkpoints = folder / "checkpoints"
         set_precision(config.compute)
+        self.train_set = build_dataset(config.train_dataloader, processes)
+        self.val_set = build_dataset(config.val_dataloader, processes)
         self._open_loader()
         self.epoch_steps = len(self.sampler)
         loop = config.train_cfg
@@ -117,15 +119,16 @@ class Trainer:
         self.compilations = compilations()
 
     def _open_loader(self) -> None:
-        self.loader = build_loader(self.config.train_dataloader, self.processes.device, self.processes.start_of_workers)
+        self.loader = self._loader(self.config.train_dataloader, self.train_set)
         self.sampler: Any = self.loader.batch_sampler
         self.batches: Iterator[Any] | None = None
 
     def _open_val_loader(self) -> None:
-        self.val_loader = build_loader(
-            self.config.val_dataloader, self.processes.device, self.processes.start_of_workers
-        )
+        self.val_loader = self._loader(self.config.val_dataloader, self.val_set)
         self.val_batches: Iterator[Any] | None = None
+
+    def _loader(self, config: Any, dataset: SeededDataset) -> Any:
+        return build_loader(config, self.processes.device, self.processes.start_of_workers, dataset)
 
     def _count_passes(self) -> int:
         share = self.sampler.batch_size // self.processes.count

@@ -22,13 +22,14 @@ from mmdet.registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
 from mmengine.dataset import BaseDataset, pseudo_collate
 from mmengine.dist import get_rank, get_world_size
 from mmengine.runner import Runner
-from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
 from date.datasets.decoding import check_size, decode
 from date.errors import UserError
 from date.training import waiting
 from date.training.interruption import SIGNALS
+from date.training.processes import Processes
+from date.training.sharing import once_a_machine, share_annotations
 
 READ_ATTEMPTS = 3
 """How often an image is read before an error of the file system counts; file servers have bad moments."""
@@ -178,6 +179,10 @@ class SeededDataset(Dataset[Any]):
         self.dataset = DATASETS.build(_recorded(dataset)) if isinstance(dataset, dict) else dataset
         self.seed = seed
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> SeededDataset:
+        """Return itself: MMEngine copies the config of a loader, and would copy all annotations in it."""
+        return self
+
     @property
     def metainfo(self) -> dict[str, Any]:
         """The dataset's classes."""
@@ -231,28 +236,28 @@ class SeededDataset(Dataset[Any]):
             return self.dataset[index]
 
 
-class SharedBytes:
-    """Bytes in memory that processes share: pickled for another process, they are the same ones there.
+def build_dataset(config: Any, processes: Processes) -> SeededDataset:
+    """Return a dataloader's dataset; the processes of a machine have its annotations in memory once.
 
     Args:
-        content: (N,) uint8.
+        config: an MMEngine dataloader.
+        processes: that train together, all of which call this.
     """
-
-    def __init__(self, content: NDArray[np.uint8]) -> None:
-        self.content = torch.from_numpy(content).share_memory_()
-
-    def __getitem__(self, part: slice) -> NDArray[np.uint8]:
-        """Return a part as an array that shares the memory."""
-        return self.content[part].numpy()
+    if processes.count == 1:
+        return DATASETS.build(config.dataset)
+    return once_a_machine(lambda: DATASETS.build(config.dataset), processes)
 
 
-def build_loader(config: Any, device: torch.device, start: str | None = None) -> Any:
+def build_loader(
+    config: Any, device: torch.device, start: str | None = None, dataset: SeededDataset | None = None
+) -> Any:
     """Return PyTorch's loader of a config's dataloader, whose batches are MMEngine's, or a `LoadFailure`.
 
     Args:
         config: an MMEngine dataloader.
         device: that the batches are for; for a GPU, images are put into memory that it can fetch by itself.
         start: how loading processes start, see `multiprocessing.get_context`; None as Python starts them.
+        dataset: that was built of the config; None builds it.
     """
     if config.num_workers > 0:
         waiting.raise_file_limit()
@@ -264,11 +269,12 @@ def build_loader(config: Any, device: torch.device, start: str | None = None) ->
         collate_fn=_collate,
         pin_memory=device.type == "cuda",
     )
+    if dataset is not None:
+        config["dataset"] = dataset
     loader = Runner.build_dataloader(config)
     loader.worker_init_fn = functools.partial(_start_worker, memory=waiting.MEMORY)
     if loader.multiprocessing_context is not None:  # else loading processes have the annotations from the fork
-        annotations = loader.dataset.dataset
-        annotations.data_bytes = SharedBytes(annotations.data_bytes)
+        share_annotations(loader.dataset)
     return loader
 
 

@@ -24,6 +24,39 @@ extends: smoke
 epoch_scale: 0.85       # 10 epochs of 6 steps
 compute: {precision: fp64}
 """
+WATCHED = """
+import os, sys
+from date.cli import main
+from date.training.loop import Trainer
+from mmdet.datasets import CocoDataset
+from date.training.processes import Processes
+
+def memory(dataset):
+    # The number of the file in memory that holds a dataset's annotations.
+    address = dataset.dataset.data_bytes.content.data_ptr()
+    for line in open("/proc/self/maps"):
+        ends, _, _, _, number, *_ = line.split()
+        first, last = (int(end, 16) for end in ends.split("-"))
+        if first <= address < last:
+            return number
+
+def watched(trainer, run=Trainer.run):
+    with open("memory", "w") as stream:
+        print(memory(trainer.train_set), memory(trainer.val_set), file=stream)
+    return run(trainer)
+
+def load(dataset, load=CocoDataset.load_data_list):
+    with open("read", "a") as stream:
+        print(dataset.ann_file, file=stream)
+    return load(dataset)
+
+if __name__ == "__main__":
+    Trainer.run, CocoDataset.load_data_list = watched, load
+    os.chdir(sys.argv.pop(1) + " " + os.environ["RANK"])
+    Processes.start_of_workers = START
+    sys.exit(main())
+"""
+"""A clone's start: it enters a folder and notes which annotation files it reads, and where they lie in memory."""
 STATISTICS = """
 extends: smoke
 weights: {}
@@ -162,29 +195,26 @@ def partly_empty(folder: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("start", ["fork", "forkserver"])
 def test_evaluation_is_collected_without_a_common_working_directory(start: str, folder: Path) -> None:
-    """As on two nodes whose clones share runs and data alone; and whichever way the loading processes start."""
+    """As on two nodes whose clones share runs and data alone; and whichever way the loading processes start.
+
+    Each annotation file is read by one process alone, and the other one has the same memory.
+    """
     training = TRAININGS[0]
     alone(folder, training, "single", "--images-per-pass", 2)
     places = [folder / f"{start} clone {rank}" for rank in range(2)]
-    code = f"""
-import os, sys
-from date.cli import main
-from date.training.processes import Processes
-if __name__ == "__main__":
-    os.chdir(sys.argv.pop(1) + " " + os.environ["RANK"])
-    Processes.start_of_workers = {start!r}
-    sys.exit(main())
-"""
     for place in places:
         place.mkdir(exist_ok=True)
-        (place / "start.py").write_text(code)
+        (place / "start.py").write_text(WATCHED.replace("START", repr(start)))
     tier = folder / f"loading-{start}.yaml"
     tier.write_text(TIER + "workers: 2\n")
     command = words(folder, training, f"collected {start}", "--tier", tier)
     start_up = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, places[0] / "start.py"]
     run(folder, list(map(str, [sys.executable, *start_up, folder / f"{start} clone", *command])))
     assert precisions(folder, f"collected {start}") == pytest.approx(precisions(folder, "single"), abs=1e-6)
-    assert not [path for place in places for path in place.iterdir() if path.name != "start.py"]
+    first, second = ({path.name: path.read_text() for path in place.iterdir()} for place in places)
+    assert set(first) == {"start.py", "memory", "read"} and set(second) == {"start.py", "memory"}
+    assert len(first["read"].splitlines()) == 2, "those of training and of validation, once"
+    assert first["memory"] == second["memory"] and "0" not in first["memory"].split()
 
 
 def precisions(folder: Path, name: str) -> list[float]:

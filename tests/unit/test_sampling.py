@@ -22,6 +22,7 @@ from date.errors import UserError
 from date.training import sampling
 from date.training.components import EpochSampler, GlobalBatchSampler, SeededDataset
 from date.training.sampling import READ_ATTEMPTS, LoadFailure, build_loader
+from date.training.sharing import SharedBytes
 
 
 class Noisy:
@@ -253,3 +254,12 @@ def test_an_error_that_stays_is_a_failure(slept: list[float]) -> None:
 def test_any_other_error_is_not_tried_again(slept: list[float]) -> None:
     assert flaky(ValueError("a transform's"))[37] == LoadFailure("images/7.jpg", "ValueError: a transform's")
     assert slept == []
+
+
+def test_annotations_too_large_for_the_shared_memory_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(content: torch.Tensor) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </x>: No space left on device (28)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    with pytest.raises(UserError, match=r"don't fit into shared memory: .*\(28\)\. Enlarge /dev/shm"):
+        SharedBytes(np.zeros(3, np.uint8))
