@@ -12,10 +12,11 @@ every file was read before and odd files still are. The numbers have to be those
 same single-precision numbers.
 
 With intervals: metrics and their intervals over 200 resamples of the images, as `date score --interval` prints them.
+``--intervals`` compares whole commands instead, `date score` without and with ``--interval``, in turns.
 
 NMS on annotations: the five thresholds on CrowdHuman's boxes.
 
-Run from the project's folder: ``python -m benchmarks.evaluation``.
+Run from the project's folder: ``python -m benchmarks.evaluation``, ``python -m benchmarks.evaluation --intervals``.
 """
 
 from __future__ import annotations
@@ -158,8 +159,8 @@ def child(what: str, folder: Path) -> None:
         from date.evaluation.intervals import score_intervals
 
         name, protocol = ("coco", "coco") if what.startswith("COCO") else ("crowd", "crowdhuman")
-        scored = score(protocol, folder / f"{name}.json", folder / f"{name}.npz")  # type: ignore[arg-type]
-        score_intervals(protocol, scored)  # type: ignore[arg-type]
+        scored = score(protocol, folder / f"{name}.json", folder / f"{name}.npz", resamples=True)  # type: ignore[arg-type]
+        score_intervals(scored)
         numbers = scored.metrics
     elif what == "crowdhuman":
         numbers = score("crowdhuman", folder / "crowd.json", folder / "crowd.npz").metrics
@@ -212,6 +213,34 @@ def compare_with_literal(folder: Path) -> dict[str, Any]:
     return {"images": LITERAL_IMAGES, "ours": ours, "literal": literal}
 
 
+def compare_commands(folder: Path, turns: int = 3) -> dict[str, dict[str, float]]:
+    """Print the shortest processor time of whole commands without and with intervals, and its ratio."""
+    found: dict[str, dict[str, float]] = {}
+    print("| | plain, CPU seconds | with intervals | ratio |\n|---|--:|--:|--:|")
+    for protocol, name in (("coco", "coco"), ("crowdhuman", "crowd")):
+        files = ["--gt", str(folder / f"{name}.json"), "--detections", str(folder / f"{name}.npz")]
+        command = [sys.executable, "-m", "date", "score", "--protocol", protocol, *files]
+        times = [(processor_time(command), processor_time([*command, "--interval"])) for _ in range(turns)]
+        plain, intervals = (min(each) for each in zip(*times, strict=True))
+        found[protocol] = {"plain": plain, "intervals": intervals}
+        print(f"| {protocol} | {plain:.2f} | {intervals:.2f} | {intervals / plain:.2f} |", flush=True)
+    return found
+
+
+def processor_time(command: list[str]) -> float:
+    """Run a command on one thread and return its seconds of processor time."""
+    import resource
+
+    def spent() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    before = spent()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
+    return spent() - before
+
+
 WHAT = (
     "hotcoco", "COCO with intervals", "pycocotools", "COCO results", "COCO results by record", "crowdhuman",
     "crowd with intervals", "crowd results", "crowd results by record", "nms",
@@ -242,6 +271,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every number as JSON")
     parser.add_argument("--quick", action="store_true", help="without pycocotools, which takes longest")
+    parser.add_argument(
+        "--intervals", action="store_true", help="only compare whole commands without and with intervals"
+    )
     parser.add_argument("--child", nargs=2, metavar=("WHAT", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
@@ -250,13 +282,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         measure("write", folder)
+        if args.intervals:
+            save(args.json, compare_commands(folder))
+            return
         print("| | seconds | CPU seconds | peak MiB | before MiB |\n|---|--:|--:|--:|--:|", flush=True)
         found = {what: measure(what, folder) for what in WHAT if not (args.quick and what == "pycocotools")}
         compare(found)
         print(f"CrowdHuman: {found['crowdhuman']['numbers']}\nNMS on annotations: {found['nms']['numbers']}")
         found["literal"] = compare_with_literal(folder)
-    if args.json:
-        args.json.write_text(json.dumps(found, indent=1) + "\n")
+    save(args.json, found)
+
+
+def save(path: Path | None, found: dict[str, Any]) -> None:
+    """Write what was measured as JSON, if a file is named."""
+    if path:
+        path.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -168,7 +168,7 @@ def _substitute_extension() -> _SubstituteExtension:
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Greedy non-maximum suppression; a box goes where its IoU with a better box is above the threshold.
+    """Suppress boxes greedily (NMS): a box goes where its IoU with a better box is above the threshold.
 
     Args:
         boxes: (N, 4) as x1, y1, x2, y2 in pixels.
@@ -198,7 +198,7 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Soft-NMS (arXiv 1704.04503): lower the scores of boxes that overlap a better one, instead of dropping the boxes.
+    """Lower the scores of boxes that overlap a better one, instead of dropping the boxes (Soft-NMS, arXiv 1704.04503).
 
     The outcome is mmcv's, order among equal scores included; only the IoU of two boxes without area is 0 here, not NaN.
 
@@ -276,7 +276,7 @@ def roi_align_forward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """RoIAlign with average pooling.
+    """Sample features in regions by RoIAlign with average pooling.
 
     Args:
         input: (B, C, H, W) features.
@@ -330,7 +330,7 @@ def roi_align_backward(
 def sigmoid_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, *, gamma: float, alpha: float
 ) -> None:
-    """Focal loss (arXiv 1708.02002) of each logit; MMDetection computes it so on GPUs only.
+    """Compute the focal loss (arXiv 1708.02002) of each logit; MMDetection computes it so on GPUs only.
 
     Half precision is computed in single. As in mmcv's kernel, the logarithm stops at the smallest float32: a logit
     that saturates the sigmoid on the wrong side costs 87.3 (times the factors), not its distance from zero.

@@ -46,8 +46,8 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--engine",
         choices=["hotcoco", "pycocotools"],
-        default="hotcoco",
-        help="library that computes COCO's metrics; both give the same numbers [hotcoco]",
+        help="library that computes COCO's metrics; the numbers are the same [hotcoco; with intervals, the sums that "
+        "give these]",
     )
     parser.add_argument(
         "--area-thresholds",
@@ -82,6 +82,8 @@ def run(args: argparse.Namespace) -> None:
     if args.area_thresholds[0] > args.area_thresholds[1]:
         raise UserError("--area-thresholds: the first is larger than the second; give small before medium.")
 
+    intervals = args.interval or args.against is not None
+
     def scored_file(path: Path) -> Score:
         found = score(
             args.protocol,
@@ -92,12 +94,13 @@ def run(args: argparse.Namespace) -> None:
             args.engine,
             args.images,
             args.categories,
+            intervals,
         )
         print_notes(found.notes)
         return found
 
     scored = scored_file(args.detections)
-    if args.interval or args.against is not None:
+    if intervals:
         _print_intervals(args, scored, None if args.against is None else scored_file(args.against))
     elif args.json:
         print(json.dumps(scored.metrics))
@@ -110,7 +113,7 @@ def _print_intervals(args: argparse.Namespace, scored: Score, other: Score | Non
     """Print metrics with their intervals and, with another file, its metrics and the differences with theirs."""
     from date.evaluation.intervals import score_intervals
 
-    own, differences = score_intervals(args.protocol, scored, other, args.area_thresholds)
+    own, differences = score_intervals(scored, other)
     if args.json:
         output: dict[str, Any] = {key: None if each is None else asdict(each) for key, each in own.items()}
         if other is not None and differences is not None:

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import getpass
 import os
+import re
 import socket
 import time
 from pathlib import Path
@@ -19,6 +20,8 @@ from date.errors import UserError
 from date.results import utc
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+HOLDER = re.compile(r"Snakemake \(process (?P<pid>\d+) of .* on (?P<host>\S+) since ")
+"""How the line of a lock's holder begins."""
 _held: list[IO[str]] = []
 
 
@@ -61,9 +64,30 @@ def occupy(folder: Path, name: str) -> str | None:
 
 
 def _holder(stream: IO[str]) -> str:
-    """Return the line of who holds a lock; who has just taken it has not written it yet, and is waited for a second."""
+    """Return the line of who holds a lock, or nothing if that says nothing for a second.
+
+    Who has just taken the lock has not written its line yet, and the one before it may have left its own.
+    """
     end = time.monotonic() + 1.0
-    while not (line := stream.read().strip()) and time.monotonic() < end:
+    while _ended(line := stream.read().strip()):
+        if time.monotonic() > end:
+            return ""
         time.sleep(0.02)
         stream.seek(0)
     return line
+
+
+def _ended(line: str) -> bool:
+    """Return whether a holder's line names no process, or one of this machine that lives no more."""
+    named = HOLDER.match(line)
+    if named is None:
+        return not line
+    if named["host"] != socket.gethostname():
+        return False
+    try:
+        os.kill(int(named["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # another user's
+        return False
+    return False

@@ -66,7 +66,7 @@ def clip(box: Box, frame: Box) -> Box:
 
 
 def background(rng: Rng, size: int) -> Array:
-    """Four corner colours blended over the image, with coarse and fine noise and faint stripes; (S, S, 3) integer."""
+    """Blend four corner colours over an image, with coarse and fine noise and faint stripes; (S, S, 3) integer."""
     corner = np.stack([muted(rng) for _ in range(4)])
     t = ((np.arange(size) + 0.5) / size)[:, None, None]
     s = t.transpose(1, 0, 2)

@@ -180,7 +180,7 @@ class Mask:
         return self.coverage * 2 >= FULL_COVERAGE
 
     def grid(self) -> tuple[Array, Array]:
-        """Pixel coordinates x of shape (1, w) and y of shape (h, 1), counted from the window's middle."""
+        """Return pixel coordinates x, (1, w), and y, (h, 1), counted from the window's middle."""
         h, w = self.coverage.shape
         return np.arange(w)[None, :] - (w - 1) / 2, np.arange(h)[:, None] - (h - 1) / 2
 
@@ -217,7 +217,7 @@ def muted(rng: Rng) -> Array:
 
 
 def value_noise(rng: Rng, height: int, width: int, cell: float) -> Array:
-    """Smooth noise (height, width) in [0, 1]: random values on a lattice of ``cell`` px, interpolated smoothly."""
+    """Draw noise in [0, 1], (height, width): random values on a lattice of ``cell`` px, interpolated smoothly."""
     rows, cols = (np.arange(height) + 0.5) / cell, (np.arange(width) + 0.5) / cell
     i, j = rows.astype(np.int64), cols.astype(np.int64)
     lattice = rng.random((int(i[-1]) + 2, int(j[-1]) + 2))
@@ -270,7 +270,7 @@ class Canvas:
         self._full: list[int] = []
 
     def _slices(self, mask: Mask) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """Where a mask's window meets the image, in the image and in the window."""
+        """Return where a mask's window meets the image, in the image and in the window."""
         h, w = mask.coverage.shape
         top, left = max(mask.y, 0), max(mask.x, 0)
         bottom, right = max(min(mask.y + h, self.size), top), max(min(mask.x + w, self.size), left)
@@ -309,13 +309,13 @@ class Canvas:
         return True
 
     def visible_box(self, index: int) -> tuple[float, float, float, float]:
-        """Extent (x1, y1, x2, y2) of the pixels that show object ``index``."""
+        """Return the extent (x1, y1, x2, y2) of the pixels that show object ``index``."""
         shown = self.owner == index
         rows, cols = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
         return float(cols[0]), float(rows[0]), float(cols[-1] + 1), float(rows[-1] + 1)
 
     def mean_under(self, mask: Mask) -> Array:
-        """Mean colour, (3,) integer, of what lies under a mask's window."""
+        """Return the mean colour, (3,) integer, of what lies under a mask's window."""
         image, _ = self._slices(mask)
         under = self.pixels[image].reshape(-1, 3)
         return under.sum(0) // max(len(under), 1)

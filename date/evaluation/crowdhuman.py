@@ -23,6 +23,7 @@ objects nothing is defined.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,16 @@ REFERENCE_FPPI = (0.0100, 0.0178, 0.0316, 0.0562, 0.1000, 0.1778, 0.3162, 0.5623
 """False positives per image at which miss rates are taken, with the official tool's digits."""
 
 
+@dataclass(frozen=True)
+class Ranked:
+    """The K detections that count, of all images, by descending score."""
+
+    found: NDArray[np.bool_]
+    """(K,) whether each found an object."""
+    image: NDArray[np.int64]
+    """(K,) index into the ground truth's images."""
+
+
 def crowdhuman_metrics(ground_truth: GroundTruth | Path, detections: NDArray[np.float64]) -> dict[str, float | None]:
     """Return AP, mMR and Recall in percent; None without valid objects.
 
@@ -55,18 +66,15 @@ def crowdhuman_metrics(ground_truth: GroundTruth | Path, detections: NDArray[np.
     """
     if isinstance(ground_truth, Path):
         ground_truth = read_ground_truth(ground_truth)
-    if len(ground_truth.categories) != 1:
-        raise UserError(
-            f"CrowdHuman's protocol judges one category, but {ground_truth.path} has {len(ground_truth.categories)}; "
-            f"use the protocol 'coco', or annotations of one category."
-        )
+    return ranked_metrics(ground_truth, ranked(ground_truth, detections))
+
+
+def ranked_metrics(ground_truth: GroundTruth, detections: Ranked) -> dict[str, float | None]:
+    """Return AP, mMR and Recall in percent of matched detections; None without valid objects."""
     valid = int((~ground_truth.ignored).sum())
     if valid == 0:
         return dict.fromkeys(METRICS)
-    with np.errstate(over="ignore", invalid="ignore"):  # boxes of absurd sizes overlap nothing
-        found, absorbed, scores = judge(ground_truth, detections)
-    order = np.argsort(-scores[~absorbed], kind="stable")
-    return curve_metrics(found[~absorbed][order], valid, len(ground_truth.image_ids))
+    return curve_metrics(detections.found, valid, len(ground_truth.image_ids))
 
 
 def curve_metrics(found: NDArray[np.bool_], objects: int, images: int) -> dict[str, float | None]:
@@ -89,14 +97,36 @@ def curve_metrics(found: NDArray[np.bool_], objects: int, images: int) -> dict[s
     return {"AP": 100 * float(area), "mMR": 100 * float(mean), "Recall": 100 * float(recall[-1])}
 
 
-def judge(
+def ranked(ground_truth: GroundTruth, detections: NDArray[np.float64]) -> Ranked:
+    """Match the detections of all images, leave out those that an ignored region absorbed, and sort the others.
+
+    Args:
+        ground_truth: annotations of one category.
+        detections: see `crowdhuman_metrics`.
+
+    Raises:
+        UserError: annotations of several categories.
+    """
+    if len(ground_truth.categories) != 1:
+        raise UserError(
+            f"CrowdHuman's protocol judges one category, but {ground_truth.path} has {len(ground_truth.categories)}; "
+            f"use the protocol 'coco', or annotations of one category."
+        )
+    with np.errstate(over="ignore", invalid="ignore"):  # boxes of absurd sizes overlap nothing
+        found, absorbed, scores, image = _judge(ground_truth, detections)
+    order = np.nonzero(~absorbed)[0]
+    order = order[np.argsort(-scores[order], kind="stable")]
+    return Ranked(found[order], image[order])
+
+
+def _judge(
     ground_truth: GroundTruth, detections: NDArray[np.float64]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float64]]:
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float64], NDArray[np.int64]]:
     """Match the detections of all images.
 
     Returns:
         For the D detections in the order of image, descending score and input: whether each found an object, whether
-        an ignored region absorbed it, and its score.
+        an ignored region absorbed it, its score, and the index of its image.
     """
     image = ground_truth.image_of(detections[:, 0])
     order = np.lexsort((-detections[:, 5], image))  # stable
@@ -127,7 +157,7 @@ def judge(
     if pairs:
         detection, candidate, overlap = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
         found = greedy_matches(detection, candidate, overlap, len(image), len(objects))
-    return found, covered & ~found, scores
+    return found, covered & ~found, scores, image
 
 
 def greedy_matches(

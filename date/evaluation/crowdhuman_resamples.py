@@ -1,26 +1,29 @@
 """CrowdHuman's numbers on many resamples of the images at once; see `date.evaluation.coco_resamples`.
 
 A sorted list of detections is read as if each stood there as often as its image was drawn. The area under the raw
-precision-recall points grows at true detections only; between them, false ones enter through sums of weights.
+precision-recall points grows at true detections only; between them, false ones enter through sums of weights. The list
+is worked on in pieces that stay in the processor's cache.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from date.evaluation.crowdhuman import METRICS, REFERENCE_FPPI, judge
+from date.evaluation.crowdhuman import METRICS, REFERENCE_FPPI, Ranked
+from date.evaluation.drawn import Array, Drawn, Room, prefix_sums
 from date.evaluation.ground_truth import GroundTruth
 
-BLOCK = 1 << 23
-"""Numbers of an array that are held at once, which bounds the memory."""
+BLOCK = 1 << 17
+"""Numbers of an array that are worked on at once, 1 MiB."""
 
 
 def crowdhuman_resamples(
     ground_truth: GroundTruth,
-    detections: NDArray[np.float64],
+    detections: Ranked,
     weights: NDArray[np.integer],
     names: Collection[str] = METRICS,
 ) -> dict[str, NDArray[np.float64]]:
@@ -28,98 +31,96 @@ def crowdhuman_resamples(
 
     Args:
         ground_truth: annotations of one category.
-        detections: (D, 7) with `date.evaluation.coco.DETECTION_COLUMNS`, of images of the annotations.
+        detections: matched, see `date.evaluation.crowdhuman.ranked`.
         weights: (R, I) how often each resample has each image of the annotations.
         names: of the metrics that are wanted.
     """
-    with np.errstate(over="ignore", invalid="ignore"):  # boxes of absurd sizes overlap nothing
-        found, absorbed, scores = judge(ground_truth, detections)
-    image = ground_truth.image_of(detections[:, 0])
-    image = image[np.lexsort((-detections[:, 5], image))]  # the order of `judge`
-    order = np.nonzero(~absorbed)[0]
-    order = order[np.argsort(-scores[order], kind="stable")]
-    found, image = found[order], image[order]
-    images = len(ground_truth.image_ids)
-    by_image = np.bincount(ground_truth.image[~ground_truth.ignored], minlength=images)
-    size = max(1, BLOCK // max(1, int(found.sum())))
-    blocks = [_block(found, image, by_image, weights[i : i + size]) for i in range(0, len(weights), size)]
-    return {name: np.concatenate([block[name] for block in blocks]) for name in names}
-
-
-def _block(
-    found: NDArray[np.bool_], image: NDArray[np.int64], objects_by_image: NDArray[np.int64], weights: NDArray
-) -> dict[str, NDArray[np.float64]]:
-    """Return the metrics of some resamples, from detections by descending score."""
-    from scipy.sparse import csr_array
-
-    by_image = np.ascontiguousarray(weights.T, dtype=np.float64)
-    objects = (weights @ objects_by_image).astype(np.float64)
-    true_at = np.nonzero(found)[0]
-    wrong = np.nonzero(~found)[0]
-    indptr = np.append(0, np.searchsorted(wrong, np.append(true_at, len(found))))
-    between = csr_array(
-        (np.ones(len(wrong), dtype=np.float64), image[wrong], indptr), shape=(len(true_at) + 1, len(by_image))
-    )
-    false = np.cumsum(between @ by_image, axis=0, dtype=np.float64)  # before each true one, and at the end
-    steps = by_image[image[true_at]]
-    true = np.cumsum(steps, axis=0, dtype=np.float64)
-    total = true[-1] if len(true) else np.zeros(len(weights))
+    by_image = np.bincount(ground_truth.image[~ground_truth.ignored], minlength=len(ground_truth.image_ids))
+    objects = (weights @ by_image).astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):  # resamples of no image
+        needed = _needed(weights)
+    area, total, false = (np.zeros(len(weights)) for _ in range(3))
+    true_before = np.zeros(needed.shape)
+    for piece in _pieces(detections, Drawn.of(weights)):
+        area += piece.area()
+        piece.add_true_before(needed, true_before)
+        total += piece.steps.sum(axis=0)
+        false = piece.false_at_end
     with np.errstate(divide="ignore", invalid="ignore"):
-        area = _area(true, steps, false[:-1]) / objects
-        recall = total / objects
-        miss = np.stack([1 - _true_before(true, false[:-1], need) / objects for need in _needed(weights)])
-        mean = np.exp(np.log(miss).mean(axis=0))
-    nothing = total + false[-1] == 0
-    mean[nothing] = 1.0
+        mean = np.exp(np.log(1 - true_before / objects).mean(axis=0))
+        mean[total + false == 0] = 1.0
+        values = dict(zip(METRICS, (area / objects, mean, total / objects), strict=True))
     undefined = objects == 0
-    return {
-        name: np.where(undefined, np.nan, 100 * value)
-        for name, value in zip(METRICS, (area, mean, recall), strict=True)
-    }
+    return {name: np.where(undefined, np.nan, 100 * values[name]) for name in names}
 
 
-def _area(true: NDArray[np.float64], steps: NDArray[np.float64], false: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the area under the raw points, by numbers of true detections, (R,): a trapezium for each copy.
+@dataclass(frozen=True)
+class _Piece:
+    """Some neighbours among the true detections by descending score, E rows, on R resamples."""
 
-    Args:
-        true: (E, R) true ones up to each true detection and with it.
-        steps: (E, R) copies of the detection.
-        false: (E, R) false ones before it.
-    """
-    before = true - steps
-    points = before + false
-    first = points == 0  # no point before it: the area begins at its own
-    precision = np.divide(before, points, out=np.zeros_like(before), where=~first)
-    area = np.zeros(true.shape[1])
-    row, column = np.nonzero(steps)
-    for copy in range(int(steps.max(initial=0))):
-        if copy:
-            more = steps[row, column] > copy
-            row, column = row[more], column[more]
-        after = before[row, column] + (copy + 1)
-        reached = after / (after + false[row, column])
-        grown = precision[row, column] + reached
-        if copy == 0:
-            grown[first[row, column]] = 0.0
-        area += np.bincount(column, grown, minlength=len(area)) / 2
-        precision[row, column] = reached
-    return area
+    steps: Array
+    """(E, R) how often each stands there."""
+    before: Array
+    """(E, R) true ones before it."""
+    false: Array
+    """(E, R) false ones before it."""
+    false_at_end: Array
+    """(R,) false ones before the next piece, or at the end of the list."""
+
+    def area(self) -> Array:
+        """Return what these detections add to the area, by numbers of true detections, (R,): a trapezium a copy."""
+        points = self.before + self.false
+        first = points == 0  # no point before it: the area begins at its own
+        points[first] = 1.0
+        reached = self.before + 1
+        grown = reached / (reached + self.false)
+        grown += self.before / points
+        grown[first] = 0.0
+        grown[self.steps == 0] = 0.0
+        flat = grown.ravel()
+        copy, at = 1, np.flatnonzero(self.steps > 1)
+        steps, before, false = (each.ravel()[at] for each in (self.steps, self.before, self.false))
+        while len(at):
+            reached = before + copy
+            flat[at] += reached / (reached + false) + (reached + 1) / (reached + 1 + false)
+            copy += 1
+            more = np.flatnonzero(steps > copy)
+            at, steps, before, false = at[more], steps[more], before[more], false[more]
+        return grown.sum(axis=0) / 2
+
+    def add_true_before(self, needed: NDArray[np.int64], sums: Array) -> None:
+        """Add to the sums, (N, R), how many of these come before so many false ones, (N, R)."""
+        for number, total in zip(needed, sums, strict=True):
+            if (self.false[:1] < number).any():
+                total += np.where(self.false < number, self.steps, 0.0).sum(axis=0)
 
 
-def _needed(weights: NDArray) -> list[NDArray[np.int64]]:
-    """Return how many false detections reach each of the nine numbers per image, (R,) each."""
+def _pieces(detections: Ranked, drawn: Drawn) -> Iterator[_Piece]:
+    """Return the true detections in pieces; without any, one piece that is empty."""
+    true_at, wrong = np.nonzero(detections.found)[0], np.nonzero(~detections.found)[0]
+    wrong_before = np.append(np.searchsorted(wrong, true_at), len(wrong))
+    size = max(1, BLOCK // drawn.resamples)
+    room = Room()
+    true, false = np.zeros(drawn.resamples), np.zeros(drawn.resamples)
+    begun = 0
+    for start in range(0, max(1, len(true_at)), size):
+        rows = true_at[start : start + size]
+        ends = wrong_before[start : start + len(rows) + 1]
+        between = drawn.until(detections.image[wrong[begun : ends[-1]]], ends - begun, room)
+        between += false
+        steps = drawn.counts[detections.image[rows]].astype(np.float64)
+        up_to = np.concatenate([true[None], steps])
+        prefix_sums(up_to)
+        false, true, begun = between[-1], up_to[-1], int(ends[-1])
+        yield _Piece(steps, up_to[:-1], between[:-1], false)
+
+
+def _needed(weights: NDArray) -> NDArray[np.int64]:
+    """Return how many false detections reach each of the nine numbers per image, (9, R)."""
     images = weights.sum(axis=1)
     needed = []
     for reference in REFERENCE_FPPI:
         count = np.ceil(reference * images).astype(np.int64)
         count = np.where((count - 1) / images >= reference, count - 1, count)
         needed.append(np.where(count / images < reference, count + 1, count))
-    return needed
-
-
-def _true_before(
-    true: NDArray[np.float64], false: NDArray[np.float64], needed: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Return how many true detections come before a number of false ones, or all of them, (R,)."""
-    up_to = np.concatenate([np.zeros((1, len(needed))), true])
-    return up_to[(false < needed).sum(axis=0), np.arange(len(needed))]
+    return np.stack(needed)

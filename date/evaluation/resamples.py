@@ -19,7 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from date.catalogue import COCO_AREA_THRESHOLDS
+from date.evaluation.coco import METRICS as COCO_METRICS
 from date.evaluation.coco_resamples import coco_resamples
+from date.evaluation.crowdhuman import METRICS as CROWD_METRICS
+from date.evaluation.crowdhuman import Ranked, ranked
 from date.evaluation.crowdhuman_resamples import crowdhuman_resamples
 from date.evaluation.ground_truth import GroundTruth
 from date.evaluation.stored import UNDEFINED
@@ -76,11 +79,42 @@ def resampled_metrics(
         area_thresholds: of COCO's metrics, see `date.evaluation.coco.coco_metrics`.
         weights: (R, I), by default those of `resample_weights`.
     """
+    if protocol == "crowdhuman":
+        return resampled_crowd(ground_truth, ranked(ground_truth, detections), names, weights)
     if weights is None:
         weights = resample_weights(ground_truth.image_ids)
-    if protocol == "crowdhuman":
-        return crowdhuman_resamples(ground_truth, detections, weights, names)
     return coco_resamples(ground_truth, detections, weights, names, area_thresholds)
+
+
+def resampled_crowd(
+    ground_truth: GroundTruth,
+    matched: Ranked,
+    names: Collection[str] = CROWD_METRICS,
+    weights: NDArray[np.integer] | None = None,
+) -> dict[str, NDArray[np.float64]]:
+    """Return `resampled_metrics` of detections that CrowdHuman's protocol has matched."""
+    if weights is None:
+        weights = resample_weights(ground_truth.image_ids)
+    return crowdhuman_resamples(ground_truth, matched, weights, names)
+
+
+def whole_and_resampled(
+    ground_truth: GroundTruth, detections: NDArray[np.float64], area_thresholds: Sequence[float]
+) -> tuple[dict[str, float | None], dict[str, NDArray[np.float64]]]:
+    """Return COCO's metrics on the images and on resamples of them, from one matching.
+
+    The images as they are, each of them once, are one more resample. Its numbers are the engines', which match again.
+
+    Args:
+        ground_truth: annotations.
+        detections: see `resampled_metrics`.
+        area_thresholds: likewise.
+    """
+    weights = resample_weights(ground_truth.image_ids)
+    weights = np.concatenate([np.ones_like(weights[:1]), weights])
+    values = coco_resamples(ground_truth, detections, weights, COCO_METRICS, area_thresholds)
+    whole = {name: None if np.isnan(each[0]) else float(each[0]) for name, each in values.items()}
+    return whole, {name: each[1:] for name, each in values.items()}
 
 
 def stored_resamples(

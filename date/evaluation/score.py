@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from date.catalogue import COCO_AREA_THRESHOLDS
 from date.evaluation import coco, crowdhuman
 from date.evaluation.coco import Engine, coco_metrics
-from date.evaluation.crowdhuman import crowdhuman_metrics
+from date.evaluation.crowdhuman import crowdhuman_metrics, ranked, ranked_metrics
 from date.evaluation.detections import Categories, Detections, read_detections
 from date.evaluation.ground_truth import GroundTruth, read_ground_truth
 from date.evaluation.reading import counted
+from date.evaluation.resamples import resampled_crowd, whole_and_resampled
 
 Protocol = Literal["coco", "crowdhuman"]
 
@@ -33,6 +34,8 @@ class Score:
     """What was judged against, with the sizes of images that the detections' file adds."""
     rows: NDArray[np.float64]
     """What was judged, (D, 7) with `date.evaluation.coco.DETECTION_COLUMNS`."""
+    resampled: dict[str, NDArray[np.float64]] | None = None
+    """Each metric on resamples of the images, (R,), NaN where undefined; None where nobody asked for them."""
 
 
 def protocol_metrics(
@@ -59,9 +62,10 @@ def score(
     detections_file: Path,
     variant: str | None = None,
     area_thresholds: Sequence[float] = COCO_AREA_THRESHOLDS,
-    engine: Engine = "hotcoco",
+    engine: Engine | None = None,
     images: Path | None = None,
     categories: Categories = None,
+    resamples: bool = False,
 ) -> Score:
     """Score detections by a protocol.
 
@@ -71,9 +75,11 @@ def score(
         detections_file: see `date.evaluation.detections`.
         variant: which of a ``detections.npz``; the first by default.
         area_thresholds: of COCO's metrics, see `coco_metrics`.
-        engine: of COCO's metrics, see `coco_metrics`.
+        engine: of COCO's metrics, see `coco_metrics`; by default hotcoco, or with resamples their own matches, which
+            give the same numbers.
         images: folder of the images, where neither file has their sizes and CrowdHuman's protocol needs them.
         categories: see `read_detections`.
+        resamples: whether to return the metrics on resamples of the images, too.
 
     Raises:
         UserError: a file is missing, damaged or does not fit the other; everything wrong with it is listed.
@@ -83,14 +89,21 @@ def score(
     notes = [*ground_truth.notes, *detections.notes]
     if protocol == "crowdhuman":
         ground_truth, note = sized(ground_truth, detections)
-        notes += note
-    elif beyond := coco.beyond_limit(detections.rows, ground_truth):
+        matched = ranked(ground_truth, detections.rows)
+        metrics = ranked_metrics(ground_truth, matched)
+        resampled = resampled_crowd(ground_truth, matched) if resamples else None
+        return Score(metrics, [*notes, *note], ground_truth, detections.rows, resampled)
+    if beyond := coco.beyond_limit(detections.rows, ground_truth):
         notes.append(
             f"{counted(beyond, 'detections', 'come')} after the best {coco.MAX_DETECTIONS} of their image and "
             f"category, which is all that COCO's metrics judge."
         )
-    metrics = protocol_metrics(protocol, ground_truth, detections.rows, area_thresholds, engine)
-    return Score(metrics, notes, ground_truth, detections.rows)
+    resampled = None
+    if resamples:
+        metrics, resampled = whole_and_resampled(ground_truth, detections.rows, area_thresholds)
+    if engine or not resamples:
+        metrics = coco_metrics(ground_truth, detections.rows, area_thresholds, engine or "hotcoco")
+    return Score(metrics, notes, ground_truth, detections.rows, resampled)
 
 
 def sized(ground_truth: GroundTruth, detections: Detections) -> tuple[GroundTruth, list[str]]:

@@ -147,7 +147,7 @@ def assign_one_to_one(
 
 @torch.no_grad()
 def assign_fcos(points: Points, regress_ranges: Tensor, objects: BatchObjects) -> Tensor:
-    """FCOS's one-to-many rule without centre sampling (FCOS sec. 3.2).
+    """Assign by FCOS's one-to-many rule without centre sampling (FCOS sec. 3.2).
 
     A point is a positive of an object if it lies strictly inside the box and its largest ltrb distance falls in its
     level's range (ends included); of several such objects it takes the one of the smallest area, the first of equals.
@@ -197,7 +197,7 @@ def assign_auxiliary(
     alpha: float = 0.8,
     top: int = 9,
 ) -> Tensor:
-    """DeFCN's one-to-many rule for its auxiliary loss, akin to ATSS's but by predictions (official DeFCN code).
+    """Assign by DeFCN's one-to-many rule for its auxiliary loss, like ATSS's but by predictions (official code).
 
     An object's candidates are the ``top`` points of each level by POTO's quality ``p^(1-alpha) * IoU^alpha`` without
     the centre region, equal ones by index. Positive are those candidates strictly inside the box whose quality reaches
@@ -249,7 +249,7 @@ def assign_max_iou(
     neg_iou_thr: float = 0.4,
     min_pos_iou: float = 0.0,
 ) -> Tensor:
-    """RetinaNet's one-to-many rule, as MMDetection's `MaxIoUAssigner` has it (RetinaNet sec. 4.1).
+    """Assign by RetinaNet's one-to-many rule, as MMDetection's `MaxIoUAssigner` has it (RetinaNet sec. 4.1).
 
     An anchor takes the object of its highest IoU, the first of equals, where that IoU reaches ``pos_iou_thr``; below
     ``neg_iou_thr`` it is background, between them it is ignored. Besides, every object takes all anchors that have the

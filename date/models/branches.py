@@ -182,7 +182,7 @@ class Branch(BaseModule):
         return result
 
     def _select(self, probs: Tensor, level_sizes: Sequence[int], threshold: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Threshold and top-k per level on (C, P) probabilities; return scores, labels and prior indices, each (K,)."""
+        """Take each level's best of (C, P) probabilities above a threshold: scores, labels and priors, each (K,)."""
         picked, start = [], 0
         for size in level_sizes:
             level = probs[:, start : start + size].t()

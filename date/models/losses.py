@@ -25,7 +25,7 @@ def class_targets(labels: Tensor, num_classes: int) -> Tensor:
 
 
 def sigmoid_focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
-    """Sum of the sigmoid focal loss (RetinaNet, eq. 5) over all points and classes.
+    """Sum the sigmoid focal loss (RetinaNet, eq. 5) over all points and classes.
 
     Args:
         logits: class logits, any shape.
@@ -60,7 +60,7 @@ class _SigmoidFocalLoss(torch.autograd.Function):
 def focal_loss_from_log_probs(
     log_p: Tensor, log_not_p: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0
 ) -> Tensor:
-    """Sum of the focal loss from log-probabilities ``log p`` and ``log(1 - p)``, any shape, targets bool of that shape.
+    """Sum the focal loss from log-probabilities ``log p`` and ``log(1 - p)``, any shape, targets bool of that shape.
 
     The form for probabilities that are products (3D max filtering), where no finite logit need exist.
     """
@@ -83,12 +83,12 @@ def log_one_minus_exp(log_p: Tensor) -> Tensor:
 
 
 def giou_loss(pred: Tensor, target: Tensor) -> Tensor:
-    """Sum of ``1 - GIoU`` over (K, 4) aligned xyxy boxes in pixels (GIoU paper; eps 1e-7 as MMDetection)."""
+    """Sum ``1 - GIoU`` over (K, 4) aligned xyxy boxes in pixels (GIoU paper; eps 1e-7 as MMDetection)."""
     return (1.0 - aligned_giou(pred, target, eps=1e-7)).sum()
 
 
 def log_iou_loss(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Weighted sum of ``-log IoU`` over (K, 4) aligned xyxy boxes; FCOS weighs by its centre-ness targets (K,)."""
+    """Sum weighted ``-log IoU`` over (K, 4) aligned xyxy boxes; FCOS weighs by its centre-ness targets (K,)."""
     iou = aligned_iou(pred, target, eps=1e-6)[0].clamp(min=1e-6)
     return -(weight * iou.log()).sum()
 

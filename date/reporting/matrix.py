@@ -8,9 +8,10 @@ from pathlib import Path
 
 from date.catalogue import Catalogue, Claim, Complexity, Evaluation, Higher, Ordered, Tier, Within, load, load_dataset
 from date.errors import UserError
+from date.evaluation.score import metric_names
 from date.reporting.claims import MISSING as NO_RESULT
 from date.reporting.claims import Outcome, judge_all
-from date.reporting.scores import MISSING, Sample, Scores, load_scores, number, signed
+from date.reporting.scores import MISSING, Sample, Scores, column_of, load_scores, number, signed
 from date.reporting.seeds import audit_seeds
 from date.results import RunResult, load_results
 
@@ -56,7 +57,8 @@ def columns(tiers: Sequence[Tier], results_dir: Path, catalogue: Catalogue) -> l
         for part, dataset in tier.datasets.items():
             if any(catalogue.training(run.training).data == part for run in results):
                 entry = load_dataset(dataset)
-                main = "AP50" if entry.protocol == "crowdhuman" else "AP"
+                metrics = metric_names(entry.protocol)
+                main = column_of(metrics[0], metrics)
                 found.append(Column(entry.name, tier, part, main, scores, results))
     return found
 

@@ -227,7 +227,8 @@ def report_page(reports_dir: Path, tier_name: str) -> Path:
     Raises:
         UserError: there is none.
     """
-    page = reports_dir / load_tier(tier_name).name / "index.html"
+    tier = load_tier(tier_name)
+    page = reports_dir / tier.name / "index.html"
     if not page.exists():
-        raise UserError(f"{page} has not been made yet; run: python -m date report --tier {tier_name}")
+        raise UserError(f"{page} has not been made yet; run: python -m date report --tier {tier.option}")
     return page

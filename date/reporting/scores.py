@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from date.results import RunResult, load_annotation_recalls, load_complexity
 
 MISSING = "\N{EM DASH}"
 MINUS = "\N{MINUS SIGN}"
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Scores:
                 name = f"{result.training}/{variant}"
                 self._metrics.setdefault(name, {})[result.seed] = _as_printed(record["metrics"])
                 if (stored := record.get("resamples")) and (of := result.evaluation.get("resamples")):
-                    renamed = {"AP50" if key == "AP" and "mMR" in stored else key: text for key, text in stored.items()}
+                    renamed = _as_printed(stored)
                     self._resamples[name, result.seed] = of["images_sha256"], renamed
                 if mark := variant_mark(result, record):
                     self._marks.setdefault(name, set()).add(mark)
@@ -161,9 +162,14 @@ def load_scores(
     return Scores(results, load_complexity(results_dir), recalls, ious, latency)
 
 
-def _as_printed(metrics: dict[str, float | None]) -> dict[str, float | None]:
-    """Return metrics under the names of the paper's columns: CrowdHuman's AP, at IoU 0.5, is its AP50 (Table 4)."""
-    return {"AP50" if name == "AP" else name: v for name, v in metrics.items()} if "mMR" in metrics else metrics
+def column_of(metric: str, metrics: Collection[str]) -> str:
+    """Return the paper's column of one of a protocol's metrics: CrowdHuman's AP, at IoU 0.5, is its AP50 (Table 4)."""
+    return "AP50" if metric == "AP" and "mMR" in metrics else metric
+
+
+def _as_printed(metrics: dict[str, Value]) -> dict[str, Value]:
+    """Return values by metric under the names of the paper's columns."""
+    return {column_of(name, metrics): value for name, value in metrics.items()}
 
 
 def number(value: float | None, digits: int = 1) -> str:

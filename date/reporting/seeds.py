@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,7 +130,7 @@ def failures(path: Path, tier: str, option: str | None = None) -> dict[tuple[str
     Raises:
         UserError: the file is something else, or of another tier.
     """
-    remedy = f"make it by: python -m date status --tier {option or tier} --json > {path}"
+    remedy = f"make it by: python -m date status --tier {option or tier} --json > {shlex.quote(str(path))}"
     try:
         status = json.loads(path.read_text(encoding="utf-8"))
         runs = [(run["training"], int(run["seed"]), run["state"], run["reason"]) for run in status["runs"]]

@@ -13,6 +13,7 @@ from date.catalogue.settings import load_settings
 from date.identity.config import resolve
 from date.identity.digests import config_digest
 from tests.support.command import date
+from tests.support.records import unpack_record
 
 REPORT = ROOT / "reports" / "mini"
 
@@ -39,8 +40,7 @@ def test_the_committed_results_are_complete_and_of_the_present_settings(name: st
 
 @pytest.mark.slow
 def test_the_committed_report_is_made_from_the_committed_results(tmp_path: Path) -> None:
-    with tarfile.open(REPORT / "results.tar.xz") as archive:
-        archive.extractall(tmp_path)
+    unpack_record("mini", tmp_path)
     settings = (REPORT / "settings.json").read_text()
     date(
         "report",

@@ -308,10 +308,9 @@ def stop() -> None:
     executor plugin asks Slurm for its settings.
     """
     if alive("slurmctld"):
-        jobs = output("squeue", "-h", "-o", "%A").split()
-        if jobs:
-            succeeds("scancel", *jobs)
-            with contextlib.suppress(ClusterError):
+        with contextlib.suppress(ClusterError):  # a controller that can't be asked is ended all the same
+            if jobs := output("squeue", "-h", "-o", "%A").split():
+                succeeds("scancel", *jobs)
                 wait("the jobs", lambda: not output("squeue", "-h").strip(), seconds=15)
     for daemon in DAEMONS:
         end(daemon)
@@ -335,7 +334,11 @@ def destroy() -> None:
 
 
 def status() -> None:
-    """Print the daemons' process ids and the partitions."""
+    """Print the daemons' process ids and the partitions.
+
+    Raises:
+        ClusterError: the controller lives and can't be asked, as without its configuration.
+    """
     for daemon in DAEMONS:
         print(f"{daemon:10} {process(daemon) or '-'}")
     if alive("slurmctld"):
@@ -366,8 +369,15 @@ def sh(*command: str, env: dict[str, str] | None = None) -> None:
 
 
 def output(*command: str, check: bool = True) -> str:
-    """Return what a command prints."""
-    return subprocess.run(command, check=check, capture_output=True, text=True).stdout
+    """Return what a command prints.
+
+    Raises:
+        ClusterError: it failed, unless ``check`` is false.
+    """
+    done = subprocess.run(command, capture_output=True, text=True)
+    if check and done.returncode:
+        raise ClusterError(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-2000:].strip()}")
+    return done.stdout
 
 
 def succeeds(*command: str) -> bool:

@@ -14,7 +14,6 @@ import functools
 import re
 import statistics
 import sys
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from typing import Any
 import yaml
 
 from tests.support import second
+from tests.support.records import unpack_record
 from tests.support.second import Compared, Judged, Results
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,9 +46,7 @@ class Record:
     def of(cls, name: str) -> Record:
         """The committed record of a tier."""
         with tempfile.TemporaryDirectory() as folder:
-            with tarfile.open(ROOT / "reports" / name / "results.tar.xz") as archive:
-                archive.extractall(folder, filter="data")
-            return cls(name, second.read(Path(folder) / "results", name))
+            return cls(name, second.read(unpack_record(name, Path(folder)), name))
 
     def values(self, evaluation: str, metric: str = "AP") -> dict[int, float]:
         """A metric by seed."""

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import re
+import shlex
+import shutil
 from pathlib import Path
 from typing import Any, get_args
 
@@ -304,6 +306,17 @@ def test_the_command_line_takes_settings_and_failures(tmp_path: Path, capsys: py
     with pytest.raises(SystemExit, match="2"):
         main([*where, "--settings", "seeds=0"])
     assert "is not a JSON object; give settings as" in capsys.readouterr().err
+
+
+def test_a_page_that_is_not_there_names_a_command_that_finds_the_tier(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A tier may be a path, with a space in it."""
+    tier = tmp_path / "my tier.yaml"
+    shutil.copy(ROOT / "experiments" / "tiers" / "smoke.yaml", tier)
+    assert main(["report", "--tier", str(tier), "--reports", str(tmp_path / "reports"), "--where"]) == 2
+    command = capsys.readouterr().err.split("run: ")[1].split("\n")[0]
+    assert shlex.split(command) == ["python", "-m", "date", "report", "--tier", str(tier)]
 
 
 def test_equal_checkpoints_of_two_seeds_are_a_reuse_in_the_whole_report(tmp_path: Path) -> None:

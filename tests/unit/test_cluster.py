@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import multiprocessing
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -187,6 +188,35 @@ def test_who_has_just_taken_the_lock_is_named_as_soon_as_it_says_who_it_is(tmp_p
         with pytest.raises(UserError, match=r"^Snakemake \(process 7\) is at work"):
             occupy(tmp_path, "paper")
         timer.join()
+
+
+def test_the_line_of_a_holder_that_is_gone_is_not_the_present_ones(tmp_path: Path) -> None:
+    """Between the lock and the new line the file still names who was killed before."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    host = socket.gethostname()
+    line = f"Snakemake (process %d of ada on {host} since 2026-01-01T00:00:00Z)\n"
+    with (tmp_path / "paper.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write(line % ended.pid)
+        lock.flush()
+
+        def take_over() -> None:
+            lock.seek(0)
+            lock.truncate()
+            lock.write(line % os.getpid())
+            lock.flush()
+
+        timer = threading.Timer(0.2, take_over)
+        timer.start()
+        with pytest.raises(UserError, match=rf"^Snakemake \(process {os.getpid()} of ada on"):
+            occupy(tmp_path, "paper")
+        timer.join()
+        lock.seek(0)
+        lock.write((line % ended.pid).replace(host, "another-host"))
+        lock.flush()
+        with pytest.raises(UserError, match=rf"^Snakemake \(process {ended.pid} of ada on another-host"):
+            occupy(tmp_path, "paper")
 
 
 def test_a_lock_whose_holder_says_nothing_is_held_by_another_snakemake(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from literal_crowdhuman import literal_metrics
 from numpy.typing import NDArray
 
-from date.evaluation import coco_resamples
+from date.evaluation import coco_resamples, crowdhuman_resamples
 from date.evaluation import drawn as sums
 from date.evaluation.coco import METRICS as COCO_METRICS
 from date.evaluation.coco import coco_metrics
@@ -226,6 +226,20 @@ def test_coco_in_small_pieces_is_the_same(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(coco_resamples, "FEWEST", 60)
     for name, values in resampled_metrics("coco", ground_truth, rows, COCO_METRICS).items():
         np.testing.assert_allclose(values, whole[name], rtol=0, atol=1e-12)
+
+
+def test_crowds_in_small_pieces_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One true detection at a time, or some; a resample that draws an image many times, and one that draws none."""
+    ground_truth, rows = scene(60, 1500, 6000, 0)
+    ground_truth = replace(ground_truth, categories={1: "person"}, category_ids=np.ones(1500, dtype=np.int64))
+    weights = resample_weights(ground_truth.image_ids, 20).astype(np.int64)
+    weights[0], weights[1], weights[1, 7] = 0, 0, 400
+    whole = resampled_metrics("crowdhuman", ground_truth, rows, CROWD_METRICS, weights=weights)
+    for block in (1, 1000):
+        monkeypatch.setattr(crowdhuman_resamples, "BLOCK", block)
+        for name, values in resampled_metrics("crowdhuman", ground_truth, rows, CROWD_METRICS, weights=weights).items():
+            np.testing.assert_allclose(values, whole[name], rtol=0, atol=1e-12)
+            assert np.isnan(values[0]) and np.isfinite(values[1:]).all()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ import json
 import math
 import re
 import statistics
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import pytest
 from tests import sealed
 from tests.support import second
 from tests.support.command import date
+from tests.support.records import unpack_record
 from tests.support.second import MINUS, Judged, Results
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,9 +46,7 @@ class Report:
 def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Report:
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "committed":
-        with tarfile.open(ROOT / "reports" / "mini" / "results.tar.xz") as archive:
-            archive.extractall(folder, filter="data")
-        return Report(ROOT / "reports" / "mini", folder / "results", "mini")
+        return Report(ROOT / "reports" / "mini", unpack_record("mini", folder), "mini")
     made_results(folder / "results")
     date("report", "--tier=mini", "--results", folder / "results", "--reports", folder, data=folder)
     return Report(folder / "mini", folder / "results", "mini")
