@@ -3,7 +3,8 @@
     python -m benchmarks.training_loop                      # mini tier, two epochs
     python -m benchmarks.training_loop --tier paper         # on a machine with a GPU and COCO
 
-Start-up is measured in fresh processes, from the interpreter's start to the end of the first step. The loop's shares
+Start-up is measured in fresh processes, from the interpreter's start to the end of the first step, in processor time,
+which other work on the machine changes little; with ``--no-loop`` nothing else is. The loop's shares, in wall time,
 are measured in one training of the real trainer, whose methods are timed from outside; checkpoints are written at
 every epoch's end, as always.
 """
@@ -24,8 +25,10 @@ from date.catalogue import ROOT
 
 _STARTUP = """
 import sys, time
-clock = time.perf_counter
-marks = [("interpreter", time.time() - float(sys.argv[1]))]
+import gc
+gc.set_threshold(10_000)  # as `python -m date` does
+clock = time.process_time
+marks = [("interpreter", clock())]
 def mark(name, began):
     marks.append((name, clock() - began))
 began = clock()
@@ -33,15 +36,15 @@ from pathlib import Path
 from date.catalogue import load, load_tier
 from date.training.run import plan
 mark("catalogue", began); began = clock()
-planned = plan(load().training(sys.argv[2]), load_tier(sys.argv[3]), 0, Path(sys.argv[4]))
+planned = plan(load().training(sys.argv[1]), load_tier(sys.argv[2]), 0, Path(sys.argv[3]))
 mark("verified data, identity", began); began = clock()
-import torch
-mark("import of PyTorch", began); began = clock()
+from date import stack
+stack.load()
+mark("import of PyTorch and MMDetection", began); began = clock()
 from date.training import run as running
 from date.training import loop
 with running._processes(planned, 1) as processes:
-    import mmdet.models, mmdet.datasets
-    mark("import of MMDetection", began); began = clock()
+    mark("other imports", began); began = clock()
     original_step, original_init = loop.Trainer._step, loop.Trainer.__init__
     class Done(Exception): pass
     def init(trainer, *arguments):
@@ -68,11 +71,11 @@ print(json.dumps(marks))
 
 
 def startup(training: str, tier: str, runs: Path, repeats: int) -> dict[str, float]:
-    """Return the median seconds of each part of a start."""
+    """Return the median processor seconds of each part of a start."""
     parts: dict[str, list[float]] = defaultdict(list)
     for number in range(repeats + 1):
         folder = runs / f"start{number}"
-        command = [sys.executable, "-c", _STARTUP, str(time.time()), training, tier, str(folder)]
+        command = [sys.executable, "-c", _STARTUP, training, tier, str(folder)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         if number:  # the first one warms the file system's cache
             for name, seconds in json.loads(done.stdout.splitlines()[-1]):
@@ -120,23 +123,26 @@ def main() -> None:
     parser.add_argument("--training", default="date_f-r50-coco-12e")
     parser.add_argument("--tier", default="mini")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--no-loop", action="store_true", help="leave the training itself out")
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         starts = startup(args.training, args.tier, Path(folder), args.repeats)
-        spent = shares(args.training, args.tier, Path(folder))
-    print("| start-up | seconds |\n|---|--:|")
+        spent = {} if args.no_loop else shares(args.training, args.tier, Path(folder))
+    print("| start-up | CPU seconds |\n|---|--:|")
     for name, seconds in starts.items():
         print(f"| {name} | {seconds:.2f} |")
     print(f"| to the end of the first step | {sum(starts.values()):.2f} |\n")
+    if args.json is not None:
+        args.json.write_text(json.dumps({"startup": starts, "loop": spent}, indent=1) + "\n")
+    if not spent:
+        return
     own = spent["steps"] - spent["records"]
     print("| in the loop | seconds | of the steps |\n|---|--:|--:|")
     for name, seconds in spent.items():
         print(f"| {name} | {seconds:.2f} | {100 * seconds / own:.2f} % |")
     overhead = spent["records"] + spent["progress and status"] + spent["checkpoints"]
     print(f"\nRecords, status and checkpoints: {100 * overhead / own:.2f} % of the steps' time.")
-    if args.json is not None:
-        args.json.write_text(json.dumps({"startup": starts, "loop": spent}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import itertools
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
 
 from date.catalogue.claims import Claim
 from date.catalogue.loading import GIVEN
@@ -70,9 +76,39 @@ def write_schemas(folder: Path) -> list[Path]:
     return paths
 
 
+class _Described(GenerateJsonSchema):
+    """Describes fields by their docstrings, which pydantic would read from the sources whenever it makes a model."""
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
+        found = super().model_schema(schema)
+        properties = found.get("properties", {})
+        for name, text in _descriptions(schema["cls"]).items():
+            if name in properties:
+                described = properties[name] | {"description": text}
+                properties[name] = described | {"title": described.pop("title")} if "title" in described else described
+        return found
+
+
+def _descriptions(model: type[BaseModel]) -> dict[str, str]:
+    """Return the docstrings below a model's fields, inherited ones included, by the field's name."""
+    found: dict[str, str] = {}
+    for kind in reversed(model.__mro__):
+        if not issubclass(kind, Entry):
+            continue
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+        assert isinstance(definition, ast.ClassDef)
+        for statement, after in itertools.pairwise([*definition.body, ast.Pass()]):
+            match statement, after:
+                case ast.AnnAssign(target=ast.Name(field)), ast.Expr(ast.Constant(str(text))):
+                    found[field] = inspect.cleandoc(text)
+                case ast.AnnAssign(target=ast.Name(field)), _:
+                    found.pop(field, None)
+    return found
+
+
 def _of(model: type[BaseModel]) -> dict[str, Any]:
     """Return a model's schema without name and folder, which follow from where an entry stands."""
-    schema = model.model_json_schema()
+    schema = model.model_json_schema(schema_generator=_Described)
     for part in [schema, *schema.get("$defs", {}).values()]:
         for key in GIVEN:
             if part.get("properties", {}).pop(key, None) is not None and key in part.get("required", ()):
@@ -99,7 +135,7 @@ def _trainings(own: bool) -> dict[str, Any]:
     schema["allOf"] = []
     for family in dict.fromkeys(families.values()):
         named = {"properties": {"model": {"enum": [name for name, kind in families.items() if kind is family]}}}
-        options = {"properties": {"options": family.Options.model_json_schema()}}
+        options = {"properties": {"options": family.Options.model_json_schema(schema_generator=_Described)}}
         needed = {"required": ["options"]} if options["properties"]["options"].get("required") else {}
         schema["allOf"].append({"if": named | {"required": ["model"]}, "then": options | needed})
     return {"type": "object", "additionalProperties": schema}

@@ -97,9 +97,9 @@ def stack() -> Iterator[Finding]:
 
 def detect() -> int:
     """Return how many boxes the paper's ``probe``, not trained, finds in noise."""
-    from date import compat
+    from date import stack
 
-    compat.activate()
+    stack.load()
     import torch
     from mmdet.structures import DetDataSample
     from mmengine.config import Config

@@ -107,6 +107,10 @@ def _fitted_state(file: Path, model_config: dict[str, Any], name: str) -> dict[s
     Old checkpoints lack the backbone's counters of batches (``num_batches_tracked``), which PyTorch has had since 0.4.1
     and which inference does not use; they, and nothing else, may be absent and become zero.
     """
+    from date import stack
+
+    stack.load()
+    stack.load_meta()
     import torch
     from mmengine.registry import DefaultScope
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E402 - MMDetection is imported by `stack`
 """Parameters and operations of the networks of the paper's Tables 1, 8 and 9, counted on the real modules.
 
 The modules are built at the paper's size, whatever the tier in use, on PyTorch's ``meta`` device: shapes are computed,
@@ -14,6 +15,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
+
+from date import stack
+
+stack.load()
+stack.load_meta()
 
 import torch
 from mmcv.cnn import Scale

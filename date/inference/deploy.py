@@ -1,4 +1,4 @@
-# ruff: noqa: E402 - MMDetection can be imported once `compat` has been activated
+# ruff: noqa: E402 - MMDetection is imported by `stack`
 """A trained network as one module from pixels to detections, without MMDetection's samples, for export.
 
 Everything is a function of tensors with a batch in front, so that `torch.onnx` and `torch.jit.trace` can follow it.
@@ -11,9 +11,9 @@ import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from date import compat
+from date import stack
 
-compat.activate()
+stack.load()
 
 import torch
 from mmdet.models.dense_heads import AnchorHead, FCOSHead, RetinaHead

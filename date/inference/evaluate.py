@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from date import stack
 from date.catalogue import Compute, Dataset, Tier, Training, Variant, load, load_dataset, load_tier, no_such_branch
 from date.catalogue.modules import import_modules
 from date.catalogue.origin import tier_of, training_of
@@ -185,6 +186,7 @@ def _detect(
     training: Training,
     patience: float,
 ) -> tuple[dict[str, NDArray[np.float64]], dict[str, Selection], dict[str, Any], dict[str, float] | None]:
+    stack.load()
     import torch
     from mmengine.config import Config
     from mmengine.registry import init_default_scope

@@ -1,4 +1,4 @@
-# ruff: noqa: E402 - MMDetection can be imported once `compat` has been activated
+# ruff: noqa: E402 - MMDetection is imported by `stack`
 """A trained network for use: opened from a sealed run, a run in training, or a checkpoint, ready to detect."""
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from date import compat
+from date import stack
 
-compat.activate()
+stack.load()
 
 import numpy as np
 import torch

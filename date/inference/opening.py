@@ -1,9 +1,14 @@
+# ruff: noqa: E402 - MMDetection is imported by `stack`
 """Open what a user names as a network for `date.inference.detect`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+
+from date import stack
+
+stack.load()
 
 import torch
 

@@ -4,13 +4,14 @@ from date import stack
 
 stack.load()
 
-from date.models.assigners import OneNetQuality, POTOQuality  # noqa: E402
-from date.models.baselines import FCOSHead, RetinaNetHead  # noqa: E402
-from date.models.branches import OneToOneBranch  # noqa: E402
-from date.models.efficientnet_lite import EfficientNetLite  # noqa: E402
-from date.models.head import DualAssignmentHead  # noqa: E402
-from date.models.one_to_many import FCOSBranch, RetinaBranch  # noqa: E402
-from date.models.preprocessor import DetDataPreprocessor  # noqa: E402
+with stack.without_scipy():
+    from date.models.assigners import OneNetQuality, POTOQuality
+    from date.models.baselines import FCOSHead, RetinaNetHead
+    from date.models.branches import OneToOneBranch
+    from date.models.efficientnet_lite import EfficientNetLite
+    from date.models.head import DualAssignmentHead
+    from date.models.one_to_many import FCOSBranch, RetinaBranch
+    from date.models.preprocessor import DetDataPreprocessor
 
 __all__ = [
     "DetDataPreprocessor",

@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from date import compat
+from date import compat, stack
 
-compat.activate()
+stack.load()
 
 import torch  # noqa: E402
 from mmdet.structures import DetDataSample  # noqa: E402

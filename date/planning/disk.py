@@ -88,9 +88,10 @@ def _weights(training: Training, durations: Durations, runs: Runs) -> tuple[floa
 @functools.cache
 def _parameters(model: str) -> int:
     """Return the number of parameters of a network, given by its config as JSON, by building it without memory."""
-    from date import compat
+    from date import stack
 
-    compat.activate()
+    stack.load()
+    stack.load_meta()
     import torch
     from mmdet.registry import MODELS
     from mmengine.config import Config

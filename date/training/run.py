@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from date import stack
 from date.catalogue import ROOT, Tier, Training, load, load_dataset
 from date.catalogue.modules import import_modules
 from date.catalogue.origin import origin
@@ -151,6 +152,7 @@ def _clear(planned: Plan) -> None:
 @contextlib.contextmanager
 def _processes(planned: Plan, threads: int | None) -> Iterator[Processes]:
     warnings.filterwarnings("ignore", category=UserWarning, module="mmengine")
+    stack.load()
     import torch
     from mmengine.logging import MMLogger
     from mmengine.registry import init_default_scope

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
-import sys, torch, {first}
+import sys, {first}
 from date import stack
 
-before = torch.optim.AdamW.step
 stack.load()
 stack.load()
-print(sorted(name for name in stack.PLACEHOLDERS if name in sys.modules))
+left_out = stack.PYTORCH | stack.PLACEHOLDERS | stack.SCIPY
+print(sorted(name for name in left_out if name in sys.modules))
+import torch
 {then}
 """
 
@@ -27,33 +31,94 @@ def run(then: str, first: str = "json") -> list[str]:
 
 def test_a_training_step_needs_none_of_what_is_left_out() -> None:
     lines = run("""
+import numpy as np
 import date.models, date.training.components, date.training.loop, date.inference.evaluate
+from date.models.matching import linear_sum_assignment
 weight = torch.nn.Parameter(torch.ones(3))
 optimiser = torch.optim.AdamW([weight], lr=0.1)
 weight.sum().backward()
 optimiser.step()
 optimiser.zero_grad()
-print(sorted(name for name in stack.PLACEHOLDERS if name in sys.modules), "sympy" in sys.modules)
+print([numbers.tolist() for numbers in linear_sum_assignment(np.array([[1, 2, 0], [0, 3, 1.5]]), maximize=True)])
+print(sorted(name for name in left_out if name in sys.modules), "sympy" in sys.modules)
 """)
-    assert lines == ["[]", "[] False"]
+    assert lines == ["[]", "[[0, 1], [0, 1]]", "[] False"]
 
 
 def test_what_is_left_out_can_be_had_afterwards() -> None:
     lines = run("""
-import matplotlib.pyplot, torch._dynamo, torch.distributed.fsdp, torch.distributed.optim, torchvision
-print(all(hasattr(sys.modules[name], "__file__") for name in stack.PLACEHOLDERS))
+import torchvision
+print(type(torchvision.models.resnet18()).__name__, torchvision.datasets.CocoDetection.__name__)
+try:
+    torchvision.nothing
+except AttributeError as error:
+    print(error)
+import matplotlib.pyplot, torch._dynamo, torch.distributed.fsdp, torch.distributed.optim
 boxes = torch.tensor([[0, 0.0, 0.0, 4.0, 4.0]])
 print(torchvision.ops.roi_align(torch.arange(64.0).reshape(1, 1, 8, 8), boxes, 2).flatten().tolist())
-print(torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)).item())
+print(torch.compile(lambda x: x + 1, backend="aot_eager")(torch.ones(1)).item())
+import date.models.matching as matching
+made, solver = matching.csr_array(([1.0], ([0], [1])), shape=(1, 2)), matching.linear_sum_assignment
+print(matching.min_weight_full_bipartite_matching(made, maximize=True)[1].tolist())
+import scipy.optimize, scipy.sparse.csgraph, scipy.linalg
+print(isinstance(made, scipy.sparse.csr_array), scipy.optimize.linear_sum_assignment is solver)
+print(scipy.optimize.minimize_scalar(lambda x: (x - 2) ** 2).success)
+print([name for name in left_out if not hasattr(sys.modules.get(name), "__file__")])
 """)
-    assert lines == ["[]", "True", "[9.0, 11.0, 25.0, 27.0]", "2.0"]
+    assert lines == [
+        "[]",
+        "ResNet CocoDetection",
+        "module 'torchvision' has no attribute 'nothing'",
+        "[9.0, 11.0, 25.0, 27.0]",
+        "2.0",
+        "[1]",
+        "True True",
+        "True",
+        "[]",
+    ]
+
+
+def test_tensors_without_data_have_their_rules_once_asked_for() -> None:
+    lines = run("""
+stack.load_meta()
+whole = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.GroupNorm(2, 4)).to("meta")
+print(stack.META in sys.modules, tuple(whole(torch.empty(2, 3, 8, 9, device="meta")).shape))
+""")
+    assert lines == ["[]", "True (2, 4, 6, 7)"]
+
+
+@pytest.mark.parametrize(
+    "name", ["_dynamo", "_prims", "_decomp", "_meta_registrations", "utils._content_store", "func"]
+)
+def test_more_of_pytorch_can_be_imported_in_any_order(name: str) -> None:
+    lines = run(f"""
+import importlib
+module = importlib.import_module("torch.{name}")
+print(module is sys.modules["torch.{name}"] is torch.{name}, module.__spec__.name, module.__spec__.loader.name)
+print(any(isinstance(finder, stack._MetaFirst) for finder in sys.meta_path), stack.META in sys.modules)
+""")
+    imported = name != "func"  # by PyTorch itself
+    assert lines == ["[]", f"True torch.{name} torch.{name}", f"{not imported} {imported}"]
+
+
+def test_a_traced_network_finds_the_rules_by_itself() -> None:
+    lines = run("""
+network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.GroupNorm(2, 4))
+program = torch.export.export(network, (torch.ones(2, 3, 8, 9),))
+print(stack.META in sys.modules, tuple(program.module()(torch.ones(2, 3, 8, 9)).shape))
+""")
+    assert lines == ["[]", "True (2, 4, 6, 7)"]
 
 
 def test_what_is_there_already_stays() -> None:
     lines = run("""
 print(matplotlib.pyplot is sys.modules["matplotlib.pyplot"], hasattr(matplotlib.pyplot, "figure"))
-""", first="matplotlib.pyplot")  # fmt: skip
-    assert lines == ["['matplotlib', 'matplotlib.patches', 'matplotlib.pyplot']", "True True"]
+print(torch._meta_registrations is sys.modules[stack.META], hasattr(scipy.sparse, "csc_array"))
+""", first="matplotlib.pyplot, scipy.sparse, torch")  # fmt: skip
+    there = ast.literal_eval(lines[0])
+    assert {"matplotlib.pyplot", "scipy.sparse", "torch._meta_registrations"} <= set(there)
+    assert "torchvision.models" not in there
+    assert lines[1:] == ["True True", "True True"]
 
 
 def test_optimisers_step_as_before() -> None:
@@ -72,5 +137,5 @@ for step in (before, torch.optim.AdamW.step):
         optimiser.step()
     results.append((weight.tolist(), calls, weight.requires_grad))
 print(before is torch.optim.AdamW.step, results[0] == results[1], results[1][1])
-""")
-    assert lines == ["[]", "False True [True, True, True]"]
+""", first="torch\nbefore = torch.optim.AdamW.step")  # fmt: skip
+    assert lines[1:] == ["False True [True, True, True]"]
