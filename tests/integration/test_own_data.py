@@ -156,8 +156,8 @@ def test_a_training_a_report_and_every_number_of_them(own: Path, tmp_path: Path)
     run = date_process("train", name, "--tier", tier, "--runs", tmp_path / "runs", "--threads", 1, data=own / "data")
     folder = tmp_path / "results" / "small" / name / "seed0"
     places = ["--runs", tmp_path / "runs", "--results"]
-    date_process("train", name, "--tier", tier, *places, folder, data=own / "data")
-    date_process("evaluate", name, "--tier", tier, *places, folder, data=own / "data")
+    date("train", name, "--tier", tier, *places, folder, data=own / "data")
+    date("evaluate", name, "--tier", tier, *places, folder, data=own / "data")
     records = [json.loads(line) for line in (Path(run.stdout.split()[-1]) / "metrics.jsonl").read_text().splitlines()]
     assert records[0]["steps"] == 2 * 6, "two epochs of 24 images in batches of 4"
     reports = ["--results", tmp_path / "results", "--reports", tmp_path / "reports"]

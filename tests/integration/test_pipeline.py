@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from date.catalogue import ROOT, load_tier
+from tests.support.dag import run_forked
 
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 PARTS = ("Snakefile", "pyproject.toml", "date", "experiments", "slurm", "workflow")
@@ -26,18 +27,22 @@ TRAININGS = load_tier("smoke").trainings
 def snakemake(folder: Path, *arguments: str, check: bool = True, **variables: str) -> str:
     """Run Snakemake in a copy of the project, with environment variables of its own, and return what it said.
 
-    Where ``HOME`` is among them, it runs as somebody with another umask, too.
+    Where ``HOME`` is among them, it runs as somebody with another umask, too. What works nothing (dry runs, lists) runs in
+    a fork that has Snakemake imported, unless it has variables; all else is the command itself.
     """
     environment = {k: v for k, v in os.environ.items() if k != "DATE_DATA_ROOT"} | {"OMP_NUM_THREADS": "1"} | variables
-    done = subprocess.run(
-        [SNAKEMAKE, *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        umask=0o077 if "HOME" in variables else -1,
-    )
+    if not variables and {"-n", "--list-target-rules"} & set(arguments):
+        done = run_forked(arguments, folder, environment)
+    else:
+        done = subprocess.run(
+            [SNAKEMAKE, *arguments],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            umask=0o077 if "HOME" in variables else -1,
+        )
     output = done.stdout + done.stderr
     assert not check or done.returncode == 0, output
     assert check or done.returncode != 0, output
@@ -78,6 +83,23 @@ def elsewhere(home: Path) -> dict[str, str]:
     """Return the environment of another user in another time zone, whose locale is not UTF-8."""
     variables = {"LC_ALL": "C", "LANG": "C", "TZ": "Pacific/Kiritimati", "PYTHONHASHSEED": "7"}
     return {"HOME": str(home), "USER": "somebody", "LOGNAME": "somebody", "XDG_CACHE_HOME": "", **variables}
+
+
+@pytest.mark.parametrize(("target", "status"), [("table05", 0), ("table5", 1)])
+def test_a_dry_run_in_a_fork_says_what_the_command_says(tmp_path: Path, target: str, status: int) -> None:
+    folder, words = copy_project(tmp_path), ("-c1", "-n", "--config", "tier=smoke", "--", target)
+    forked = run_forked(words, folder, dict(os.environ))
+    alone = subprocess.run([SNAKEMAKE, *words], cwd=folder, capture_output=True, text=True)
+    assert forked.returncode == alone.returncode == status, forked.stderr
+    assert said(forked.stdout) == said(alone.stdout)
+    assert said(forked.stderr) == said(alone.stderr)
+
+
+def said(output: str) -> list[str]:
+    """Return the lines without what differs from one run of the command to the next: times, an id, the jobs' order."""
+    varying = r"Date: .*|Workflow ID: .*|^\[\w{3} \w{3} .*\]$|^Job \d+|(?<=jobid: )\d+"
+    lines = re.sub(varying, "", output, flags=re.MULTILINE).splitlines()
+    return sorted(" ".join(sorted(re.split(r"[,;\s]+", line))) for line in lines)
 
 
 def test_the_dag_before_anything_is_done(tmp_path: Path) -> None:

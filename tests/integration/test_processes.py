@@ -1,4 +1,7 @@
-"""The division of a batch, among processes or into passes, changes nothing but the last bits."""
+"""The division of a batch, among processes or into passes, changes nothing but the last bits.
+
+Where several processes train, PyTorch's launcher starts them: as ``torchrun`` does, or as forks, which spares their imports.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ import pytest
 from date.catalogue import ROOT
 from date.training.sampling import EpochSampler
 from tests.support.command import date
+from tests.support.forking import run_together
 
 TRAININGS = ("date_f-r50-coco-12e", "date_r-r50-coco-12e", "retinanet-r50-coco-12e", "defcn-r50-coco-1x")
 TIER = """
@@ -77,9 +81,18 @@ def alone(folder: Path, *arguments: object, check: bool = True) -> subprocess.Co
     return date(*words(folder, *arguments), data=folder / "data", check=check)
 
 
-def launcher(arguments: list[object], processes: int = 2) -> list[str]:
-    """Return the command of a training on several processes."""
-    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
+def together(
+    folder: Path, arguments: list[object], processes: int = 2, check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Train in several processes, which are forks."""
+    done = run_together(arguments, processes, folder / "data")
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+def launcher(arguments: list[object]) -> list[str]:
+    """Return the command of a training on two processes."""
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
     return list(map(str, [sys.executable, *start, "-m", "date", *arguments]))
 
 
@@ -137,7 +150,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_processes_and_several_passes_give_the_losses_of_one(training: str, folder: Path) -> None:
     whole, shared, passes = (f"{training} {kind}" for kind in ("whole", "shared", "passes"))
     alone(folder, training, whole)
-    done = run(folder, launcher(words(folder, training, shared)))
+    done = together(folder, words(folder, training, shared))
     (sealed,) = (folder / shared).glob("frozen-*")
     assert done.stdout.splitlines() == [str(sealed)], "one line, of the first process"
     assert json.loads((sealed / "provenance.json").read_text())["processes"] == 2
@@ -157,7 +170,7 @@ def test_a_process_without_objects_breaks_nothing(folder: Path) -> None:
     datasets = json.dumps({"coco": str(partly_empty(folder / "partly empty"))})
     tier.write_text(TIER + f"steps_per_epoch: {{}}\ndatasets: {datasets}\n")
     alone(folder, TRAININGS[0], "pairs whole", "--tier", tier)
-    run(folder, launcher(words(folder, TRAININGS[0], "pairs shared", "--tier", tier)))
+    together(folder, words(folder, TRAININGS[0], "pairs shared", "--tier", tier))
     assert_same(records(folder, "pairs shared"), records(folder, "pairs whole"), least=20)
     order, parts = EpochSampler(range(IMAGES), 0), list[list[int]]()
     for epoch in range(10):
@@ -251,7 +264,7 @@ def test_what_can_not_be_divided_is_said(more: tuple[Any, ...], processes: int, 
     if processes == 1:
         done = alone(folder, TRAININGS[0], "never", *more, check=False)
     else:
-        done = run(folder, launcher(words(folder, TRAININGS[0], "never", *more), processes), check=False)
+        done = together(folder, words(folder, TRAININGS[0], "never", *more), processes, check=False)
     assert done.returncode != 0
     assert sentence in done.stderr
     assert "error: " in done.stderr
