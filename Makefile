@@ -1,5 +1,5 @@
 # make demo   set up, then OneNet and DATE-F learn on generated scenes; ends with the path of the report
-# make test   set up, then all tests but those on Slurm, in two processes
+# make test   set up, then all tests but those on Slurm, in two processes; ONLY=timed for those with that mark alone
 # make test-slurm   set up, then the tests on a real Slurm cluster of four nodes, which they install and start; needs root
 # make lint   set up, then format, lint, spelling and type checks
 # make setup  the virtual environment in .venv alone
@@ -21,7 +21,7 @@ demo: setup
 
 # Two workers, one thread each; a file's tests share what they train, so they stay together, and the longest files come first.
 test: setup
-	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(ONLY),-m "$(ONLY)")
 
 test-slurm: setup
 	python -m pytest tests/slurm -m slurm

@@ -252,7 +252,7 @@ def test_a_reader_that_stops_early_ends_a_command_quietly(command: str, tmp_path
     pipes: dict[str, Any] = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process = subprocess.Popen([sys.executable, "-m", "date", *command.split()], cwd=ROOT, env=environment, **pipes)
     process.stdout.close()  # type: ignore[union-attr]
-    assert process.wait(120) == 141 and process.stderr.read() == ""  # type: ignore[union-attr]
+    assert process.wait(600) == 141 and process.stderr.read() == ""  # type: ignore[union-attr]
 
 
 def test_help_needs_no_torch() -> None:

@@ -267,6 +267,7 @@ def stop_workers_at(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timed
 def test_loading_processes_that_are_stopped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stop_workers_at(monkeypatch, 1)
     began = time.monotonic()
@@ -280,6 +281,7 @@ def test_loading_processes_that_are_stopped(folder: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
+@pytest.mark.timed
 def test_loading_processes_that_are_stopped_in_an_evaluation(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = Trainer._evaluate
 
@@ -295,6 +297,7 @@ def test_loading_processes_that_are_stopped_in_an_evaluation(folder: Path, monke
 
 
 @pytest.mark.slow
+@pytest.mark.timed
 def test_one_signal_ends_a_training_that_waits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stop_workers_at(monkeypatch, 1)
     threading.Timer(12, os.kill, (os.getpid(), signal.SIGTERM)).start()

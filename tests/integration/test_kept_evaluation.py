@@ -104,6 +104,7 @@ def test_what_is_no_longer_true_is_not_taken(
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("how", ["time is up", "SIGTERM", "error", "no time", "several processes"])
 def test_a_process_that_has_to_end_keeps_nothing_and_does_not_fail(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], how: str

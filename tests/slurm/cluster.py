@@ -146,7 +146,7 @@ def start() -> None:
         shutil.rmtree(STATE, ignore_errors=True)
     for folder in ("ctld", "log", "run", "gpu", *(f"slurmd/{node}" for node in NODES)):
         (STATE / folder).mkdir(parents=True, exist_ok=True)
-    if not all(map(alive, DAEMONS)):
+    if not all(map(alive, DAEMONS)) or not (ETC / "slurm.conf").exists():  # .ci/with-own-slurm: gone, they live on
         write_configuration()
     start_munge()
     start_accounting()

@@ -86,7 +86,8 @@ def suffer(story: Story, undisturbed: Undisturbed) -> None:
         slurm.end(f"slurmd-{node}", signal.SIGKILL)
         os.kill(clone.trainer(KILLED), signal.SIGKILL)
         slurm.start_node(node)
-        story.restarted = node, slurm.process(f"slurmd-{node}") or 0
+        # Right after a start its file was once found without a number.
+        story.restarted = node, until("the number of the new daemon", lambda: slurm.process(f"slurmd-{node}"))
         slurm.sh("scancel", clone.job(CANCELLED) or "")
         story.orphan = clone.job(REQUEUED) or ""
         slurm.sh("scontrol", "requeue", story.orphan)

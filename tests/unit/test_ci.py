@@ -106,31 +106,44 @@ def test_a_signal_stops_all_commands_in_the_background_too(tmp_path: Path, numbe
     assert all(name.exists() for name in names)
 
 
+BESIDE = ["nice make test ONLY=not slurm and not timed", "nice make lint", "own make test-slurm"]
+"""What runs side by side where the tests on Slurm have an /etc/slurm of their own."""
+
+
 @pytest.mark.parametrize(
-    ("user", "failing", "asked"),
+    ("user", "namespaces", "slurm", "failing", "together", "then"),
     [
-        (0, "", {"test", "lint", "test-slurm"}),
-        (0, "test-slurm", {"test", "lint", "test-slurm"}),
-        (1000, "", {"test", "lint", "test-slurm"}),
-        (1000, "lint", {"test", "lint"}),
-        (0, "test", {"test", "lint"}),
-        (0, "setup", set()),
+        (0, True, "beside", "", BESIDE, ["make test ONLY=timed"]),
+        (0, True, "beside", "test-slurm", BESIDE, []),
+        (0, True, "beside", "ONLY=timed", BESIDE, ["make test ONLY=timed"]),
+        (0, False, "beside", "", ["make test", "make lint"], ["make test-slurm"]),
+        (0, True, "after", "", ["make test", "make lint"], ["make test-slurm"]),
+        (1000, True, "beside", "", ["make test", "make lint"], ["make test-slurm"]),
+        (1000, True, "beside", "lint", ["make test", "make lint"], []),
+        (0, True, "beside", "setup", [], []),
     ],
 )
 def test_everything_is_run_and_any_failure_is_the_whole_ones(
-    tmp_path: Path, user: int, failing: str, asked: set[str]
+    tmp_path: Path, user: int, namespaces: bool, slurm: str, failing: str, together: list[str], then: list[str]
 ) -> None:
     shutil.copytree(ROOT / ".ci", tmp_path / "clone" / ".ci")
     scripts, commands, calls = tmp_path / "clone" / ".ci", tmp_path / "bin", tmp_path / "calls"
     commands.mkdir()
     calls.touch()
-    both = f"grep -qx test {calls} && grep -qx lint {calls}"
-    meet = f"case $1 in test|lint) until {both}; do sleep 0.05; done;; esac"
+    run = (scripts / "run").read_text()
+    assert run.count("SLURM=beside #") == 1
+    (scripts / "run").write_text(run.replace("SLURM=beside #", f"SLURM={slurm} #"))
+    # What is to run side by side does not end before all of it has begun.
+    meet = f"until [ $(wc -l < {calls}) -gt {len(together)} ]; do sleep 0.05; done"
     for path, body in {
         commands / "id": f"echo {user}",
-        commands / "make": f'echo "$1" >> {calls}; {meet}; [ "$1" != "{failing}" ]',
+        commands / "make": f'''echo "${{FIRST:-}}make $*" >> {calls}
+            [ "$1" = setup ] || {meet}
+            for word in "$@"; do [ "$word" != "{failing}" ] || exit 1; done''',
+        commands / "nice": 'FIRST="nice " exec "$@"',
         commands / "python": f'echo "$*" >> {calls}.packages; exit 1',
         scripts / "install-chromium": f"echo chromium >> {calls}.packages",
+        scripts / "with-own-slurm": f'{"" if namespaces else "exit 1; "}FIRST="own " exec "$@"',
     }.items():
         path.write_text(f"#!/bin/bash\n{body}\n")
         path.chmod(0o755)
@@ -138,7 +151,28 @@ def test_everything_is_run_and_any_failure_is_the_whole_ones(
     done = subprocess.run([scripts / "run"], env=environment, capture_output=True, text=True, timeout=300)
     assert (done.returncode != 0) == bool(failing), done.stdout + done.stderr
     first, *rest = calls.read_text().splitlines()
-    assert first == "setup" and set(rest) == asked and len(rest) == len(asked)
+    assert first == "make setup" and sorted(rest[: len(together)]) == sorted(together) and rest[len(together) :] == then
+    assert ("run when all others are done" in done.stderr) == (user == 0 and not namespaces)
     if failing != "setup":
         packages = ["chromium"] + ["tests/slurm/cluster.py install"] * (user == 0)
         assert Path(f"{calls}.packages").read_text().splitlines() == packages
+
+
+@pytest.mark.parametrize("only", ["", "not slurm and not timed"])
+def test_make_takes_the_marks_of_the_tests_to_run(only: str) -> None:
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    done = subprocess.run(["make", "-n", "test", f"ONLY={only}"], cwd=ROOT, capture_output=True, text=True, check=True)
+    (command,) = (line for line in done.stdout.splitlines() if "-m pytest" in line)
+    assert (f' -m "{only}"' in command) == bool(only) and command.count(" -m ") == 1 + bool(only)
+
+
+def test_a_command_has_an_own_slurm_that_others_do_not_see(tmp_path: Path) -> None:
+    script = [ROOT / ".ci" / "with-own-slurm", "sh", "-c"]
+    if subprocess.run([*script, "true"], capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    before = set(Path("/etc/slurm").iterdir())
+    inside = subprocess.run([*script, "touch /etc/slurm/ours; ls /etc/slurm; exit 7"], capture_output=True, text=True)
+    assert inside.returncode == 7, inside.stderr
+    assert set(inside.stdout.split()) == {path.name for path in before} | {"ours"}
+    assert set(Path("/etc/slurm").iterdir()) == before

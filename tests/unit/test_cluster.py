@@ -180,6 +180,7 @@ def test_a_second_snakemake_is_told_of_the_first_until_that_ends(tmp_path: Path)
     assert occupy(tmp_path, "paper") is None, "it ends with its holder, however that ends"
 
 
+@pytest.mark.timed
 def test_who_has_just_taken_the_lock_is_named_as_soon_as_it_says_who_it_is(tmp_path: Path) -> None:
     with (tmp_path / "paper.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

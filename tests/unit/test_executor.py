@@ -186,6 +186,7 @@ def test_a_submission_that_is_refused_fails(refusals: list[str]) -> None:
     assert "Invalid partition" in executor.ended["1"]
 
 
+@pytest.mark.timed
 def test_waiting_for_the_queue_ends_with_snakemake(refusals: list[str]) -> None:
     refusals += ["sbatch: error: AssocMaxSubmitJobLimit"] * 1000
     executor = Reporting()

@@ -204,7 +204,7 @@ def test_the_page_fits_its_window_in_a_browser(results: Path, tmp_path: Path, ti
         f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--virtual-time-budget=10000", "--dump-dom",
         f"file://{page.parent / 'probe.html'}",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     told = re.findall(r'<p id="out">(.*?)</p>', done.stdout)
     assert told == ["overflow 0, tables 13, requests 0, hover true, key true 0, hidden true, link true, seen true."], (
         done.stderr[-300:]

@@ -21,6 +21,8 @@ from date.errors import UserError
 from date.training import lease as module
 from date.training.lease import HOLDER, Lease, LeaseLostError, known_dead, process_start, read_holder
 
+pytestmark = pytest.mark.timed
+
 BEAT, SILENCE = 0.05, 0.4
 Said = list[str]
 

@@ -51,6 +51,7 @@ def test_a_child_leaves_its_status_and_its_words(tmp_path: Path) -> None:
     assert "ZeroDivisionError" in log.read_text()
 
 
+@pytest.mark.timed
 def test_a_child_is_killed_with_its_own_children_when_told_or_late(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
 
@@ -295,6 +296,7 @@ def test_too_little_memory_has_a_number_of_images_that_fits(tmp_path: Path) -> N
     assert "log: " in found._remedy(training, "something else")
 
 
+@pytest.mark.timed
 def test_sigterm_ends_it_without_a_child_left(tmp_path: Path) -> None:
     script = (
         "import os, sys, time; from pathlib import Path; from date.rehearsal import children\n"

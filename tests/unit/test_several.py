@@ -32,6 +32,7 @@ def test_results_come_in_order_from_other_processes_where_there_are_cores(cores:
     assert len(elsewhere) <= cores and bool(elsewhere) is (cores > 1)
 
 
+@pytest.mark.timed
 def test_the_block_goes_on_meanwhile(cores: int, tmp_path: Any) -> None:
     def work(name: str) -> bool:
         deadline = time.monotonic() + 20

@@ -408,6 +408,7 @@ def test_a_terminals_table_has_the_same() -> None:
     assert set(view.COLOURS) == set(STATES)
 
 
+@pytest.mark.timed
 def test_watching_appends_lines_until_all_are_done(overview: Overview, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     killed(runs)
     finisher = threading.Timer(0.3, carry_out, [plan(runs)])

@@ -28,6 +28,8 @@ from date.training.waiting import (
     start_worker,
 )
 
+pytestmark = pytest.mark.timed
+
 PATIENCE = 1.5
 
 
