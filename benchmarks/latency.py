@@ -1,9 +1,10 @@
-"""`detect` beside the evaluation's own pass, an ONNX file beside MMDetection's own FCOS, and what exports take.
+"""`detect` beside the evaluation's own pass, it and an ONNX file beside MMDetection's own FCOS, and what exports take.
 
     python -m benchmarks.latency [--tier mini] [--images 100] [--rounds 5] [--all-kinds]
 
 Everything on one core, in processor time, which other work on the machine leaves alone; what is compared takes turns.
-Networks have random weights, and a class bias with which an image has as many detections as it has places.
+Networks have the pretrained backbone, random weights elsewhere, and a class bias with which an image has as many
+detections as it has places.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ from date.inference.exported import ExportedDetector, network_input
 from date.inference.exporting import export, kept_network
 from date.inference.network import Choice, Detector, Network
 from date.inference.onnx_format import OnnxRunner, write_onnx
+from date.inference.prepared import prepared
 from date.inference.sources import find_images
 from date.training.sampling import build_loader
 
@@ -50,8 +53,8 @@ def network(training: Training, tier: str) -> Network:
     from mmdet.registry import MODELS
 
     config = Config(resolve(training, load_tier(tier), 0, data_root()))
-    config.model.backbone.pop("init_cfg", None)
     model = MODELS.build(config.model)
+    model.backbone.init_weights()
     for key, parameter in model.bbox_head.named_parameters():
         if key.endswith("_cls.bias"):
             parameter.data.fill_(-1.0)
@@ -80,11 +83,12 @@ def detect_beside_evaluation(net: Network, count: int, rounds: int) -> dict[str,
     images = find_images([Path(source["ann_file"])], Path(source["data_prefix"]["img"])).images[:count]
     selection, ids = net.selection(Choice()), list(range(1, len(net.classes) + 1))
     detector, job = Detector(net, selection, ids), Job(net.pipeline, net.batch_size, same_size=False)
+    ready = prepared(net.model)
 
     def evaluation() -> None:
         with torch.inference_mode():
             for batch in loader:
-                batch_detections(net.model, batch, {"x": selection}, ids)
+                batch_detections(ready, batch, {"x": selection}, ids)
 
     def detection() -> None:
         with contextlib.redirect_stderr(io.StringIO()):
@@ -93,32 +97,49 @@ def detect_beside_evaluation(net: Network, count: int, rounds: int) -> dict[str,
     return turns({"evaluation": evaluation, "detect": detection}, rounds)
 
 
-def onnx_beside_mmdetection(net: Network, count: int, rounds: int, folder: Path) -> dict[str, float]:
-    """Return the seconds of MMDetection's `inference_detector`, our module in PyTorch and the ONNX file, end to end."""
+def beside_mmdetection(net: Network, count: int, rounds: int, folder: Path) -> dict[str, float]:
+    """Return the seconds of MMDetection's `inference_detector` and of ours, from files to detections.
+
+    MMDetection's network has our weights, and layers that do nothing where the backbone is an EfficientNet-Lite (see
+    `date.inference.mmdet_format`); it is timed with and without them.
+    """
     from mmdet.apis import inference_detector, init_detector
+    from mmdet.models.layers import InvertedResidual
 
     export(net, "mmdet", folder / "mmdet", Choice())
     export(net, "onnx", folder / "x.onnx", Choice())
-    theirs = init_detector(str(folder / "mmdet" / "config.py"), str(folder / "mmdet" / "checkpoint.pth"), device="cpu")
+    files = str(folder / "mmdet" / "config.py"), str(folder / "mmdet" / "checkpoint.pth")
+    theirs = {"MMDetection as exported": init_detector(*files, device="cpu")}
+    if net.config.model.backbone.type == "EfficientNetLite":
+        theirs["MMDetection"] = bare = init_detector(*files, device="cpu")
+        for module in bare.modules():
+            if isinstance(module, InvertedResidual):
+                module.with_se = False
     source = net.source
-    paths = [i.path for i in find_images([Path(source["ann_file"])], Path(source["data_prefix"]["img"])).images[:count]]
-    pipeline = Pipeline(net.pipeline)
-    ids = list(range(1, len(net.classes) + 1))
+    images = find_images([Path(source["ann_file"])], Path(source["data_prefix"]["img"])).images[:count]
+    pipeline, ids = Pipeline(net.pipeline), list(range(1, len(net.classes) + 1))
+    ours = Detector(net, net.selection(Choice()), ids)
     runner = ExportedDetector(
         OnnxRunner(folder / "x.onnx", 1), net.config.model.data_preprocessor.pad_size_divisor, ids
     )
-    ours = Detector(net, net.selection(Choice()), ids)
 
     def through(detector: Any) -> None:
-        for path in paths:
-            detector.detect([pipeline(decode(path.read_bytes()), str(path), 0)])
+        for image in images:
+            detector.detect([pipeline(decode(image.path.read_bytes()), str(image.path), 0)])
 
-    def peer() -> None:
-        for path in paths:
-            inference_detector(theirs, str(path))
+    def peer(detector: Any) -> None:
+        for image in images:
+            inference_detector(detector, str(image.path))
+
+    def command() -> None:
+        with contextlib.redirect_stderr(io.StringIO()):
+            assert len(detect(ours, Job(net.pipeline, net.batch_size, same_size=True), images).found) == count
 
     return turns(
-        {"MMDetection": peer, "run in PyTorch": lambda: through(ours), "ONNX file": lambda: through(runner)}, rounds
+        {name: partial(peer, detector) for name, detector in theirs.items()}
+        | {"detect": command, "run, image by image": partial(through, ours)}
+        | {"ONNX file, image by image": partial(through, runner)},
+        rounds,
     )
 
 
@@ -167,15 +188,16 @@ def main() -> None:
     found: dict[str, Any] = {"tier": args.tier, "images": args.images}
     found["pass"] = detect_beside_evaluation(net, args.images, args.rounds)
     with tempfile.TemporaryDirectory() as folder:
-        found["end to end"] = onnx_beside_mmdetection(net, args.images, args.rounds, Path(folder))
+        found["end to end"] = beside_mmdetection(net, args.images, args.rounds, Path(folder))
         if args.all_kinds:
             found["exports"] = exports(args.tier, Path(folder))
     share = found["pass"]["evaluation"] / found["pass"]["detect"]
-    peer = found["end to end"]["MMDetection"]
     print(json.dumps(found, indent=1))
     print(f"detect: {share:.2f} of the evaluation's pass (target {LEAST_DETECT})")
-    for name in ("run in PyTorch", "ONNX file"):
-        print(f"{name}: {peer / found['end to end'][name]:.2f} times as fast as MMDetection (target {LEAST_PEER})")
+    seconds = found["end to end"]
+    for peer in (name for name in seconds if name.startswith("MMDetection")):
+        for name in (name for name in seconds if not name.startswith("MMDetection")):
+            print(f"{name}: {seconds[peer] / seconds[name]:.2f} times as fast as {peer} (target {LEAST_PEER})")
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ class DenseHead(Family):
         maps = head(model.extract_feat(inputs))
 
         def select(threshold: float) -> Any:
-            cfg = copy.deepcopy(head.test_cfg)
+            cfg = copy.copy(head.test_cfg)
             cfg["score_thr"] = threshold
             return head.predict_by_feat(*maps, batch_img_metas=metas, cfg=cfg, rescale=False, with_nms=False)
 

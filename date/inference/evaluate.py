@@ -201,6 +201,7 @@ def _detect(
     init_default_scope("mmdet")
     from mmdet.registry import MODELS
 
+    from date.inference.prepared import prepared
     from date.training.metric import category_ids
     from date.training.network import set_precision
     from date.training.sampling import build_loader
@@ -211,7 +212,7 @@ def _detect(
     model.load_state_dict(load_file(run / WEIGHTS))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     set_precision(Compute().model_dump())  # the paper's, whatever the training's
-    model.to(device).eval()
+    model = prepared(model.to(device).eval())
     with contextlib.redirect_stdout(io.StringIO()):  # MMDetection's datasets print pycocotools' chatter
         loader = build_loader(Config(loader_config), device)
     ids = category_ids(Path(loader.dataset.ann_file))

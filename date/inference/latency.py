@@ -28,6 +28,7 @@ from date.inference.exported import network_input
 from date.inference.exporting import kept_network
 from date.inference.network import Network
 from date.inference.onnx_format import OnnxRunner, write_onnx
+from date.inference.prepared import prepared
 from date.results import utc
 
 LATENCY_SCHEMA = 1
@@ -149,13 +150,13 @@ def _timed(subject: Subject, file: Path | None, runtime: str, threads: int, size
     divisor = subject.network.config.model.data_preprocessor.pad_size_divisor
     pipeline = Pipeline(steps)
 
-    def prepared(image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def as_input(image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         return network_input([pipeline(image, "", 0)], divisor)
 
     if runtime == "pytorch":
-        return _in_pytorch(subject, prepared, threads)
+        return _in_pytorch(subject, as_input, threads)
     assert file is not None
-    return _on_onnxruntime(file, prepared, threads)
+    return _on_onnxruntime(file, as_input, threads)
 
 
 def clock(threads: int) -> Callable[[], float]:
@@ -163,9 +164,9 @@ def clock(threads: int) -> Callable[[], float]:
     return time.process_time if threads == 1 else time.perf_counter
 
 
-def _in_pytorch(subject: Subject, prepared: Callable[..., Any], threads: int) -> Timed:
+def _in_pytorch(subject: Subject, as_input: Callable[..., Any], threads: int) -> Timed:
     model, _ = kept_network(subject.network, subject.selection.branch)
-    module = Deployable(model, subject.selection, for_onnx=True).eval()
+    module = Deployable(prepared(model), subject.selection, for_onnx=True).eval()
 
     now = clock(threads)
 
@@ -174,7 +175,7 @@ def _in_pytorch(subject: Subject, prepared: Callable[..., Any], threads: int) ->
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         at = [now()]
-        arrays = prepared(image)
+        arrays = as_input(image)
         images, sizes = (torch.from_numpy(array) for array in arrays)
         at.append(now())
         found = module.predict(module.features(images, sizes))
@@ -190,7 +191,7 @@ def _in_pytorch(subject: Subject, prepared: Callable[..., Any], threads: int) ->
     return run
 
 
-def _on_onnxruntime(file: Path, prepared: Callable[..., Any], threads: int) -> Timed:
+def _on_onnxruntime(file: Path, as_input: Callable[..., Any], threads: int) -> Timed:
     """Time the whole of a session's run; its stages are divided as a profile of some runs divides them."""
     runner = OnnxRunner(file, threads)
     now = clock(threads)
@@ -198,7 +199,7 @@ def _on_onnxruntime(file: Path, prepared: Callable[..., Any], threads: int) -> T
 
     def run(image: NDArray[np.uint8]) -> tuple[dict[str, float], int]:
         began = now()
-        images, sizes = prepared(image)
+        images, sizes = as_input(image)
         middle = now()
         scores = runner(images, sizes)[1]
         took = now() - middle

@@ -2,15 +2,21 @@
 
 Its FCOS head computes what the one-to-one branch does: with ``norm_on_bbox`` a box is ``relu(scale * conv) * stride``;
 a centre-ness of weight 0 and a large bias is exactly 1; and with ``nms=None`` it keeps the best boxes as they are.
+
+Its EfficientNet, with ReLU6 for an activation, computes what EfficientNet-Lite does. Its additional parts do nothing:
+a squeeze-and-excitation of weight 0 and a large bias multiplies by exactly 1, a residual block whose last normalisation
+is 0 adds nothing, and channels of weight 0 stay 0.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from mmdet.registry import MODELS
 from mmengine.config import Config
 from torch import Tensor, nn
 
@@ -18,6 +24,7 @@ from date.errors import UserError
 from date.inference.evaluate import Selection
 from date.inference.network import Network
 from date.models.branches import Branch, OneToOneBranch
+from date.models.efficientnet_lite import EPS, EfficientNetLite
 from date.models.head import DualAssignmentHead
 from date.models.one_to_many import FCOSBranch
 
@@ -48,11 +55,14 @@ def write_mmdet(
         UserError: the network has what MMDetection has not.
     """
     for part in (model.backbone, model.neck):
-        if type(part).__module__.split(".")[0] not in ("mmdet", "mmcv", "mmengine"):
+        theirs = type(part).__module__.split(".")[0] in ("mmdet", "mmcv", "mmengine")
+        if not theirs and not isinstance(part, EfficientNetLite):
             raise UserError(
                 f"MMDetection has no {type(part).__name__}, which {network.name} needs; export it to another format."
             )
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    if isinstance(model.backbone, EfficientNetLite):
+        config, state = as_efficientnet(config, state)
     head = model.bbox_head
     if isinstance(head, DualAssignmentHead):
         config, state = _as_fcos(config, state, head.branch(0), network.name)
@@ -70,6 +80,44 @@ def _test_cfg(own: dict[str, Any], selection: Selection) -> dict[str, Any]:
     return own | dict(
         nms_pre=selection.nms_pre, score_thr=selection.score_thr, max_per_img=selection.max_per_img, nms=nms
     )
+
+
+LAYERS = {"expand": "expand_conv", "depthwise": "depthwise_conv", "project": "linear_conv"}
+"""A block's layers in MMDetection."""
+
+
+def as_efficientnet(config: dict[str, Any], state: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return config and weights of a detector with MMDetection's EfficientNet in place of EfficientNet-Lite."""
+    lite = config["backbone"]
+    backbone = dict(
+        type="EfficientNet",
+        arch=lite["arch"].replace("lite", "b"),
+        out_indices=[index + 2 for index in lite.get("out_indices", range(4))],  # the stem and the first stage before
+        norm_cfg={"type": "BN", "eps": EPS} | dict(lite.get("norm_cfg") or {}),
+        act_cfg=dict(type="ReLU6"),
+        init_cfg=None,
+    )
+    whole = MODELS.build(copy.deepcopy(backbone)).state_dict()
+    for name, value in whole.items():
+        value.fill_(CERTAIN if name.endswith(".se.conv2.conv.bias") else float(name.endswith("running_var")))
+    rest = {}
+    for name, value in state.items():
+        if not name.startswith("backbone."):
+            rest[name] = value
+            continue
+        target = whole[_efficientnet_name(name.removeprefix("backbone."))]
+        target[tuple(slice(side) for side in value.shape)] = value
+    return config | {"backbone": backbone}, {f"backbone.{name}": value for name, value in whole.items()} | rest
+
+
+def _efficientnet_name(name: str) -> str:
+    """Return the name in MMDetection's EfficientNet of a parameter of EfficientNet-Lite."""
+    *place, layer, kind, parameter = name.split(".")
+    kind = {"conv": "conv", "norm": "bn"}[kind]
+    if not place:
+        return f"layers.0.{kind}.{parameter}"  # the stem
+    _, stage, block = place
+    return f"layers.{int(stage) + 1}.{block}.{LAYERS[layer]}.{kind}.{parameter}"
 
 
 def _as_fcos(

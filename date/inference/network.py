@@ -31,6 +31,7 @@ from date.experiments.folders import folders
 from date.identity.config import resolve
 from date.identity.digests import run_name
 from date.inference.evaluate import Selection, batch_detections, selection_of
+from date.inference.prepared import prepared
 from date.models.head import DualAssignmentHead
 from date.results import PROVENANCE
 from date.training import checkpoint
@@ -146,7 +147,7 @@ class Detector:
     """
 
     def __init__(self, network: Network, selection: Selection, ids: list[int]) -> None:
-        self.network, self.ids = network, ids
+        self.model, self.ids = prepared(network.model), ids
         self.selections = {"chosen": selection}
 
     def detect(self, samples: Sequence[Any]) -> list[NDArray[np.float64]]:
@@ -160,7 +161,7 @@ class Detector:
         """
         with torch.inference_mode():
             batch = pseudo_collate(list(samples))
-            return batch_detections(self.network.model, batch, self.selections, self.ids)["chosen"]
+            return batch_detections(self.model, batch, self.selections, self.ids)["chosen"]
 
 
 def open_network(path: Path, training: str | None = None, tier: str | None = None) -> Network:
