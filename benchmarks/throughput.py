@@ -24,10 +24,12 @@ step's matches are kept: cost, transfers and solution.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import statistics
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +41,8 @@ compat.activate()
 
 import mmdet  # noqa: E402
 import torch  # noqa: E402
+from mmdet.models.data_preprocessors import DetDataPreprocessor  # noqa: E402
+from mmdet.models.dense_heads import FCOSHead  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 from mmengine.logging import MMLogger  # noqa: E402
 from mmengine.optim import build_optim_wrapper  # noqa: E402
@@ -47,13 +51,14 @@ from mmengine.registry import init_default_scope  # noqa: E402
 import date.models  # noqa: E402
 import date.training.components  # noqa: E402, F401 - both register what configs name
 from date.catalogue import Compute, load, load_tier  # noqa: E402
-from date.errors import UserError  # noqa: E402
+from date.errors import UserError, one_line  # noqa: E402
 from date.identity.config import resolve  # noqa: E402
 from date.identity.length import length  # noqa: E402
 from date.memory import ran_out  # noqa: E402
 from date.models.branches import OneToOneBranch  # noqa: E402
 from date.planning.calibration import _copies, _prepared, device_name, random_batch  # noqa: E402
 from date.planning.durations import published_step  # noqa: E402
+from date.training.compiler import check_tools  # noqa: E402
 from date.training.network import build_network, build_optimizer, set_precision, total_loss  # noqa: E402
 from date.training.processes import Processes  # noqa: E402
 from date.training.recorder import Recorder  # noqa: E402
@@ -90,18 +95,30 @@ class Subject:
     peak: int = 0
     """Bytes, without those of the other networks."""
     problem: str = ""
+    failed: bool = False
+    """By an error that the benchmark does not know."""
 
 
 def allocated(device: torch.device) -> int:
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
 
 
-def stock(args: argparse.Namespace, device: torch.device, tf32: bool) -> Subject:
-    """Return MMDetection's FCOS, stepped as MMEngine steps it."""
+def stock_network() -> tuple[Any, Config]:
+    """Return MMDetection's FCOS as it was released, and its configuration.
+
+    In the registry, `date.models` puts a head and a preprocessor of its own in the place of these two.
+    """
     config = Config.fromfile(Path(mmdet.__file__).parent / ".mim/configs" / RELEASED)
     config.model.backbone.pop("init_cfg", None)
-    torch.manual_seed(0)
+    config.model.data_preprocessor.type, config.model.bbox_head.type = DetDataPreprocessor, FCOSHead
     model: Any = mmdet.registry.MODELS.build(config.model)
+    return model, config
+
+
+def stock(args: argparse.Namespace, device: torch.device, tf32: bool) -> Subject:
+    """Return MMDetection's FCOS, stepped as MMEngine steps it."""
+    torch.manual_seed(0)
+    model, config = stock_network()
     model.init_weights()
     model.to(device).train()
     config.optim_wrapper.optimizer.lr = 0.0
@@ -132,6 +149,8 @@ def ours(args: argparse.Namespace, device: torch.device, name: str, compute: Com
     config = Config(resolve(load().training(name), load_tier("paper"), 0, None))
     config.model.backbone.pop("init_cfg", None)
     config.compute = compute.model_dump()
+    if device.type == "cuda" and compute.compile:
+        check_tools()
     set_precision(config.compute)
     torch.manual_seed(0)
     model: Any = build_network(config, device)
@@ -213,11 +232,14 @@ def turn(subject: Subject, warm_up: int, steps: int, device: torch.device) -> No
                 subject.step()
         if cuda:
             torch.cuda.synchronize(device)
-    except RuntimeError as error:
-        if not ran_out(error):
-            raise
+    except Exception as error:  # of a compiler, too: the other networks still have their turns
+        subject.failed = not ran_out(error)
         subject.problem = "does not fit into the memory"
-        torch.cuda.empty_cache()
+        if subject.failed:
+            traceback.print_exc()
+            subject.problem = f"FAILED: {one_line(error)[:200]}".replace("|", "/")
+        with contextlib.suppress(RuntimeError):  # a GPU that failed may do nothing any more
+            torch.cuda.empty_cache()
         return
     pairs = itertools.pairwise(marks)
     subject.seconds += [a.elapsed_time(b) / 1000 if cuda else b - a for a, b in pairs]
@@ -326,6 +348,8 @@ def main() -> None:
     if args.json is not None:
         facts = {"device": device_name(device), "versions": versions, "rounds": rounds, "arguments": vars(args)}
         args.json.write_text(json.dumps(facts | {"rows": rows}, indent=1, default=str) + "\n")
+    if failed := [name for name, subject in found.items() if subject.failed]:
+        raise SystemExit(f"{len(failed)} of {len(found)} networks failed; their tracebacks stand above")
 
 
 if __name__ == "__main__":

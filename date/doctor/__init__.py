@@ -63,6 +63,7 @@ def examine(tier: Tier, trainings: list[Training], runs_of: dict[str, int], prof
     yield from environment.packages()
     yield from environment.stack()
     yield from environment.gpus(tier, on_slurm)
+    yield from environment.compiler(tier, on_slurm)
     yield from _with_mistakes("gpu memory", memory.gpu_memory(tier, trainings, profile, environment.gpu_sizes()))
     datasets = [load_dataset(name) for name in dict.fromkeys(dataset_name(t, tier) for t in trainings)]
     yield from data.datasets(datasets, data_root())

@@ -17,6 +17,7 @@ from date.catalogue.publication import load_paper
 from date.doctor import Finding
 from date.errors import UserError, listed, one_line
 from date.identity.config import resolve
+from date.training.compiler import REMEDY, missing_tool
 
 if TYPE_CHECKING:
     from date.catalogue import Tier
@@ -149,6 +150,18 @@ def gpus(tier: Tier, on_slurm: bool) -> Iterator[Finding]:
             yield Finding("gpus", "error", f"{text}: PyTorch has no code for it ({' '.join(built)})", remedy)
         else:
             yield Finding("gpus", "ok", text)
+
+
+def compiler(tier: Tier, on_slurm: bool) -> Iterator[Finding]:
+    """Report whether networks can be compiled for GPUs, where the tier asks for it and works on GPUs."""
+    here = bool(gpu_sizes())
+    if not tier.compute.compile or not (here or on_slurm):
+        return
+    where = "" if here else " on this machine; the nodes may differ"
+    if (missing := missing_tool()) is None:
+        yield Finding("compiler", "ok", f"a C compiler and Python's headers are there for 'compile: true'{where}")
+    else:
+        yield Finding("compiler", "error" if here else "warning", f"'compile: true' needs {missing}{where}", REMEDY)
 
 
 def gpu_sizes() -> list[int]:

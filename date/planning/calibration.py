@@ -37,8 +37,10 @@ from date.catalogue.settings import dataset_name  # noqa: E402
 from date.errors import UserError  # noqa: E402
 from date.files import replace_text  # noqa: E402
 from date.identity.config import resolve  # noqa: E402
+from date.memory import ran_out  # noqa: E402
 from date.planning.durations import CALIBRATION, CALIBRATION_SCHEMA, kind, speed_digest  # noqa: E402
 from date.results import utc  # noqa: E402
+from date.training.compiler import check_tools  # noqa: E402
 from date.training.network import build_network, build_optimizer, set_precision, total_loss  # noqa: E402
 from date.training.recorder import peak_memory  # noqa: E402
 
@@ -69,7 +71,7 @@ def calibrate(
         results: folder of all results.
 
     Raises:
-        UserError: the tier has no data for a training, or no network fits into the memory.
+        UserError: the tier has no data for a training, no network fits into the memory, or one can't be compiled.
     """
     warnings.filterwarnings("ignore", category=UserWarning)
     if threads is not None:
@@ -77,11 +79,15 @@ def calibrate(
     MMLogger.get_instance("date", log_level="WARNING")
     init_default_scope("mmdet")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda" and tier.compute.compile:
+        check_tools()
     entries = {}
     for number, training in enumerate(trainings, 1):
         try:
             entries[training.name] = _timed(training, tier, steps, device)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
             print(f"{training.name} does not fit into the memory of {device_name(device)}; left out", file=sys.stderr)
             continue
         finally:

@@ -64,7 +64,11 @@ def import_for_children() -> None:
 
 
 def forked_in_vain() -> dict[str, Any]:
-    """Return, in a child, whether CUDA refuses to work in it."""
+    """Return, in a child, whether CUDA refuses to work in it, whoever touched the GPU in its parent."""
     import torch
 
-    return {"refused": torch.cuda._is_in_bad_fork()}
+    try:
+        torch.zeros(1, device="cuda")
+    except RuntimeError:
+        return {"refused": True}
+    return {"refused": False}

@@ -38,6 +38,7 @@ from date.identity.config import resolve
 from date.identity.digests import config_digest, run_digest, run_name
 from date.memory import noticed
 from date.results import CONFIG, METRICS, PROVENANCE, WEIGHTS, read_metrics
+from date.training.compiler import check_tools
 from date.training.hardware import changes, hardware, kept_threads
 from date.training.interruption import SIGNALS, Interrupted, Interruption
 from date.training.options import Options
@@ -170,6 +171,8 @@ def _processes(planned: Plan, threads: int | None) -> Iterator[Processes]:
         tell(planned.title)(why)
     MMLogger.get_instance("date", log_level="WARNING")
     init_default_scope("mmdet")
+    if planned.config["compute"]["compile"] and torch.cuda.is_available():
+        check_tools()
     with joined() as processes:
         yield processes
 

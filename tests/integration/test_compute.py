@@ -93,3 +93,10 @@ def test_compiling_without_a_compiler_is_a_sentence(folder: Path, monkeypatch: p
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UserError, match=r"needs a C\+\+ compiler.*set 'compile: false' in the tier's 'compute'"):
         go(folder, "bf16 with all of it", "onenet-r50-coco-12e")
+
+
+def test_so_it_is_for_a_gpu_before_it_is_touched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(UserError, match=r"for a GPU needs a C compiler \(CC names no-such-compiler\); install gcc"):
+        go(folder, "bf16 with all of it", "onenet-r50-coco-12e")

@@ -12,7 +12,8 @@ import yaml
 from test_pipeline import copy_project, jobs, snakemake
 
 from date.catalogue import load, load_tier
-from date.planning.calibration import image_size, representatives
+from date.planning import calibration
+from date.planning.calibration import calibrate, image_size, representatives
 from date.training.interruption import RESUME_ME
 from sealed import add_run, change, coco
 from tests.support.command import date
@@ -32,9 +33,9 @@ def test_a_training_from_the_first_plan_to_the_last(tmp_path: Path) -> None:
 
     results = ("--results", tmp_path / "results")
     date("calibrate", "--tier", "smoke", "--steps", 1, "--threads", 1, *results, data=tmp_path)
-    calibration = json.loads((tmp_path / "results" / "smoke" / "calibration.json").read_text())
-    assert set(calibration["trainings"]) == set(load_tier("smoke").trainings)
-    assert all(e["seconds_per_step"] > 0 and e["image_size"] == [64, 64] for e in calibration["trainings"].values())
+    found = json.loads((tmp_path / "results" / "smoke" / "calibration.json").read_text())
+    assert set(found["trainings"]) == set(load_tier("smoke").trainings)
+    assert all(e["seconds_per_step"] > 0 and e["image_size"] == [64, 64] for e in found["trainings"].values())
     [job] = plan(tmp_path, NAME)["jobs"]
     assert job["basis"] == "calibrated" and job["gpu_hours"] is not None
 
@@ -89,6 +90,24 @@ def test_every_kind_of_network_and_size_of_image_is_calibrated_once() -> None:
     chosen = representatives(list(load().trainings.values()))
     assert 20 <= len(chosen) <= 26 and len({t.name for t in chosen}) == len(chosen)
     assert {t.schedule for t in chosen} == {t.schedule for t in load().trainings.values()}
+
+
+@pytest.mark.parametrize("said", ["CUDA out of memory. Tried to allocate 2 GiB", "CUDA error: out of memory"])
+def test_a_network_that_does_not_fit_into_the_memory_is_left_out(
+    said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def timed(training: Any, *rest: Any) -> dict[str, Any]:
+        if training.name == NAME:
+            raise RuntimeError(said)
+        return {"seconds_per_step": 1.0}
+
+    monkeypatch.setattr(calibration, "_timed", timed)
+    trainings, smoke = [load().training(name) for name in (NAME, "date_f-r50-coco-12e")], load_tier("smoke")
+    assert list(calibrate(trainings, smoke, 1, None, tmp_path)["trainings"]) == ["date_f-r50-coco-12e"]
+    assert f"{NAME} does not fit into the memory of CPU" in capsys.readouterr().err
+    said = "CUDA error: an illegal memory access was encountered"
+    with pytest.raises(RuntimeError, match="illegal"):
+        calibrate(trainings, smoke, 1, None, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from date.catalogue import ROOT, load, load_dataset, load_tier
+from date.catalogue import ROOT, Compute, load, load_dataset, load_tier
 from date.cli import main
 from date.doctor import Finding, environment, first, loading, slurm, storage
 from date.doctor import data as data_checks
 from date.doctor import examine as doctor_examine
 from date.doctor.profile import read_profiles, requests, settings_of
 from date.errors import UserError
+from date.training.compiler import check_tools
 
 CONFIG = """Configuration data as of 2026-05-17T18:00:31
 AccountingStorageEnforce = {enforce}
@@ -361,6 +362,29 @@ def test_packages(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_which_gpus_pytorch_has_code_for(capability: tuple[int, int], built: list[str], runs: bool) -> None:
     assert environment.runs_on(*capability, built) is runs
+
+
+def test_what_compiling_for_a_gpu_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = PAPER.model_copy(update={"compute": Compute(compile=True)})
+    (tmp_path / "gcc").touch(mode=0o755)
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr("sysconfig.get_paths", lambda scheme: {"include": str(tmp_path)})
+    monkeypatch.setattr(environment, "gpu_sizes", lambda: [1])
+
+    def found(on_slurm: bool = False) -> list[tuple[str, str]]:
+        return [(f.status, f.text) for f in environment.compiler(fast, on_slurm)]
+
+    assert found() == [("ok", "a C compiler and Python's headers are there for 'compile: true'")]
+    assert list(environment.compiler(PAPER, True)) == []
+    (tmp_path / "Python.h").unlink()
+    assert found() == [("error", f"'compile: true' needs Python's headers ({tmp_path}/Python.h is not there)")]
+    monkeypatch.setenv("CC", "icc")
+    with pytest.raises(UserError, match=r"needs a C compiler \(CC names icc\); install gcc"):
+        check_tools()
+    monkeypatch.setattr(environment, "gpu_sizes", list)
+    assert found(on_slurm=True)[0][0] == "warning" and found() == []
 
 
 def test_no_gpu() -> None:

@@ -78,6 +78,14 @@ def test_doctor_tells_of_a_gpu_that_is_too_small_and_what_fits() -> None:
     assert findings(fewer, 12) == [("ok", "6.4 GiB needed with 4 images at a time, by date_f-r50-coco-12e, 12 GiB there", "")]  # fmt: skip
     several: dict[str, Any] = {"set-resources": {"train": {"gpu": 4}}}
     assert findings(several, 12)[0][0] == "ok", "four processes have four images each"
+    for gres, nodes, status in (
+        ("gpu:2", 2, "ok"),
+        ("gpu:a100:4", 1, "ok"),
+        ("gpu", 1, "error"),
+        ("tmp:4", 1, "error"),
+    ):
+        by_node: dict[str, Any] = {"set-resources": {"train": {"gres": f"'{gres}'", "nodes": nodes}}}
+        assert findings(by_node, 12)[0][0] == status, gres
     assert list(examine(load_tier("mini"), [DATE_F], {}, [1])) == [], "made for CPUs"
 
 

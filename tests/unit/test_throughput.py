@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from mmengine.registry import init_default_scope
 
 from benchmarks import throughput
 from benchmarks.throughput import (
@@ -32,6 +33,15 @@ def test_the_fast_setting_is_the_documented_one() -> None:
     documented = yaml.safe_load(re.search(r"```yaml\n(# fast.yaml\n.*?)```", page, re.DOTALL)[1])
     assert Compute.model_validate(documented["compute"]) == FAST
     assert documented["extends"] == "paper"
+
+
+def test_what_ours_is_compared_with_is_mmdetections_own() -> None:
+    """In the registry, head and preprocessor of these names are ours."""
+    init_default_scope("mmdet")
+    model, config = throughput.stock_network()
+    found = {type(module).__module__.partition(".")[0] for module in model.modules()}
+    assert found == {"mmdet", "mmcv", "torch"}
+    assert type(model.bbox_head).__name__ == "FCOSHead" and config.optim_wrapper.clip_grad["max_norm"] == 35
 
 
 def test_the_papers_hours_are_the_catalogues_at_the_catalogues_speed() -> None:
@@ -80,7 +90,14 @@ def test_a_turn_counts_no_step_of_the_warm_up_and_says_where_memory_ends() -> No
 
     small = Subject(burst, lambda: None)
     turn(small, 3, 5, cpu)
-    assert small.problem == "does not fit into the memory" and not small.seconds
+    assert small.problem == "does not fit into the memory" and not small.seconds and not small.failed
+
+    def fall() -> None:
+        raise ValueError("no backend | for it")
+
+    broken = Subject(fall, lambda: None)
+    turn(broken, 3, 5, cpu)
+    assert broken.failed and broken.problem == "FAILED: ValueError: no backend / for it"
 
 
 def test_matches_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
