@@ -24,7 +24,7 @@ from pycocotools.coco import COCO
 from pydantic import ValidationError
 from torchvision.ops import nms
 
-from date.catalogue import load_dataset, load_tier
+from date.catalogue import ROOT, load_dataset, load_tier
 from date.data import synthetic
 from date.data.painting import PAINTERS
 from date.data.samples import sample_sheet, write_samples
@@ -245,6 +245,27 @@ def test_crowd_at_mini_loses_to_nms_what_crowdhuman_does(
 ) -> None:
     """CrowdHuman loses 4.9 %: the recall of 95.1 in DATE's Table 4, at an IoU of 0.6."""
     assert 0.04 <= lost_to_nms(annotations_of(at_mini["crowdhuman"], split), 0.6, border) <= 0.06
+
+
+@pytest.mark.slow
+def test_the_page_on_data_has_what_these_scenes_have(at_mini: dict[str, Path]) -> None:
+    """What NMS removes of crowds by IoU, and the shares of small, medium and large objects."""
+    page = (ROOT / "docs" / "data.md").read_text()
+    crowds = [
+        (annotations_of(at_mini["crowdhuman"], split), border) for split in ("train", "val") for border in (None, 128.0)
+    ]
+    for threshold in (0.5, 0.55, 0.6, 0.65, 0.7):
+        bold = "**" if threshold == 0.6 else ""
+        lost = [f"{bold}{100 * lost_to_nms(raw, threshold, border):.1f}{bold}" for raw, border in crowds]
+        assert f"| {bold}{threshold:g}{bold} | {' | '.join(lost)} |" in page
+    for part, sentence in (
+        ("coco", "large objects at about {}, {} and {} %"),
+        ("crowdhuman", "large at about {}, {} and {} %"),
+    ):
+        small, medium = (side**2 for side in load_dataset(load_tier("mini").datasets[part]).area_thresholds)
+        areas = np.array([a["area"] for a in annotations_of(at_mini[part], "train")["annotations"] if not a["iscrowd"]])
+        shares = (areas < small).mean(), ((areas >= small) & (areas < medium)).mean(), (areas >= medium).mean()
+        assert sentence.format(*(f"{100 * share:.0f}" for share in shares)) in page
 
 
 @pytest.mark.slow
