@@ -27,6 +27,8 @@ PROVENANCE, METRICS, EVALUATION, DETECTIONS = "provenance.json", "metrics.jsonl"
 PICTURES = "pictures.json"
 WEIGHTS, CONFIG = "final.safetensors", "config.py"
 """With the provenance and the metrics they make up a sealed run."""
+CHECKPOINTS = "checkpoints"
+"""Folder in that of a run which is being trained."""
 TAIL = 1 << 16
 """Bytes at the end of ``metrics.jsonl`` in which the last evaluation is looked for first."""
 

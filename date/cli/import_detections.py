@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> None:
     from date.catalogue import load, load_tier
     from date.catalogue.publication import load_paper
     from date.imports.detections import import_detections
+    from date.results import EVALUATION, PROVENANCE
 
     folder = import_detections(
         load().training(args.training),
@@ -54,10 +55,10 @@ def run(args: argparse.Namespace) -> None:
         replace=args.replace,
         categories=args.categories,
     )
-    imported = json.loads((folder / "provenance.json").read_text())["imported"]
+    imported = json.loads((folder / PROVENANCE).read_text())["imported"]
     for entry in [*imported["detections"].values(), *filter(None, [imported["log"]])]:
         print_notes([f"{entry['file']}: {note}" for note in entry["notes"]])
-    for name, variant in json.loads((folder / "evaluation.json").read_text())["variants"].items():
+    for name, variant in json.loads((folder / EVALUATION).read_text())["variants"].items():
         numbers = "  ".join(f"{k} {'-' if v is None else f'{v:.1f}'}" for k, v in variant["metrics"].items())
         mark = "  (as reported by the log, not scored by us)" if variant.get("reported_by_log") else ""
         print(f"{args.training}/{name}: {numbers}{mark}")

@@ -33,7 +33,7 @@ from date.identity.digests import run_name
 from date.inference.evaluate import Selection, batch_detections, selection_of
 from date.inference.prepared import prepared
 from date.models.head import DualAssignmentHead
-from date.results import PROVENANCE
+from date.results import CHECKPOINTS, PROVENANCE
 from date.training import checkpoint
 from date.training.metric import category_ids
 from date.training.network import set_precision
@@ -233,7 +233,7 @@ def _in_training(work: Path, path: Path | None) -> Network:
     else:
         read = ", ".join(map(shown, folders()))
         raise UserError(f"{work} is not the working folder of a run of {read}; name one below runs/.work/, or {REMEDY}")
-    found = [path] if path is not None else [found for _, found in checkpoint.steps(work / "checkpoints")][:1]
+    found = [path] if path is not None else [found for _, found in checkpoint.steps(work / CHECKPOINTS)][:1]
     if not found:
         raise UserError(f"{work} has no checkpoint yet; wait for the first one.")
     state = checkpoint.read(found[0])

@@ -11,7 +11,7 @@ from typing import Any
 
 from date.files import read_replaced
 from date.formatting import format_duration
-from date.results import METRICS, last_evaluation
+from date.results import CHECKPOINTS, METRICS, last_evaluation
 from date.training.journal import LOG, STATUS, read_segments
 from date.training.lease import HOLDER, SILENCE, known_dead, read_holder, slurm_job_state
 
@@ -77,7 +77,7 @@ class Worker:
 
     def saved_step(self) -> int:
         """Return the step of the last checkpoint, 0 where there is none."""
-        names = (path.name.split("-") for path in (self.folder / "checkpoints").glob("step-*-*.ckpt"))
+        names = (path.name.split("-") for path in (self.folder / CHECKPOINTS).glob("step-*-*.ckpt"))
         return max((int(parts[1]) for parts in names if parts[1].isdecimal()), default=0)
 
     def status(self, training: str, seed: int) -> RunStatus:

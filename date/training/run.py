@@ -37,7 +37,7 @@ from date.identity.code import code_fingerprint, module_digests
 from date.identity.config import resolve
 from date.identity.digests import config_digest, run_digest, run_name
 from date.memory import noticed
-from date.results import CONFIG, METRICS, PROVENANCE, WEIGHTS, read_metrics
+from date.results import CHECKPOINTS, CONFIG, METRICS, PROVENANCE, WEIGHTS, read_metrics
 from date.training.compiler import check_tools
 from date.training.hardware import changes, hardware, kept_threads
 from date.training.interruption import SIGNALS, Interrupted, Interruption
@@ -358,7 +358,7 @@ def _miss_nothing(planned: Plan, step: int, segments: list[dict[str, Any]]) -> N
     if segments and segments[-1].get("reason") in SAVED:
         saved = max(saved, segments[-1].get("step") or 0)
     if step == 0 and saved > 0:
-        raise UserError(f"{planned.work / 'checkpoints'} has lost the checkpoint of step {saved}; {anew}")
+        raise UserError(f"{planned.work / CHECKPOINTS} has lost the checkpoint of step {saved}; {anew}")
     if step == 0:
         return
     metrics = planned.work / METRICS
@@ -388,7 +388,7 @@ def _segment(planned: Plan, processes: Processes) -> dict[str, Any]:
     """Return who works on a run from now on."""
     from date.training import checkpoint
 
-    found = checkpoint.steps(planned.work / "checkpoints")
+    found = checkpoint.steps(planned.work / CHECKPOINTS)
     return {
         "from_step": found[0][0] if found else 0,
         "host": socket.gethostname(),
