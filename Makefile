@@ -4,6 +4,7 @@
 # make lint   set up, then format, lint, spelling and type checks
 # make setup  the virtual environment in .venv alone
 # make record the results behind reports/mini, without detections, as reports/mini/results.tar.xz; TIER=bccd for another tier
+# make record-after-date  the results behind the table of examples/after-date, its three trainings' at mini
 # make lock   renew requirements.lock after a change of pyproject.toml (needs the registry)
 
 PYTHON ?= python3.11
@@ -13,7 +14,7 @@ STAMP := $(VENV)/.installed
 export PATH := $(abspath $(BIN)):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slurm lint setup record lock
+.PHONY: demo test test-slurm lint setup record record-after-date lock
 
 demo: setup
 	snakemake --profile workflow/profiles/local --config tier=demo -- all
@@ -43,10 +44,14 @@ $(STAMP): requirements.lock
 	@touch $@
 
 # The same bytes for the same results. Pictures hold images, and only generated ones are ours to give away.
+PACK := tar --create --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --exclude=detections.npz
+
 record: TIER ?= mini
 record:
-	tar --create --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --exclude=detections.npz \
-		$(if $(filter mini,$(TIER)),,--exclude=pictures.json) results/complexity.json results/$(TIER) | xz -9e > reports/$(TIER)/results.tar.xz
+	$(PACK) $(if $(filter mini,$(TIER)),,--exclude=pictures.json) results/complexity.json results/$(TIER) | xz -9e > reports/$(TIER)/results.tar.xz
+
+record-after-date:
+	$(PACK) results/mini/date_f_stop-* results/mini/date_f_fall-* results/mini/date_f_stop_fall-* | xz -9e > examples/after-date/results.tar.xz
 
 lock:
 	$(PYTHON) -m venv $(VENV)-lock

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from torch import Tensor
 
 from date.catalogue import ROOT, load, load_tier
 from date.catalogue.modules import import_modules
+from date.catalogue.settings import load_settings
 from date.errors import UserError
 from date.experiments.folders import VARIABLE
 from date.identity.config import resolve
+from date.identity.digests import config_digest
 from date.inference.evaluate import evaluate, write_evaluation
 from date.reporting.report import write_report
 from date.results import export_run
@@ -27,6 +30,7 @@ from date.training.interruption import Interrupted
 from date.training.loop import Trainer
 from date.training.run import train
 
+EXAMPLE = ROOT / "examples" / "after-date"
 STOP, FALL, BOTH = (f"date_f_{name}-r50-coco-12e" for name in ("stop", "fall", "stop_fall"))
 WEIGHTS = torch.linspace(0.8, 0.1, 12).tolist()
 
@@ -34,7 +38,7 @@ WEIGHTS = torch.linspace(0.8, 0.1, 12).tolist()
 @pytest.fixture(scope="module", autouse=True)
 def beside() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(VARIABLE, str(ROOT / "examples" / "after-date"))
+        patch.setenv(VARIABLE, str(EXAMPLE))
         yield
 
 
@@ -156,3 +160,25 @@ def test_from_training_to_the_table_and_the_claims(folder: Path) -> None:
     assert own.count("**UNRESOLVED**") == 2 and own.count("**MISSING**") == 1
     assert '<h2 id="own-claims">Own claims</h2>' in page and "34 comparative sentences of the paper" in page
     assert (folder / "reports" / "smoke" / "tables" / "table01.md").read_text().count("not of the paper") == 0
+
+
+@pytest.mark.slow
+def test_the_page_has_what_the_committed_results_give(tmp_path: Path) -> None:
+    for place in (ROOT / "reports" / "mini", EXAMPLE):
+        with tarfile.open(place / "results.tar.xz") as archive:
+            archive.extractall(tmp_path, filter="data")
+    settings = load_settings(json.loads((EXAMPLE / "settings.json").read_text()))
+    write_report("mini", tmp_path / "results", tmp_path, settings=settings)
+    page = (EXAMPLE / "README.md").read_text()
+    lines = (tmp_path / "mini" / "tables" / "after_date.md").read_text().splitlines()
+    assert "\n".join(line for line in lines if line.startswith("|")) in page, "put the table in"
+    own = (tmp_path / "mini" / "claims.md").read_text().split("# Own claims")[1].splitlines()
+    verdicts = [line for line in own if line.startswith(("- SUPPORTED: ", "- CONTRADICTED: ", "- UNRESOLVED: "))]
+    assert len(verdicts) == 3 and all(line in page for line in verdicts), "put the verdicts in"
+    for name in (STOP, FALL, BOTH):
+        for seed in settings.seeds:
+            provenance = json.loads(
+                (tmp_path / "results" / "mini" / name / f"seed{seed}" / "provenance.json").read_text()
+            )
+            config = resolve(load().training(name), load_tier("mini"), seed, None)
+            assert provenance["config_sha256"] == config_digest(config), "the results are of earlier settings"
