@@ -62,7 +62,10 @@ def _comparison(part: Judged) -> str:
 
 
 def claims_csv(outcomes: Sequence[Outcome], tier: Tier) -> str:
-    """Return all comparisons as CSV at full precision; claims on networks have a line without a comparison."""
+    """Return all comparisons as CSV; claims on networks have a line without a comparison.
+
+    Estimates have ten digits: those after them depend on the threads of the linear algebra.
+    """
     stream = io.StringIO()
     for text in (tier.watermark or "").splitlines():
         stream.write(f"# {text}\n")
@@ -82,7 +85,12 @@ def claims_csv(outcomes: Sequence[Outcome], tier: Tier) -> str:
             runs = " ".join(map(str, e.seeds)) if e else ""
             numbers: list[float | str | None] = [""] * 9
             if e is not None:
-                numbers = [e.mean, e.error, e.seed_error, e.image_error, e.freedom, e.low, e.high, e.p, e.noise]
+                told = (e.mean, e.error, e.seed_error, e.image_error, e.freedom, e.low, e.high, e.p)
+                numbers = [*map(_ten_digits, told), e.noise]
             fields = [c.label, c.unit, c.margin, c.paper, runs, seeds, differences, *numbers, part.verdict]
-            writer.writerow([*head, *fields, outcome.adjusted, outcome.needs, remarks])
+            writer.writerow([*head, *fields, _ten_digits(outcome.adjusted), outcome.needs, remarks])
     return stream.getvalue()
+
+
+def _ten_digits(number: float | None) -> float | None:
+    return None if number is None else float(f"{number:.10g}")

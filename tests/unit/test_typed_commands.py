@@ -53,7 +53,7 @@ def in_documents() -> Iterator[tuple[str, str, bool]]:
 
 def single(command: str) -> Iterator[list[str]]:
     """Yield the words of each program that a line starts, those of ``--wrap`` and with files filled in, too."""
-    command = re.sub(r"\$\(cat ([\w./]+)\)", lambda match: (ROOT / match[1]).read_text().replace('"', '\\"'), command)
+    command = re.sub(r"\$\(cat ([\w./-]+)\)", lambda match: (ROOT / match[1]).read_text().replace('"', '\\"'), command)
     try:
         words = shlex.split(command, comments=True)
     except ValueError:
