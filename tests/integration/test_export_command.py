@@ -122,7 +122,8 @@ def test_the_pages_lines_detect_the_same(place: Place, onnx_file: Path, tmp_path
     for (name, score, *box), row in zip(printed, theirs, strict=True):
         assert name == names[int(row[6]) - 1] and abs(float(score) - row[5]) <= 5e-4
         x, y, w, h = row[1:5]
-        np.testing.assert_allclose([float(v.strip("[],")) for v in box], [x, y, x + w, y + h], atol=0.051)
+        assert all(re.fullmatch(r"-?\d+\.\d", side) for side in box), box
+        np.testing.assert_allclose([float(side) for side in box], [x, y, x + w, y + h], atol=0.051)
 
 
 @pytest.mark.parametrize(("where", "training"), [("place", DATE_F), ("place", FCOS), ("plain", FCOS)])
