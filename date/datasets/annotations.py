@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from date.datasets.boxes import check_form
 from date.datasets.columns import Flags, Floats, Integers, boxes, floats, integers, is_file_name
-from date.datasets.content import plain, why_not_json
 from date.datasets.crowdhuman import LARGEST, shown
-from date.datasets.lean import Record, Records, annotation_file, column, lacking, without_collection
-from date.datasets.normal import INFO, changes, is_normal
-from date.errors import LISTED, listed
+from date.datasets.lean import Record, Records, column, lacking
+from date.datasets.normal import INFO
+from date.datasets.parsing import Unfit, count_rotated, parse_annotations
+from date.errors import LISTED, UserError, listed
 
 SMALLEST_SIDE = 32
 """Training at the paper's tier leaves out images with a shorter side (px), as MMDetection's configurations do."""
@@ -77,52 +77,18 @@ def check_annotations(
         return Checked("", {}, None, {}, [f"{path} cannot be read ({error.strerror}); restore it from its source."])
     digest = hashlib.sha256(raw).hexdigest()
     try:
-        data, changed = _content(raw, path, classes, image_folder)
-    except _Unfit as unfit:
-        return Checked(digest, {}, None, {}, [str(unfit)])
+        data, changed = parse_annotations(raw, path, classes, image_folder)
+    except Unfit as unfit:
+        return Checked(digest, {}, None, {}, unfit.problems)
+    rotated = count_rotated(raw)
     del raw
     info = data["info"] if isinstance(data.get("info"), dict) else {}
     if changed:
         info = data["info"] = {**info, INFO: {"source_sha256": digest, "changes": changed}}
     check = _Check(str(path), data, classes, negative_sizes)
-    counts = {} if check.problems else check.counts()
+    counts = {} if check.problems else check.counts() | ({"boxes_with_a_rotation": rotated} if rotated else {})
     normal = data if changed and not check.problems else None
     return Checked(digest, info, check.sound_images(), counts, check.problems, normal)
-
-
-class _Unfit(Exception):
-    """A file can't be read as annotations; the message says why."""
-
-
-def _content(
-    raw: bytes, path: Path, classes: list[str], image_folder: Path | None
-) -> tuple[dict[str, Any], dict[str, int]]:
-    """Return a file's content in normal form, and what was changed for it, with counts.
-
-    Where nothing is to be changed, records have only the keys that are looked at; all is there to be written anew
-    where anything is.
-
-    Raises:
-        _Unfit: it is not JSON, or has not the three lists of an annotation file.
-    """
-    found = annotation_file(raw)
-    if found is not None and is_normal(found, classes):
-        records = {"images": found.images, "annotations": found.annotations, "categories": found.categories}
-        return {"info": found.info, **records}, {}
-    found = None
-    try:
-        data = _parse(raw)
-    except (ValueError, RecursionError) as error:
-        raise _Unfit(f"{path} is not valid JSON ({why_not_json(error)}); restore it from its source.") from None
-    absent = [k for k in ("images", "annotations", "categories") if not isinstance(data, dict) or k not in data]
-    if absent:
-        raise _Unfit(f"{path} has no {', '.join(absent)}; it is not a COCO annotation file.")
-    return data, changes(raw, data, classes, image_folder)
-
-
-def _parse(raw: bytes) -> Any:
-    with without_collection():
-        return json.loads(plain(raw).decode())
 
 
 def _texts(values: list[Any]) -> Flags:
@@ -145,13 +111,12 @@ class _Check:
         self.category_ids = self._categories(categories)
         self.images = self._images(images)
         self._annotations(annotations)
+        if not self.problems and not negative_sizes:
+            self._form()
 
     # ------------------------------------------------------------------------------------------------- what is wrong
 
-    def _records(self, value: Any, key: str) -> Records:
-        if not isinstance(value, list):
-            self.problems.append(f"{self.path} has {key!r}, which should be a list and is {shown(value)}; correct it.")
-            return []
+    def _records(self, value: list[Any], key: str) -> Records:
         if set(map(type, value)) <= {dict} or isinstance(value[0], Record):
             return value
         self._refuse(
@@ -259,12 +224,12 @@ class _Check:
                 describe(key),
             )
         self._refuse(
-            "annotations of unknown images: {}; remove them",
+            "annotations of unknown images: {}; correct the ids, or remove annotations of images that were left out",
             (~np.isin(self.image_ids, self.images.ids) | (self.image_ids < 0)) & ~odd["image_id"] & bool(known.all()),
             lambda i: f"{shown(records[i].get('id'))} (image {shown(records[i].get('image_id'))})",
         )
         self._refuse(
-            "annotations of unknown categories: {}; remove them",
+            "annotations of unknown categories: {}; correct the ids, or list the categories that are missing",
             (~np.isin(self.label_ids, self.category_ids) | (self.label_ids < 0)) & ~odd["category_id"],
             lambda i: f"{shown(records[i].get('id'))} (category {shown(records[i].get('category_id'))})",
         )
@@ -290,7 +255,20 @@ class _Check:
         self.iscrowd, self.ignore = flags["iscrowd"] == 1, flags["ignore"] == 1
 
     def _boxes(self, records: Records, describe: Callable[[int], str]) -> None:
-        self.boxes = boxes(column(records, "bbox"))
+        values = column(records, "bbox")
+        self.boxes = boxes(values)
+        absent = np.array([value is None or value == [] for value in values], dtype=bool)
+        longer = np.array([isinstance(value, list) and len(value) > 4 for value in values], dtype=bool)
+        self._refuse(
+            "annotations without a box ('bbox'): {}; compute it from the segmentation, or remove them",
+            absent,
+            lambda i: shown(records[i].get("id")),
+        )
+        self._refuse(
+            "boxes of more than four numbers, as rotated ones: {}; give x, y, width, height of upright boxes",
+            longer,
+            describe,
+        )
         with np.errstate(invalid="ignore"):
             least = -LARGEST if self.negative_sizes else 0
             sane: Flags = np.all(
@@ -305,16 +283,28 @@ class _Check:
         )
         self._refuse(
             f"boxes that are not finite x, y, width, height (at most {LARGEST:,.0f} px): {{}}; correct them",
-            ~sane & ~turned,
+            ~sane & ~turned & ~absent & ~longer,
             describe,
         )
+
+    def _form(self) -> None:
+        """Add a problem where boxes are corners or fractions, which nothing else would show."""
+        image = self._image()
+        try:
+            check_form(self.path, self.boxes, np.column_stack([self.images.widths[image], self.images.heights[image]]))
+        except UserError as error:
+            self.problems.append(str(error))
+
+    def _image(self) -> Integers:
+        """Return the index of each annotation's image, (A,)."""
+        order = np.argsort(self.images.ids)
+        return order[np.searchsorted(self.images.ids, self.image_ids, sorter=order)]
 
     # ----------------------------------------------------------------------------------------------------- the counts
 
     def counts(self) -> dict[str, Any]:
         """Return the manifest's counts of a file without problems; ``boxes`` adds up to ``annotations``."""
-        order = np.argsort(self.images.ids)
-        image = order[np.searchsorted(self.images.ids, self.image_ids, sorter=order)]
+        image = self._image()
         uses = self._uses(self.images.widths[image], self.images.heights[image])
         label = dict(zip(self.category_ids.tolist(), self.classes, strict=True))
         objects = Counter(label[i] for i in self.label_ids.tolist())

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from date.datasets.content import annotation_bytes, why_not_json
+from date.datasets.foreign import ANNOTATIONS_READ, other_form
 from date.datasets.images import ABSENT, Listing, Progress, header_sizes, listing_digest
 from date.errors import UserError, listed
 from date.files import file_digest, replace_text
@@ -71,8 +72,10 @@ def read_odgt(path: Path) -> list[OdgtRecord]:
         raise UserError(
             f"{path} cannot be read ({error.strerror}); put CrowdHuman's odgt file there or correct the name."
         ) from None
-    if lines == [b""]:
-        raise UserError(f"{path} is empty; restore it from its source.")
+    if (form := other_form(b"\n".join(lines[:50]))) is not None:
+        raise UserError(f"{path} is {form.name}; {form.remedy or ANNOTATIONS_READ}.")
+    if b'"images"' in lines[0] and b'"annotations"' in lines[0]:
+        raise UserError(f"{path} looks like COCO's JSON; leave 'format: crowdhuman' out of the dataset's entry.")
     records, broken = [], []
     for number, line in enumerate(lines, 1):
         try:

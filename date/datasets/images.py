@@ -86,6 +86,14 @@ class Listing:
         located = (name.rpartition("/") for name in names)
         return [self._folder(folder or ".").get(name, ABSENT) for folder, _, name in located]
 
+    def alike(self, name: str) -> str | None:
+        """Return the name of a file in the root that a name may mean: without its folders, its suffix or its case."""
+        wanted = name.replace("\\", "/").rpartition("/")[2].lower()
+        stems = {Path(wanted).stem, wanted}
+        there = sorted(self._folder("."))
+        exact = [file for file in there if file.lower() == wanted]
+        return next(iter(exact or [file for file in there if Path(file).stem.lower() in stems]), None)
+
     def fingerprint(self, folders: Iterable[str]) -> str:
         """Return the SHA-256 of the names and sizes of all files in some folders."""
         return listing_digest(

@@ -1,7 +1,7 @@
 """JSON of annotations decoded by msgspec: only the keys that somebody reads, in compact records.
 
-msgspec reads nothing that Python's parser refuses, and gives the same values (tests/unit/test_lean.py). It refuses some
-of what Python's parser reads: NaN, infinity, halves of surrogate pairs. What it refuses is left to Python's parser,
+msgspec reads nothing that Python's parser refuses, and gives the same values (tests/unit/test_typed.py). It refuses
+some of what Python's parser reads: NaN, infinity, halves of surrogate pairs. What it refuses is left to that parser,
 whose records are dicts and whose errors name the place; both kinds of records are checked by the same code.
 """
 

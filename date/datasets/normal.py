@@ -3,7 +3,7 @@
 Most files are in it already and are used as they are. What others write otherwise, and what has one meaning, is written
 anew below ``<dataset>-converted/`` in the data root, as CrowdHuman's files are: packed files, byte order marks,
 ids such as ``3.0``, categories in another order than the dataset's classes, annotations without ``area``, absolute
-paths inside the image folder.
+paths inside the image folder, LVIS's URLs in place of file names.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ def changes(raw: bytes, data: dict[str, Any], classes: list[str], images: Path |
         "ids_with_a_point": whole_ids(data),
         "categories_in_another_order": _reorder(data, classes),
         "areas_computed": _add_areas(data.get("annotations")),
+        "file_names_of_urls": _from_urls(data.get("images")),
         "absolute_file_names": 0 if images is None else _relative(data.get("images"), images),
     }
     return {what: count for what, count in found.items() if count}
@@ -70,7 +71,7 @@ def is_normal(data: AnnotationFile, classes: list[str]) -> bool:
         _reorder({"categories": data.categories}, classes)
         or lacking(data.annotations, "area").any()
         or any(float in set(map(type, column(getattr(data, name), key))) for name in ID_KEYS for key in ID_KEYS[name])
-        or any(isinstance(name, str) and name.startswith("/") for name in names)
+        or any(name is None or (isinstance(name, str) and name.startswith("/")) for name in names)
     )
 
 
@@ -97,6 +98,16 @@ def _add_areas(records: Any) -> int:
             if isinstance(box, list) and len(box) == 4 and all(type(side) in (int, float) for side in box[2:]):
                 record["area"] = max(box[2], 0) * max(box[3], 0)
                 count += 1
+    return count
+
+
+def _from_urls(records: Any) -> int:
+    """Give LVIS's images, which have no ``file_name``, that of their ``coco_url``: ``train2017/000000391895.jpg``."""
+    count = 0
+    for record in records if isinstance(records, list) else ():
+        if isinstance(record, dict) and "file_name" not in record and isinstance(record.get("coco_url"), str):
+            record["file_name"] = record["coco_url"].partition("://")[2].partition("/")[2]
+            count += 1
     return count
 
 

@@ -237,7 +237,7 @@ def verify_split(
     sizes = listing.sizes(names)
     problems = [
         *checked.problems,
-        *(_file_problems(source, listing.root, names, sizes) if listing.root.is_dir() else ()),
+        *(_file_problems(source, listing, names, sizes) if listing.root.is_dir() else ()),
         *(_count_problems(source, getattr(dataset, split), checked.counts, split) if checked.counts else ()),
     ]
     if problems:
@@ -248,11 +248,13 @@ def verify_split(
     return {"annotations_sha256": checked.sha256, "files_sha256": files_sha256, **origin, **checked.counts}, []
 
 
-def _file_problems(path: Path, images: Path, names: list[str], sizes: list[int]) -> Iterator[str]:
+def _file_problems(path: Path, listing: Listing, names: list[str], sizes: list[int]) -> Iterator[str]:
     for value, what in ((ABSENT, "are not in"), (0, "are empty files in")):
         wrong = [name for name, size in zip(names, sizes, strict=True) if size == value]
         if wrong:
-            yield f"{path} refers to images that {what} {images}: {listed(wrong)}; restore them."
+            alike = listing.alike(wrong[0]) if value == ABSENT else None
+            there = f" ({alike!r} is there: correct the names or the dataset's 'images')" if alike else ""
+            yield f"{path} refers to images that {what} {listing.root}: {listed(wrong)}; restore them{there}."
 
 
 def _count_problems(path: Path, entry: DatasetSplit | None, counts: dict[str, Any], split: str) -> Iterator[str]:
@@ -262,7 +264,8 @@ def _count_problems(path: Path, entry: DatasetSplit | None, counts: dict[str, An
             f"correct 'count' of {split!r} in the dataset's entry."
         )
     if split == "train" and counts["boxes"]["trained_on"] == 0:
-        yield f"{path} has no box that training could use ({counts['boxes']}); choose another file."
+        found = [f"{n:,} {use.replace('_', ' ')}" for use, n in counts["boxes"].items() if n]
+        yield f"{path} has no box that training could use ({', '.join(found) or 'none at all'}); choose another file."
 
 
 def _decode(source: Path, records: Images, listing: Listing, progress: Progress | None) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import statistics
 import sys
 import time
@@ -103,10 +104,10 @@ def scaled_sizes(dataset: Dataset, tier: Tier, root: Path) -> str:
     sizes = ((a.get("image_id"), *a.get("bbox")[2:]) for a in data["annotations"])
     boxes = [factors[image_id] * math.sqrt(max(0, w * h)) for image_id, w, h in sizes]
     small = 100 * sum(side < FINEST_STRIDE for side in boxes) / max(1, len(boxes))
-    before, after = statistics.median(sides), statistics.median(factors.values()) * statistics.median(sides)
+    before, after = statistics.median(sides), statistics.median(map(operator.mul, sides, factors.values()))
     return (
-        f"  short sides of {before:.0f} px become {after:.0f} px at this tier; {small:.0f} % of the training boxes "
-        f"are then smaller than {FINEST_STRIDE} px, the finest stride (pixel_scale {tier.pixel_scale:g})"
+        f"  short sides of {before:.0f} px (median) become {after:.0f} px at this tier; {small:.0f} % of the training "
+        f"boxes are then smaller than {FINEST_STRIDE} px, the finest stride (pixel_scale {tier.pixel_scale:g})"
     )
 
 

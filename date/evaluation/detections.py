@@ -26,6 +26,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from date.datasets.boxes import strange_form
 from date.errors import UserError, unknown_name
 from date.evaluation.coco import DETECTION_COLUMNS
 from date.evaluation.ground_truth import GroundTruth, odgt_images
@@ -45,8 +46,10 @@ from date.evaluation.reading import (
 from date.evaluation.scored import REMEDY, is_annotations, results_of
 from date.evaluation.typed import coco_results, odgt_detections
 
-SUSPICIOUS = 0.9
-"""Share of boxes of a strange form from which on it is said; boxes that leave the image: half of that."""
+READ = (
+    "detections are a list of {image_id, category_id, bbox, score} in JSON, as MMDetection's CocoMetric writes with "
+    "'outfile_prefix', COCO annotations with scores, an odgt file with 'dtboxes', or a detections.npz"
+)
 Categories = Literal["ids", "labels"] | None
 
 
@@ -84,7 +87,7 @@ def read_detections(
         raise UserError(f"{path} has no variants (only detections.npz has); leave --variant out.")
     if (found := _typed(path, ground_truth, categories)) is not None:
         return found
-    data, is_odgt = read_json_or_lines(path)
+    data, is_odgt = read_json_or_lines(path, READ)
     if is_odgt:
         return _from_odgt(path, data, ground_truth)
     told: list[str] = []
@@ -94,10 +97,7 @@ def read_detections(
         data, told = results_of(path, data, ground_truth)
         categories = "ids"
     if not isinstance(data, list):
-        raise UserError(
-            f"{path} holds a JSON {_kind(data)}; detections are a list of {{image_id, category_id, bbox, score}}, COCO "
-            f"annotations with scores, an odgt file with 'dtboxes', or a detections.npz."
-        )
+        raise UserError(f"{path} holds a JSON {_kind(data)}; {READ}.")
     rows, notes = _from_results(path, data, ground_truth)
     return _checked(path, rows, [*told, *notes], ground_truth, categories)
 
@@ -161,6 +161,8 @@ def is_archive(path: Path) -> bool:
 def _from_npz(path: Path, variant: str | None) -> tuple[NDArray[np.float64], list[str]]:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            if any(name.endswith("/data.pkl") for name in archive.files):
+                raise UserError(f"{path} is a file of PyTorch's; {READ}.")
             columns = archive["columns"] if "columns" in archive.files else None
             if not isinstance(columns, np.ndarray) or columns.tolist() != list(DETECTION_COLUMNS):
                 raise UserError(f"{path} is not a detections.npz of this project: its array 'columns' is not ours.")
@@ -191,7 +193,7 @@ def _from_npz(path: Path, variant: str | None) -> tuple[NDArray[np.float64], lis
 
 
 def _from_results(path: Path, data: list[Any], ground_truth: GroundTruth) -> tuple[NDArray[np.float64], list[str]]:
-    by_name = _ids_by_name(ground_truth)
+    by_name = _ids_of_texts(path, data, ground_truth)
     defects = Defects(path)
     rows, renamed = [], 0
     for i, record in enumerate(data):
@@ -209,14 +211,49 @@ def _from_results(path: Path, data: list[Any], ground_truth: GroundTruth) -> tup
         elif not is_integer(category_id):
             what = "entries without a 'category_id' that is an integer of at most 2^53"
             defects.add(what, f"entry {i} ({shown(category_id)})")
+        elif "bbox" not in record:
+            defects.add("entries without a 'bbox', as those of masks or keypoints", f"entry {i}")
         elif not is_box(box):
             defects.add("boxes ('bbox') that are not four finite numbers", f"entry {i} ({shown(box)})")
-        elif not is_number(record.get("score")):
+        elif "score" not in record:
+            defects.add("entries without a 'score'", f"entry {i}")
+        elif not is_number(record["score"]):
             defects.add("scores that are not finite numbers", f"entry {i} ({shown(record.get('score'))})")
         else:
             rows.append([image_id, *box, record["score"], category_id])  # type: ignore[misc]
     defects.raise_if_any(REMEDY)
     return np.array(rows, dtype=np.float64).reshape(-1, len(DETECTION_COLUMNS)), _renamed(renamed)
+
+
+def _ids_of_texts(path: Path, data: list[Any], ground_truth: GroundTruth) -> dict[str, int]:
+    """Return the ids of images by what a text in ``image_id`` or ``file_name`` may be: a name, or the id as a text.
+
+    A text of digits may be both, of two images: 2 of ``1.jpg`` and 1 of ``2.jpg``. What fits all of the file counts.
+
+    Raises:
+        UserError: both fit, or neither.
+    """
+    by_name, ids = _ids_by_name(ground_truth), set(ground_truth.image_ids)
+    texts = {record["image_id"]: whole(record["image_id"]) for record in data if _is_named_by_digits(record, by_name)}
+    torn = [text for text, number in texts.items() if number in ids and by_name.get(text, number) != number]
+    if not torn:
+        return by_name
+    names = all(text in by_name for text in texts)
+    numbers = all(number in ids and text == str(number) for text, number in texts.items())  # no id begins with 0
+    if names == numbers:
+        raise UserError(
+            f"{path} has {defect('image ids that are texts, each the id of one image and the name of another', torn)}; "
+            f"write ids as numbers, without quotation marks, and names with their suffix."
+        )
+    return by_name if names else {name: found for name, found in by_name.items() if name not in texts}
+
+
+def _is_named_by_digits(record: Any, by_name: dict[str, int]) -> bool:
+    """Return whether a record has a text of digits as its ``image_id``, and no ``file_name`` that counts before it."""
+    if not isinstance(record, dict) or not isinstance(record.get("image_id"), str):
+        return False
+    file_name = record.get("file_name")
+    return type(whole(record["image_id"])) is int and not (isinstance(file_name, str) and file_name in by_name)
 
 
 def _image_id(record: dict[str, Any], by_name: dict[str, int]) -> Any:
@@ -312,7 +349,9 @@ def _checked(
     silent = int((np.bincount(image, minlength=len(ground_truth.image_ids)) == 0).sum())
     if silent:
         notes = [*notes, f"{silent} of {len(ground_truth.image_ids)} images have no detection."]
-    return Detections(rows, [*notes, *_suspicions(rows, ground_truth.sizes[image])])
+    if (form := strange_form(rows[:, 1:5], ground_truth.sizes[image])) is not None:
+        notes = [*notes, f"{form[0]}: they look like {form[1]}."]
+    return Detections(rows, notes)
 
 
 def _with_categories(
@@ -343,29 +382,6 @@ def _with_categories(
             f"--categories ids if they are its ids."
         )
     return rows
-
-
-def _suspicions(rows: NDArray[np.float64], sizes: NDArray[np.float64]) -> list[str]:
-    """Return hints at boxes in another form than x, y, width, height in pixels of the image.
-
-    Args:
-        rows: (D, 7) detections.
-        sizes: (D, 2) width and height of the image of each in px, NaN where unknown.
-    """
-    if not len(rows):
-        return []
-    boxes, share = rows[:, 1:5], SUSPICIOUS * len(rows)  # one side after the other, since most files end at the first
-    if np.sum(np.abs(boxes[:, 2]) <= 1.5) > share and np.sum((np.abs(boxes) <= 1.5).all(axis=1)) > share:
-        return ["almost all boxes lie in the first pixel: they look like fractions of the image, and not pixels."]
-    if np.sum(boxes[:, 2] >= boxes[:, 0]) <= share:
-        return []
-    with np.errstate(invalid="ignore", over="ignore"):
-        leave = (boxes[:, :2] + boxes[:, 2:] > 1.1 * sizes + 1).any(axis=1)
-        corners = (boxes[:, 2:] >= boxes[:, :2]).all(axis=1) & (boxes[:, 2:] <= sizes + 1).all(axis=1)
-    if leave.mean() > SUSPICIOUS / 2 and corners.sum() > share:
-        leaving = f"{100 * leave.mean():.0f} % of the boxes leave their image"
-        return [f"{leaving}: they look like x1, y1, x2, y2, and not x, y, width, height."]
-    return []
 
 
 def _numbers(values: NDArray[np.float64]) -> str:

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from date.datasets import crowdhuman
+from date.datasets.boxes import check_form
 from date.datasets.content import whole_ids
+from date.datasets.foreign import ANNOTATIONS_READ, other_annotations
 from date.datasets.images import header_sizes
 from date.datasets.lean import ImageRecord
 from date.errors import UserError
@@ -30,6 +32,8 @@ from date.evaluation.typed_annotations import Annotations, coco_annotations
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 TEXTS = "ids that are texts and should be numbers, without quotation marks"
+FEDERATED = b'"neg_category_ids"'
+"""Key of LVIS's images, whose annotations are complete for some categories alone."""
 
 
 @dataclass(frozen=True)
@@ -96,18 +100,34 @@ def read_ground_truth(path: Path, images: Path | None = None) -> GroundTruth:
     Raises:
         UserError: the file is neither, or has defects; all are listed.
     """
-    typed = coco_annotations(read_bytes(path), _is_conversion)
+    raw = read_bytes(path)
+    federated = FEDERATED in raw
+    typed = coco_annotations(raw, _is_conversion)
+    del raw
     if typed is not None:
-        return _from_typed(path, typed)
-    data, is_odgt = read_json_or_lines(path)
-    if is_odgt:
-        ground_truth = _from_odgt(path, data)
-        return ground_truth if images is None else with_sizes_of(ground_truth, images)
-    absent = [key for key in ("images", "annotations", "categories") if not _has_list(data, key)]
-    if absent:
-        raise UserError(
-            f"{path} has no list {', '.join(map(repr, absent))}; give a COCO annotation file or a CrowdHuman odgt file."
+        ground_truth = _from_typed(path, typed)
+    else:
+        data, is_odgt = read_json_or_lines(path, ANNOTATIONS_READ)
+        if is_odgt:
+            ground_truth = _from_odgt(path, data)
+            return ground_truth if images is None else with_sizes_of(ground_truth, images)
+        ground_truth = _from_lists(path, data)
+    check_form(path, ground_truth.bboxes, ground_truth.sizes[ground_truth.image])
+    if federated:
+        note = (
+            "the images have LVIS's 'neg_category_ids': its annotations are complete for some categories alone, and "
+            "LVIS's own evaluation leaves the others out; COCO's, here, counts a detection of them as false."
         )
+        ground_truth = replace(ground_truth, notes=[*ground_truth.notes, note])
+    return ground_truth
+
+
+def _from_lists(path: Path, data: Any) -> GroundTruth:
+    absent = [key for key in ("images", "annotations", "categories") if not _has_list(data, key)]
+    other = other_annotations(data)
+    if absent or other:
+        looks = f"looks like {other}" if other else f"has no list {', '.join(map(repr, absent))}"
+        raise UserError(f"{path} {looks}; give a COCO annotation file or a CrowdHuman odgt file.")
     whole_ids(data)
     return _from_coco(path, data)
 
@@ -220,6 +240,8 @@ def _notes(without_area: int, without_crowd: int, marked: int) -> list[str]:
 
 def _from_odgt(path: Path, records: list[Any]) -> GroundTruth:
     """Return full-body boxes (``fbox``) as one category; others than persons and ``extra.ignore`` are ignored."""
+    if not any(isinstance(record, dict) and "ID" in record for record in records):
+        raise UserError(f"{path} has JSON objects without an 'ID', one a line: it is no odgt file; {ANNOTATIONS_READ}.")
     defects = Defects(path)
     names, sizes, rows = [], [], []
     seen: set[str] = set()

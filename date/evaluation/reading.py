@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from date.datasets.content import annotation_bytes, why_not_json
+from date.datasets.foreign import TABLE, other_form
 from date.errors import UserError
 
 LISTED = 5
@@ -31,12 +32,24 @@ def read_bytes(path: Path) -> bytes:
         raise UserError(f"{path} is {error}; restore it from its source.") from None
 
 
-def read_text(path: Path) -> str:
-    """Return a text file's content, or raise a `UserError`."""
+def read_text(path: Path, read: str, tables: bool = False) -> str:
+    """Return a text file's content.
+
+    Args:
+        path: of the file.
+        read: a main clause with the forms that are read, for messages.
+        tables: whether tables with commas are among them.
+
+    Raises:
+        UserError: it can't be read, or certainly has another form.
+    """
+    content = read_bytes(path)
+    if (form := other_form(content)) is not None and not (tables and form == TABLE):
+        raise UserError(f"{path} is {form.name}; {form.remedy or read}.")
     try:
-        return read_bytes(path).decode()
+        return content.decode()
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); give a JSON file.") from None
+        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); {read}.") from None
 
 
 def parse_json(text: str, where: str) -> Any:
@@ -55,12 +68,16 @@ def parse_json(text: str, where: str) -> Any:
         raise UserError(f"{where} is not valid JSON ({why_not_json(error)}); restore it from its source.") from None
 
 
-def read_json_or_lines(path: Path) -> tuple[Any, bool]:
+def read_json_or_lines(path: Path, read: str) -> tuple[Any, bool]:
     """Return a file's JSON value and False, or the list of a JSON object per line, and whether these are odgt's.
 
     A list of odgt's objects (MMDetection's CrowdHumanMetric writes one) is the same as their lines.
+
+    Args:
+        path: of the file.
+        read: a main clause with the forms that are read, for messages.
     """
-    text = read_text(path)
+    text = read_text(path, read)
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if len(lines) > 1 and _is_object(lines[0][1]):
         records = [parse_json(line, f"line {number} of {path}") for number, line in lines]

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from date.datasets.columns import Integers, exact_integers
 from date.datasets.lean import decoded, is_text
+from date.evaluation.reading import whole
 
 PIECE = 1 << 23
 """Bytes of a list that are decoded at once."""
@@ -143,6 +144,8 @@ def _rows(
     kinds = set(map(type, given))
     if set(map(type, names)) - {msgspec.UnsetType} or kinds - {int}:
         known = by_name()
+        if any(type(own) is str and known.get(own, own) not in (own, whole(own)) for own in given if whole(own) != own):
+            return None  # the id of one image and the name of another, perhaps
         image_ids = [
             known[name] if isinstance(name, str) and name in known else known.get(own, own) if type(own) is str else own
             for own, name in zip(given, names, strict=True)

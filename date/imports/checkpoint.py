@@ -14,6 +14,7 @@ from date.catalogue import Tier, Training, load_dataset
 from date.catalogue.modules import import_modules
 from date.catalogue.origin import origin
 from date.catalogue.settings import data_root, dataset_name
+from date.datasets.foreign import other_form
 from date.datasets.prepare import prepare
 from date.errors import UserError, listed
 from date.files import file_digest, sealing
@@ -46,6 +47,7 @@ def import_checkpoint(file: Path, training: Training, tier: Tier, runs: Path, se
     """
     if not file.is_file():
         raise UserError(f"{file} is not a file; correct the name of the checkpoint.")
+    _refuse_texts(file)
     root = data_root()
     dataset = load_dataset(dataset_name(training, tier))
     manifest = prepare(dataset, root, generation_progress(dataset.name))
@@ -69,6 +71,14 @@ def import_checkpoint(file: Path, training: Training, tier: Tier, runs: Path, se
         }
         (folder / PROVENANCE).write_text(json.dumps(provenance, indent=1) + "\n")
     return sealed
+
+
+def _refuse_texts(file: Path) -> None:
+    """Raise a `UserError` where a file is a pointer of Git LFS, a web page or the like, and nothing of PyTorch's."""
+    with file.open("rb") as stream:
+        start = stream.read(4096)
+    if (form := other_form(start)) is not None and form.remedy and not start.startswith(b"PK"):
+        raise UserError(f"{file} is {form.name}; {form.remedy}.")
 
 
 def imported_provenance(

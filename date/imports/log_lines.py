@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +56,11 @@ TORCHMETRICS = {
 """Ours by the names of torchmetrics' MeanAveragePrecision, which asks pycocotools; fractions, -1 for undefined."""
 VOC = ("mAP", "AP50")
 """Names of VOC's metrics in MMDetection's logs, after a prefix or none."""
+CROWDHUMAN = "mMR"
+"""Name of a metric that stands beside CrowdHuman's ``mAP`` alone."""
+OTHER_METRIC = re.compile(r"(?:^|[/_])m?AP(?:$|[/_\d])|accuracy|mIoU")
+"""What names of metrics have that no protocol here computes, such as masks' ``segm_mAP`` or LVIS's ``bbox_AP``."""
+RF_DETR = "RF-DETR, whose AP counts up to 500 detections an image, and COCO's 100"
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ def read_lines(path: Path, protocol: Protocol) -> Reading:
     Raises:
         UserError: it is none of them, or a line is damaged.
     """
-    text = read_text(path)
+    text = read_text(path, FORMS, tables=True)
     first = next((line for line in text.split("\n") if line.strip()), "").strip()
     if first.startswith("{"):
         if _is_trainer_state(text):
@@ -159,6 +165,8 @@ def _mmdetection(record: dict[str, Any], protocol: Protocol, reading: Reading) -
     if "AP" in metrics:
         # mmcv gives an evaluation the number of the validation batches, which says nothing of its place.
         reading.lines.append(Line("eval", metrics, count if engine else None, epoch, or_epoch=engine))
+    elif protocol == "coco" and any(_last(name) == CROWDHUMAN for name in record):
+        reading.leave_out("have CrowdHuman's metrics, and not COCO's")
     elif protocol == "coco" and any(_last(name) in VOC for name in record):
         reading.leave_out("have VOC's mAP, at one IoU, which is not COCO's AP")
     elif record.get("mode") == "val":
@@ -182,7 +190,8 @@ def _train(
     """Add a line of training, or count why it is none."""
     losses = {name: value for name, value in record.items() if "loss" in name}
     if "loss" not in losses:
-        reading.leave_out("have neither losses nor metrics")
+        other = next((name for name in record if OTHER_METRIC.search(name)), None)
+        reading.leave_out(f"have other metrics ({other!r})" if other else "have neither losses nor metrics")
     elif not is_number(lr):
         kind = {dict: "an object", list: "a list", type(None): "missing"}.get(type(lr), "not a number")
         reading.leave_out(f"have a learning rate that is {kind}")
@@ -237,6 +246,9 @@ def _detr(record: dict[str, Any], protocol: Protocol, reading: Reading) -> None:
         reading.leave_out("have no number of an epoch")
         return
     stats: Any = record.get("test_coco_eval_bbox")
+    if "test_results_json" in record:
+        stats = None
+        reading.leave_out(f"have metrics of {RF_DETR}")
     found: dict[str, float | None] = {}
     if protocol == "coco" and isinstance(stats, list) and len(stats) == len(COCO_METRICS):
         found = _fractions(
@@ -246,7 +258,7 @@ def _detr(record: dict[str, Any], protocol: Protocol, reading: Reading) -> None:
     if losses and is_number(record.get("train_lr")) and all(map(is_number, losses.values())):
         values: dict[str, Any] = {"lr": float(record["train_lr"])} | {k: float(v) for k, v in losses.items()}
         reading.lines.append(Line("train", values, None, epoch + 1))
-    elif "AP" not in found:
+    elif "AP" not in found and "test_results_json" not in record:
         reading.leave_out("have neither losses nor metrics")
     if "AP" in found:
         reading.lines.append(Line("eval", found, None, epoch + 1))
@@ -294,11 +306,13 @@ def _csv(path: Path, text: str, protocol: Protocol) -> Reading:
     """Read Lightning's ``metrics.csv``, which has a row for each time of logging."""
     rows = list(_cells(path, text))
     columns = set().union(*rows) if rows else set()
-    if any(name.startswith("metrics/mAP50-95") for name in columns):
+    if any(name.startswith(("metrics/mAP50-95", "metrics/mAP_0.5")) for name in columns):
         raise UserError(
             f"{path} is of ultralytics, whose mAP50-95 is its own evaluation and not COCO's; give the detections that "
             f"it saves (`val` with save_json=True) as a file, without --log."
         )
+    if any(_last(name).removeprefix("ema_") == "mAP_50_95" for name in columns):
+        raise UserError(f"{path} is of {RF_DETR}; give its detections as a file, without --log.")
     reading, rate = Reading([]), None
     for row in rows:
         rates = [value for name, value in row.items() if name.startswith("lr-") or _last(name) == "lr"]

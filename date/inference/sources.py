@@ -69,7 +69,7 @@ def find_images(named: Sequence[Path], folder: Path | None = None) -> Sources:
 
 
 def _annotated(path: Path, folder: Path) -> Sources:
-    data, _ = read_json_or_lines(path)
+    data, _ = read_json_or_lines(path, "give a COCO annotation file, or image files")
     if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in ("images", "categories")):
         raise UserError(f"{path} has no lists 'images' and 'categories'; give a COCO annotation file, or image files.")
     whole_ids(data)

@@ -17,6 +17,7 @@ import yaml
 
 from date.catalogue import ROOT, load, load_dataset, load_tier
 from date.datasets.lengths import count_trained_images, steps_per_epoch
+from date.datasets.verify import scaled_sizes
 from date.errors import UserError
 from date.identity.config import resolve
 from tests.support.command import date, date_process
@@ -89,9 +90,24 @@ def test_every_command_works_and_names_what_is_left_out(command: str, own: Path,
         "plan": "would run: 35 trainings, 35 evaluations",
         "doctor": "ok       epoch           6 steps in the part of 'coco'",
         "status": "date_f-r50-coco-12e",
-        "data verify": "48 px become 240 px at this tier; 0 % of the training boxes are then smaller than 8 px",
+        "data verify": "48 px (median) become 240 px at this tier; 0 % of the training boxes are then smaller than 8 px",
     }
     assert expected[command] in done.stdout
+    assert ("  no image was opened; --deep decodes every image" in done.stdout) == (command == "data verify")
+
+
+def test_short_sides_are_those_of_each_image(own: Path) -> None:
+    """A wide image is scaled by its long side, to 400 px, and the others by their short one, to 240 px."""
+    data = json.loads((own / "data" / "pets" / "train.json").read_text())
+    for record, size in zip(data["images"], [(480, 640), (900, 300), (640, 480), (900, 300), (500, 480)], strict=False):
+        record["width"], record["height"] = size
+    data["images"] = data["images"][:5]
+    data["annotations"] = [o for o in data["annotations"] if o["image_id"] < 5]
+    (own / "data" / "pets" / "mixed.json").write_text(json.dumps(data))
+    text = (own / "pets_data.yaml").read_text().replace("train.json", "mixed.json")
+    (own / "mixed_data.yaml").write_text(text)
+    said = scaled_sizes(load_dataset(str(own / "mixed_data.yaml")), load_tier(str(own / "pets.yaml")), own / "data")
+    assert "short sides of 480 px (median) become 240 px at this tier" in said
 
 
 def test_the_dag_is_planned(own: Path) -> None:

@@ -170,11 +170,11 @@ def test_missing_dataset_says_what_where_and_how(root: Path) -> None:
         (lambda d: d["images"].append(7), r"entries of 'images' that are not objects: number 4 \(7\)"),
         (lambda d: d.update(images={}), r"'images', which should be a list and is \{\}"),
         (lambda d: d["annotations"].insert(1, None), r"entries of 'annotations' that are not objects: number 2 \(None\)"),
-        (lambda d: d["annotations"][0].update(image_id=77), r"unknown images: 1 \(image 77\)"),
+        (lambda d: d["annotations"][0].update(image_id=77), r"unknown images: 1 \(image 77\); correct the ids, or remove annotations of images that"),
         (lambda d: d["annotations"][0].update(image_id=None), r"whose 'image_id' is not an integer: 1 \(None\); give each the id of what it"),
         (lambda d: d["annotations"][0].update(image_id=1.5), r"whose 'image_id' is not an integer: 1 \(1\.5\)"),
         (lambda d: d["annotations"][0].update(category_id=True), r"whose 'category_id' is not an integer: 1 \(True\)"),
-        (lambda d: d["annotations"][0].update(category_id=77), r"unknown categories: 1 \(category 77\)"),
+        (lambda d: d["annotations"][0].update(category_id=77), r"unknown categories: 1 \(category 77\); correct the ids, or list the categories"),
         (lambda d: d["annotations"][0].update(category_id="5"), r"annotations whose 'category_id' is a text: 1 \('5'\); write it as a number"),
         (lambda d: d["annotations"][0].update(id=2), r"repeated annotation ids: 2"),
         (lambda d: d["annotations"][0].update(id=-1), r"annotation ids that are not integers from 0 on: number 1 \(-1\)"),
@@ -188,12 +188,15 @@ def test_missing_dataset_says_what_where_and_how(root: Path) -> None:
         (lambda d: d["annotations"][0].update(bbox=[0, 0, True, 5]), r"not finite"),
         (lambda d: d["annotations"][0].update(bbox=[0, 0, 1]), r"not finite"),
         (lambda d: d["annotations"][0].update(bbox={"x": 1}), r"not finite"),
-        (lambda d: d["annotations"][0].pop("bbox"), r"not finite"),
+        (lambda d: d["annotations"][0].pop("bbox"), r"annotations without a box \('bbox'\): 1; compute it from the segmentation"),
+        (lambda d: d["annotations"][0].update(bbox=[]), r"annotations without a box \('bbox'\): 1"),
+        (lambda d: d["annotations"][0].update(bbox=[9, 9, 5, 5, 0.5]), r"more than four numbers, as rotated ones: 1 \(\[9, 9, 5, 5, 0\.5\]\); give x, y"),
         (lambda d: d["annotations"][0].update(area=None), r"whose area is not a finite number: 1 \(None\)"),
         (lambda d: d["annotations"][0].update(area=float("nan")), r"whose area is not a finite number: 1 \(nan\)"),
         (lambda d: d["annotations"][0].update(iscrowd=2), r"whose iscrowd is neither 0 nor 1: 1 \(2\)"),
         (lambda d: d["annotations"][0].update(iscrowd=None), r"whose iscrowd is neither 0 nor 1"),
-        (lambda d: d["annotations"].clear(), r"no box that training could use"),
+        (lambda d: d["annotations"].clear(), r"no box that training could use \(none at all\); choose"),
+        (lambda d: [r.update(area=0) for r in d["annotations"]], r"no box that training could use \((\d iscrowd, )?.*\d without area\); choose"),
         (lambda d: d["categories"][0].update(name="c"), r"number 1 is 'c' in the file and 'a' in 'classes'; list the file's names in 'classes'"),
         (lambda d: d["categories"].pop(), r"has other categories \(1\) than the dataset's 'classes' \(2\): number 2 is 'nothing'"),
         (lambda d: d["categories"][1].update(id=5), r"repeated category ids: 5"),
@@ -254,10 +257,11 @@ def test_images_may_lie_in_subfolders(root: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is not valid JSON"),
-        (b"\xff\xfe{}", "is not valid JSON"),
+        (b"", "is empty; restore it"),
+        (b"\xff\xfe{}", "is UTF-16 text; save it as UTF-8"),
+        (b"{\xff}", "is not valid JSON (not UTF-8 text"),
         ("\ufeff{}".encode(), "has no images, annotations, categories"),
-        (json.dumps(annotations()).encode("utf-16"), "is not valid JSON"),
+        (json.dumps(annotations()).encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
         (b"[" * 200_000, "is not valid JSON (nested too deeply); restore it"),
         (b'{"images": ' + b"1" * 5000 + b"}", "is not valid JSON (a number has more than 4300 digits); restore it"),
         (b"[1, 2]", "it is not a COCO annotation file"),
@@ -276,7 +280,7 @@ def test_truncated_json_is_one_sentence(tmp_path_factory: pytest.TempPathFactory
     path = tmp_path_factory.mktemp("truncated") / "a.json"
     path.write_text(json.dumps(annotations())[:length])
     (problem,) = check_annotations(path, ["a", "b"]).problems
-    assert "is not valid JSON" in problem
+    assert ("is not valid JSON" if length else "is empty") in problem
 
 
 # ------------------------------------------------------------------------------------------------- kept verifications

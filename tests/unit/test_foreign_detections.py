@@ -269,3 +269,41 @@ def test_annotations_with_scores_of_other_names_are_refused_in_words(write: Any)
     elsewhere = [{"id": k, "file_name": f"other{k}.jpg"} for k in range(3)]
     with pytest.raises(UserError, match=r"has 9 detections of unknown images: entry 0 \(image 'other"):
         ap(write, scored_annotations(images=elsewhere))
+
+
+# ------------------------------------------------------------------------------------------------- texts of digits
+
+
+def numbered(names: list[str]) -> dict[str, Any]:
+    """Annotations of images 1, 2, 3 whose files are named by numbers, too."""
+    images = [{"id": i, "file_name": n, "width": 100, "height": 80} for i, n in enumerate(names, 1)]
+    objects = [o | {"image_id": 1 + IDS.index(o["image_id"])} for o in annotations()["annotations"]]
+    return annotations(images=images, annotations=objects)
+
+
+@pytest.mark.parametrize("lines", [False, True])
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (["0.jpg", "1.jpg", "2.jpg"], lambda i: str(i)),  # "3" is no name, so that all are ids
+        (["1.jpg", "2.jpg", "9.jpg"], lambda i: {1: "1", 2: "2", 3: "9"}[i]),  # the same image either way
+        (["2.jpg", "3.jpg", "4.jpg"], lambda i: str(i + 1)),  # "4" is no id, so that all are names
+        (["000002.jpg", "000003.jpg", "000001.jpg"], lambda i: f"{i % 3 + 1:06}.jpg"),
+        (["2.jpg", "3.jpg", "1.jpg"], lambda i: f"{i % 3 + 1}.jpg"),
+    ],
+)
+def test_texts_of_digits_are_what_fits_all_of_them(names: list[str], text: Any, lines: bool, write: Any) -> None:
+    data = numbered(names)
+    found = [r | {"image_id": text(1 + IDS.index(r["image_id"]))} for r in perfect()]
+    scored = score("coco", write("gt.json", data), write("found.json", found, lines))
+    assert scored.metrics["AP"] == pytest.approx(100)
+
+
+@pytest.mark.parametrize("names", [["2.jpg", "3.jpg", "1.jpg"], ["2.jpg", "000003.jpg", "1.jpg"]])
+def test_texts_that_are_an_id_and_another_images_name_are_refused(names: list[str], write: Any) -> None:
+    found = [r | {"image_id": str(1 + IDS.index(r["image_id"]))} for r in perfect()]
+    if "000003.jpg" in names:
+        found += [found[0] | {"image_id": "000003"}]
+    expected = r"has \d image ids that are texts, each the id of one image and the name of another: '?1.*; write ids as numbers, without"  # fmt: skip
+    with pytest.raises(UserError, match=expected):
+        score("coco", write("gt.json", numbered(names)), write("found.json", found))

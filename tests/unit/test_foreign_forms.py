@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
 import re
 import tempfile
 from collections.abc import Callable
@@ -64,6 +66,32 @@ def changed(first: int = 1, **each: Any) -> Callable[[Path], dict[str, Any]]:
         return data
 
     return make
+
+
+def with_images(change: Callable[[dict[str, Any], Path], dict[str, Any]], **each: Any) -> Callable[[Path], Any]:
+    """Annotations whose images have other names, and lie where these say."""
+
+    def make(folder: Path) -> dict[str, Any]:
+        data = changed(images=change, **each)(folder)
+        for record in data["images"]:
+            name = record.get("file_name") or record["coco_url"].partition("org/")[2]
+            (folder / "toy" / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / "toy" / "images" / name).write_bytes(b"x")
+        return data
+
+    return make
+
+
+def many_boxes(box: Callable[[int], list[float]]) -> Callable[[Path], dict[str, Any]]:
+    """Annotations of a dozen boxes in an image of 64 x 48 px."""
+    first, second = plain()["annotations"]
+    return lambda folder: (
+        plain() | {"annotations": [first | {"id": k, "bbox": box(k)} for k in range(11)] + [second | {"id": 11}]}
+    )
+
+
+def content(value: Any) -> Callable[[Path], Any]:
+    return lambda folder: value
 
 
 def other_order(folder: Path) -> dict[str, Any]:
@@ -138,6 +166,78 @@ ANNOTATIONS = [
         "ids as 1.0, of columns with gaps",
         changed(annotations=lambda r, _: {"image_id": float(r["image_id"])}),
     ),
+    Form(
+        "COCO",
+        "crowds as run lengths, `segmentation: null`",
+        changed(
+            annotations=lambda r, _: (
+                {"segmentation": [None, {"counts": [9, 9], "size": [48, 64]}][r["id"] - 1]} | {"iscrowd": r["id"] - 1}
+            )
+        ),
+    ),
+    Form(
+        "COCO, keypoints",
+        "`keypoints` with each box, `skeleton` with each category",
+        changed(annotations={"keypoints": [9, 9, 2], "num_keypoints": 1}, categories={"skeleton": [[1, 2]]}),
+    ),
+    Form(
+        "COCO, panoptic",
+        "`segments_info` in place of boxes",
+        changed(annotations={"segments_info": [], **dict.fromkeys(("id", "bbox", "category_id", "area"), ...)}),
+    ),
+    Form(
+        "COCO, captions",
+        "`caption` in place of boxes, no categories",
+        content({"images": plain()["images"], "annotations": [{"id": 1, "image_id": 1, "caption": "a cat"}]}),
+    ),
+    Form(
+        "LVIS",
+        "`coco_url` in place of `file_name`, no `iscrowd`, `neg_category_ids`",
+        with_images(
+            lambda r, _: {
+                "file_name": ...,
+                "coco_url": f"http://images.cocodataset.org/val2017/{r['file_name']}",
+                "neg_category_ids": [],
+            },
+            annotations={"iscrowd": ...},
+        ),
+        "1.0",
+    ),
+    Form(
+        "Objects365",
+        "names with folders, `isfake`, `isreflected`",
+        with_images(
+            lambda r, _: {"file_name": f"images/v2/patch16/{r['file_name']}"},
+            annotations={"isfake": 0, "isreflected": 0},
+        ),
+        "2",
+    ),
+    Form(
+        "CVAT, rotated rectangles",
+        "upright boxes with `attributes.rotation`",
+        changed(annotations=lambda r, _: {"attributes": {"occluded": False, "rotation": 30.0 * (r["id"] - 1)}}),
+    ),
+    Form("rotated boxes", "x, y, width, height, angle", changed(annotations={"bbox": [14.0, 20.0, 20.0, 30.0, 0.3]})),
+    Form("own scripts", "x1, y1, x2, y2", many_boxes(lambda k: [20.0 + k, 15.0 + k, 44.0 + k, 33.0 + k])),
+    Form("own scripts", "fractions of the image", many_boxes(lambda k: [0.05 * k, 0.1, 0.3, 0.4])),
+    Form("own scripts", "`category_id` as a text", changed(annotations={"category_id": "1"})),
+    Form(
+        "tools on Windows",
+        "`images\\0.jpg`",
+        changed(images=lambda r, _: {"file_name": f"images\\{r['file_name']}"}),
+    ),
+    Form("Pascal VOC, CVAT", "XML", content(b"<annotation><object></object></annotation>")),
+    Form("YOLO, ultralytics", "text files of class and box", content(b"0 0.5 0.5 0.25 0.25\n")),
+    Form("Open Images", "CSV", content(b"ImageID,LabelName,XMin,XMax,YMin,YMax\n0,/m/01yrx,0,0.5,0,0.5\n")),
+    Form("LabelMe", "JSON of one image", content({"version": "5.5", "shapes": [], "imagePath": "0.jpg"})),
+    Form("VIA", "its project", content({"0.jpg9": {"filename": "0.jpg", "size": 9, "regions": []}})),
+    Form("Label Studio", "its own JSON", content([{"id": 1, "annotations": [], "data": {"image": "0.jpg"}}])),
+    Form("BDD100K", "JSON", content([{"name": "0.jpg", "labels": []}])),
+    Form("CreateML", "JSON", content([{"image": "0.jpg", "annotations": []}])),
+    Form("MMDetection", "its own form", content({"metainfo": {}, "data_list": []}), "3.3.0"),
+    Form("YouTube-VIS, TAO", "`videos`", content({"videos": [], "annotations": [], "categories": []})),
+    Form("Hugging Face, imagefolder", "`metadata.jsonl`", content(b'{"file_name": "0.jpg", "objects": {}}\n' * 2)),
+    Form("Git LFS", "a pointer", content(b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n")),
 ]
 
 
@@ -146,19 +246,27 @@ def annotations_outcome(form: Form, folder: Path) -> str:
     (folder / "toy" / "images").mkdir(parents=True)
     for i in range(2):
         (folder / "toy" / "images" / f"{i}.jpg").write_bytes(b"x")
-    (folder / "toy" / "gt.json").write_text(json.dumps(form.make(folder)))
+    put(folder / "toy" / "gt.json", form.make(folder))
     split = DatasetSplit(annotations="gt.json", images="images")
     found = examine(Dataset(name="toy", classes=["cat", "dog"], root="toy", train=split, val=split), folder)
     if found.manifest is None:
         return f"refused: {_sentence(found.problems[0], folder)}"
     part = found.manifest["splits"]["train"]
     told = [what.replace("_", " ") for what in part.get(INFO, {"changes": {}})["changes"]]
-    told += [what.replace("_", " ") for what in part if what.startswith("annotations_with")]
+    told += [what.replace("_", " ") for what in part if what.startswith(("annotations_with", "boxes_with"))]
     if part["boxes"]["ignored"]:
         told.append(f"{part['boxes']['ignored']} box not trained on, an object for COCO's evaluation")
     truth = read_ground_truth(folder / "toy" / "gt.json")
     assert len(truth.bboxes) == part["annotations"] == 2
-    return "read" + (f"; counted: {', '.join(told)}" if told else "")
+    noted = [note for note in truth.notes if "LVIS" in note]
+    return (
+        "read" + (f"; counted: {', '.join(told)}" if told else "") + (f"; `score` notes: {noted[0]}" if noted else "")
+    )
+
+
+def put(path: Path, value: Any) -> None:
+    """Write bytes as they are, and anything else as JSON."""
+    path.write_bytes(value if isinstance(value, bytes) else json.dumps(value).encode())
 
 
 # ------------------------------------------------------------------------------------------------- detections
@@ -213,13 +321,42 @@ DETECTIONS = [
     Form("labelformat", "the same without annotation ids", scored_without_ids, "0.1.17"),
     Form("pandas, `to_json`", "`image_id` as 1.0", results(image_id=lambda r: float(r["image_id"]))),
     Form("own scripts", "x1, y1, x2, y2", results(bbox=lambda r: [30.0, 20.0, 60.0, 46.0])),
+    Form("own scripts", "`image_id` as a text of digits", results(image_id=lambda r: str(r["image_id"]))),
+    Form(
+        "own scripts",
+        "the same, each the id of one image and the name of another",
+        lambda folder: results(image_id=lambda r: str(r["image_id"]))(folder)[:1],
+    ),
+    Form("detectron2", "`coco_instances_results.json`", results(segmentation=lambda r: {"counts": "", "size": [1, 1]})),
+    Form("detectron2, DETR", "`instances_predictions.pth`, `eval.pth`", lambda folder: torch_file([{"image_id": 1}])),
+    Form("MMDetection, `--out`", "`results.pkl`", content(pickle.dumps([{"img_id": 1}])), "3.3.0"),
+    Form(
+        "MMDetection, detectron2, masks",
+        "results with `segmentation` alone",
+        lambda folder: [{k: v for k, v in r.items() if k != "bbox"} | {"segmentation": {}} for r in results()(folder)],
+    ),
+    Form("YOLO, ultralytics", "text files of class, box, score", content(b"0 0.5 0.5 0.25 0.25 0.9\n")),
+    Form("Open Images, Kaggle", "CSV", content(b"ImageId,PredictionString,Usage\n0,1 0.9 4 5 24 35,Public\n")),
+    Form(
+        "Hugging Face, pipeline",
+        "a list for each image",
+        content([[{"score": 0.9, "label": "cat", "box": {"xmin": 4, "ymin": 5, "xmax": 24, "ymax": 35}}]]),
+    ),
 ]
+
+
+def torch_file(value: Any) -> bytes:
+    import torch
+
+    stream = io.BytesIO()
+    torch.save(value, stream)
+    return stream.getvalue()
 
 
 def detections_outcome(form: Form, folder: Path) -> str:
     """Score a tool's file of detections, and say what came of it."""
     (folder / "gt.json").write_text(json.dumps(plain()))
-    (folder / "found.json").write_text(json.dumps(form.make(folder)))
+    put(folder / "found.json", form.make(folder))
     try:
         scored = score("coco", folder / "gt.json", folder / "found.json")
     except UserError as error:
@@ -300,6 +437,57 @@ LOGS = [
         lambda folder: "2026-01-01 00:00:00,000 - mmdet - INFO - Epoch [1][50/100]\n",
     ),
     Form("MMPretrain", "`scalars.json` without boxes", lines({"accuracy/top1": 70.0, "step": 2})),
+    Form(
+        "MMYOLO",
+        "`vis_data/scalars.json`",
+        lines(
+            {"lr": 0.1, "base_lr": 0.1, "loss": 1.0, "loss_dfl": 1.0, "epoch": 2, "iter": 20, "step": 20},
+            {"coco/bbox_mAP": 0.3, "data_time": 0.1, "step": 2},
+        ),
+    ),
+    Form(
+        "detrex",
+        "`metrics.json`",
+        lines({"iteration": 19, "lr": 0.1, "total_loss": 1.0, "loss_class_enc": 0.5, "bbox/AP": 30.0}),
+    ),
+    Form(
+        "RT-DETR, DEIM",
+        "`log.txt` with `test_coco_eval_bbox`",
+        lines({"epoch": 1, "train_lr": 0.1, "train_loss": 1.0, "train_loss_mal": 0.5, "test_coco_eval_bbox": STATS}),
+    ),
+    Form(
+        "RF-DETR",
+        "`log.txt` with `test_results_json`",
+        lines({"epoch": 1, "train_lr": 0.1, "train_loss": 1.0, "test_coco_eval_bbox": STATS, "test_results_json": {}}),
+    ),
+    Form(
+        "RF-DETR with Lightning",
+        "`metrics.csv` with `val/mAP_50_95`",
+        lambda folder: (
+            "epoch,step,train/loss,train/lr,val/mAP_50_95,val/ema_mAP_50_95\n1,19,1.0,0.1,,\n1,19,,,0.3,0.35\n"
+        ),
+    ),
+    Form(
+        "YOLOv5",
+        "`results.csv`",
+        lambda folder: "   epoch,  train/box_loss, metrics/mAP_0.5,metrics/mAP_0.5:0.95\n 0, 0.1, 0.3, 0.2\n",
+    ),
+    Form(
+        "YOLOX",
+        "`train_log.txt`",
+        lambda folder: (
+            "2026-01-01 00:00:00 | INFO | yolox.core.trainer:270 - epoch: 1/300, iter: 10/100, total_loss: 1.0\n"
+        ),
+    ),
+    Form("TensorBoard", "`events.out.tfevents`", lambda folder: "\x04\0\0\0\0\0\0\0abcdefghabcd"),
+    Form("MMDetection 3, masks", "`coco/segm_mAP` alone", lines({"coco/segm_mAP": 0.3, "step": 2}), "3.3.0"),
+    Form("MMDetection 3, LVIS", "`lvis/bbox_AP`", lines({"lvis/bbox_AP": 0.3, "step": 2}), "3.3.0"),
+    Form(
+        "MMDetection 3, CrowdHuman, for COCO",
+        "`crowd_human/mAP`",
+        lines({"crowd_human/mAP": 0.8, "crowd_human/mMR": 0.5, "step": 2}),
+        "3.3.0",
+    ),
 ]
 
 
@@ -310,6 +498,8 @@ def logs_outcome(form: Form, folder: Path) -> str:
         log = read_training_log(folder / "log", 10)
     except UserError as error:
         return f"refused: {_sentence(str(error), folder)}"
+    if log.notes:
+        return f"read without metrics: {log.notes[0]}"
     (evaluation,) = [record for record in log.records if record["kind"] == "eval"]
     assert (evaluation["step"], evaluation["AP"]) == (20, 30.0), "AP 30 after 20 steps, whichever way it is told"
     return "read"
@@ -348,6 +538,11 @@ CHECKPOINTS = [
     Form("PyTorch", "a plain state dict", checkpoint(tensors)),
     Form("safetensors", "`.safetensors`", safetensors_file),
     Form("ultralytics", "a pickled network", checkpoint(lambda: {"model": Path("x")})),
+    Form(
+        "detectron2, DETR",
+        "`model` in place of `state_dict`",
+        checkpoint(lambda: {"model": tensors()}),
+    ),
     Form("a failed download", "a page in HTML", lambda f: (f / "file.pth").write_text("<html>Not found</html>")),
 ]
 

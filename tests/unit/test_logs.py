@@ -143,7 +143,14 @@ def test_a_resumed_training_goes_on(read: Any) -> None:
         ("epoch,time,metrics/mAP50-95(B)\n1,2,0.3\n", "is of ultralytics, whose mAP50-95 is its own evaluation"),
         ('{"best_metric": 1}\n', r"has no losses and no metrics that could be read \(1 line has neither"),
         ('{\n "best_metric": 1\n}\n', "is a JSON object without a list 'log_history'"),
-        ([{"accuracy/top1": 71.2, "step": 1}], r"\(1 line has neither losses nor metrics\)"),
+        ([{"accuracy/top1": 71.2, "step": 1}], r"\(1 line has other metrics \('accuracy/top1'\)\)"),
+        ([{"coco/segm_mAP": 0.3, "step": 1}], r"\(1 line has other metrics \('coco/segm_mAP'\)\)"),
+        (
+            [{"crowd_human/mAP": 0.8, "crowd_human/mMR": 0.5, "step": 1}],
+            r"\(1 line has CrowdHuman's metrics, and not COCO's\)",
+        ),
+        ("epoch,step,train/loss,val/mAP_50_95\n1,9,1.0,0.3\n", "is of RF-DETR, whose AP counts up to 500 detections"),
+        ("epoch,metrics/mAP_0.5,metrics/mAP_0.5:0.95\n1,2,0.3\n", "is of ultralytics, whose mAP50-95"),
     ],
 )
 def test_refused_in_words(lines: Any, sentence: str, read: Any) -> None:

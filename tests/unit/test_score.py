@@ -242,7 +242,7 @@ DETECTION_DEFECTS: list[tuple[Any, str]] = [
     ([ENTRY | {"score": "0.5"}], r"scores that are not finite numbers: entry 0 \('0.5'\)"),
     ([ENTRY | {"score": BIG}], "scores that are not finite numbers"),
     ([ENTRY | {"score": True}], "scores that are not finite numbers"),
-    ([{k: v for k, v in ENTRY.items() if k != "score"}], r"scores that are not finite numbers: entry 0 \(None\)"),
+    ([{k: v for k, v in ENTRY.items() if k != "score"}], r"entries without a 'score': entry 0; correct"),
     ([ENTRY | {"bbox": [0, 0, NAN, 5]}], r"boxes \('bbox'\) that are not four finite numbers"),
     ([ENTRY | {"bbox": [0, 0, 5]}], "that are not four finite numbers"),
     ([ENTRY | {"bbox": None}], "that are not four finite numbers"),
@@ -367,10 +367,14 @@ def test_files_that_are_no_json(crowd: Crowd, capsys: pytest.CaptureFixture[str]
     whole = json.dumps(crowd.results).encode()
     lines = Path(crowd.lines("f.odgt", crowd.dtboxes)).read_bytes()
     for content, sentence in [
-        (b"", "bad is not valid JSON"),
+        (b"", "bad is empty; restore it"),
         (whole[:-10], "bad is not valid JSON"),
         (lines[:-20], r"line 3 of .*bad is not valid JSON"),
-        (b"\xff\xfe[]", "bad is not UTF-8 text"),
+        (b"\xff\xfe[]", "bad is UTF-16 text; save it as UTF-8"),
+        (
+            b"[\xff]",
+            "bad is not UTF-8 text .invalid start byte at byte 1.; (annotations are read in|detections are a list)",
+        ),
         (b"[" * 100_000, "bad is not valid JSON .nested too deeply"),
         (b"[" + b"9" * 5000 + b"]", "bad is not valid JSON .a number has more than 4300 digits.; restore"),
     ]:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from date.datasets import annotations as checking
+from date.datasets import parsing
 from date.datasets.annotations import check_annotations
 from date.datasets.lean import AnnotationRecord, ImageRecord, annotation_file, column, lacking
 from date.errors import UserError
@@ -58,7 +58,7 @@ def by_record(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], 
         with monkeypatch.context() as patch:
             patch.setattr(truths, "coco_annotations", lambda *_: None)
             patch.setattr(reading, "_typed", lambda *_: None)
-            patch.setattr(checking, "annotation_file", lambda _: None)
+            patch.setattr(parsing, "annotation_file", lambda _: None)
             return outcome(reader)
 
     return read
@@ -123,7 +123,7 @@ def test_sound_files_are_read_by_type(tmp_path: Path, monkeypatch: pytest.Monkey
 
     for module in (truths, reading):
         monkeypatch.setattr(module, "read_json_or_lines", refuse)
-    monkeypatch.setattr(checking, "_parse", refuse)
+    monkeypatch.setattr(parsing, "_parse", refuse)
     path = write(tmp_path / "gt.json", TRUTH)
     truth = read_ground_truth(path)
     assert truth.areas.tolist() == [90, 3.5, 30] and truth.ignored.tolist() == [False, True, False]

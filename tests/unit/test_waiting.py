@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from date.training import waiting
+from date.training.options import Options
 from date.training.sampling import _start_worker
 from date.training.waiting import (
     Leave,
@@ -80,6 +81,10 @@ def opened() -> Iterator[Callable[[Any], Any]]:
 def test_all_batches_come(workers: int) -> None:
     firsts = [int(batch[0][0]) for batch in all_batches(loader(Numbers(), workers))]
     assert firsts == list(range(0, 40, 2))
+
+
+def test_without_an_option_a_wait_ends_within_a_minute() -> None:
+    assert Options().batch_timeout == waiting.PATIENCE and waiting.PATIENCE + 2 * waiting.LOOK < 60
 
 
 @pytest.mark.parametrize("taken", [0, 1, 3])

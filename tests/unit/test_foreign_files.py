@@ -1,0 +1,276 @@
+"""Files of other forms than those that are read: named, with what to do, by every reader that may be given them."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from date.catalogue import Dataset, DatasetSplit, load
+from date.catalogue.loading import load_tier
+from date.datasets.annotations import check_annotations
+from date.datasets.crowdhuman import read_odgt
+from date.datasets.foreign import other_annotations, other_form
+from date.datasets.prepare import examine
+from date.errors import UserError
+from date.evaluation.detections import read_detections
+from date.evaluation.ground_truth import read_ground_truth
+from date.imports.checkpoint import import_checkpoint
+from date.imports.logs import read_training_log
+from tests.unit.test_foreign_forms import plain, results
+
+
+def archive(*names: str) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as opened:
+        for name in names:
+            opened.writestr(name, b"\x80\x02}.")
+    return stream.getvalue()
+
+
+def events(records: int = 2) -> bytes:
+    """TensorFlow's records as far as anything looks at them: length, checksum, content, checksum."""
+    return b"".join(len(text).to_bytes(8, "little") + b"\xaa\xbb\xcc\xdd" + text + b"abcd" for text in [b"\x09\x00\x80brain.Event:2"] * records)  # fmt: skip
+
+
+FILES: dict[str, tuple[bytes, str]] = {
+    "empty": (b" \n", "is empty; restore it from its source"),
+    "git lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n", "is a pointer of Git LFS and not the file itself; fetch that by `git lfs pull`"),
+    "web page": (b"\n<!DOCTYPE HTML><title>Sign in</title>", "is a web page, as failed downloads leave it; download the file again"),
+    "utf-16": (json.dumps(plain()).encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
+    "voc": (b'<?xml version="1.0"?><annotation><object/></annotation>', "is XML, as Pascal VOC and CVAT write annotations; "),
+    "yolo": (b"0 0.5 0.5 0.1 0.2\n1 0.25 0.25 0.1 1e-1\n", "is lines of numbers, as YOLO's text files; "),
+    "yolo scores": (b"0 0.5 0.5 0.1 0.2 0.9\r\n", "is lines of numbers, as YOLO's text files; "),
+    "pickle": (pickle.dumps([{"img_id": 1}]), "is a pickle, as MMDetection's results.pkl, which is not read since that could execute code; "),
+    "old pickle": (pickle.dumps([{"img_id": 1}], protocol=0), "is a pickle, as MMDetection's results.pkl, "),
+    "pytorch": (archive("archive/data.pkl"), "is a file of PyTorch's; "),
+    "parquet": (b"PAR1\x15\x04", "is a Parquet file; "),
+    "hdf5": (b"\x89HDF\r\n\x1a\n", "is an HDF5 file; "),
+    "tensorboard": (events(), "is an event file of TensorBoard or another file of TensorFlow's records; "),
+}  # fmt: skip
+TABLE = (b"ImageID,LabelName,XMin,XMax,YMin,YMax\n0,/m/01yrx,0.1,0.2,0.3,0.4\n", "is a table with commas (CSV); ")
+ANNOTATIONS = "annotations are read in COCO's JSON and as CrowdHuman's odgt; export them in one of these."
+
+
+def said(read: Any, *arguments: Any) -> str:
+    with pytest.raises(UserError) as error:
+        read(*arguments)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(("content", "sentence"), [*FILES.values(), TABLE], ids=[*FILES, "table"])
+def test_every_reader_names_the_form(content: bytes, sentence: str, packed: bool, tmp_path: Path) -> None:
+    path, truth = tmp_path / "file", tmp_path / "gt.json"
+    path.write_bytes(gzip.compress(content) if packed else content)
+    truth.write_text(json.dumps(plain()))
+    complete = sentence + ANNOTATIONS if sentence.endswith("; ") else sentence
+    assert complete in said(read_ground_truth, path)
+    assert complete in said(read_odgt, path) or content.strip() == b""
+    (problem,) = check_annotations(path, ["cat", "dog"]).problems
+    assert complete in problem
+    text = said(read_detections, path, read_ground_truth(truth))
+    assert sentence in text and ("detections are a list of" in text or not sentence.endswith("; "))
+    if (content, sentence) != TABLE:  # some of which are logs
+        text = said(read_training_log, path, 10)
+        assert sentence in text and ("the logs that are read are" in text or not sentence.endswith("; "))
+
+
+def test_a_zip_archive_is_no_file_of_pytorchs(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(archive("train.json"))
+    assert "is a zip archive; unpack it." in said(read_ground_truth, tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize("kind", ["git lfs", "web page", "empty"])
+def test_a_checkpoint_that_was_not_downloaded(kind: str, tmp_path: Path) -> None:
+    content, sentence = FILES[kind]
+    (tmp_path / "a.pth").write_bytes(content)
+    training = load().trainings["fcos-r50-coco-12e"]
+    assert sentence in said(import_checkpoint, tmp_path / "a.pth", training, load_tier("smoke"), tmp_path)
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_have_a_form_or_none(content: bytes) -> None:
+    form = other_form(content)
+    assert form is None or form.name
+
+
+@pytest.mark.parametrize(
+    "content",
+    [json.dumps(plain()), "[]", '{"lr": 0.1}\n{"lr": 1}', "1", "1 2 3", "null", "epoch 1, loss 2", "2026-01-01 00:00:00,000 - mmdet - INFO"],
+)  # fmt: skip
+def test_what_may_be_read_or_is_unknown_is_not_named(content: str) -> None:
+    assert other_form(content.encode()) is None
+
+
+OTHERS: list[tuple[Any, str]] = [
+    ({"version": "5.0", "shapes": [], "imagePath": "0.jpg"}, "LabelMe's, which has a file for each image"),
+    ({"metainfo": {}, "data_list": []}, "MMDetection 3's own form"),
+    ({"videos": [], "annotations": [], "categories": []}, "annotations of videos"),
+    (plain() | {"annotations": [{"image_id": 1, "segments_info": []}]}, "COCO's panoptic segments"),
+    ({"images": [], "annotations": [{"id": 1, "image_id": 1, "caption": "a cat"}]}, "COCO's captions"),
+    ({"images": plain()["images"], "categories": []}, "a list of images without annotations, as COCO's of its test images"),
+    ({"0.jpg9": {"filename": "0.jpg", "regions": []}}, "VIA's own project"),
+    ({"ID": "0", "gtboxes": []}, "CrowdHuman's odgt: its dataset's entry needs format: crowdhuman"),
+    ([{"name": "0.jpg", "labels": []}], "BDD100K's"),
+    ([{"image": "0.jpg", "annotations": []}], "CreateML's"),
+    ([{"id": 1, "annotations": [], "data": {}}], "Label Studio's own JSON"),
+    ([{"ID": "0", "gtboxes": []}], "CrowdHuman's odgt as a list"),
+    (results()(Path()), "COCO's results, which are detections and no annotations"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "name"), OTHERS, ids=[name.split(",")[0] for _, name in OTHERS])
+def test_json_of_other_tools_and_tasks_is_named(data: Any, name: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(data))
+    assert check_annotations(path, ["cat", "dog"]).problems == [
+        f"{path} is not a COCO annotation file: it looks like {name}; export the boxes in COCO's form."
+    ]
+    if "odgt" not in name:  # which `score` reads
+        assert said(read_ground_truth, path) == f"{path} looks like {name}; give a COCO annotation file or a CrowdHuman odgt file."  # fmt: skip
+
+
+@pytest.mark.parametrize("data", [None, [], {}, [1], {"a": [1]}, plain(), plain() | {"videos": []}])
+def test_other_json_is_not_named(data: Any) -> None:
+    assert other_annotations(data) is None
+
+
+def test_each_format_of_a_dataset_names_the_other(tmp_path: Path) -> None:
+    odgt, coco = tmp_path / "a.odgt", tmp_path / "a.json"
+    odgt.write_text('{"ID": "0", "gtboxes": []}\n{"ID": "1", "gtboxes": []}\n')
+    coco.write_text(json.dumps(plain()))
+    (problem,) = check_annotations(odgt, ["person"]).problems
+    assert problem == f"{odgt} looks like CrowdHuman's odgt; write 'format: crowdhuman' into the dataset's entry."
+    assert said(read_odgt, coco) == f"{coco} looks like COCO's JSON; leave 'format: crowdhuman' out of the dataset's entry."  # fmt: skip
+
+
+def test_lines_of_json_that_are_no_odgt(tmp_path: Path) -> None:
+    path = tmp_path / "metadata.jsonl"
+    path.write_text('{"file_name": "0.jpg", "objects": {}}\n{"file_name": "1.jpg", "objects": {}}\n')
+    (problem,) = check_annotations(path, ["cat", "dog"]).problems
+    assert problem == f"{path} has several JSON objects and not one, perhaps one a line; {ANNOTATIONS}"
+    assert said(read_ground_truth, path) == f"{path} has JSON objects without an 'ID', one a line: it is no odgt file; {ANNOTATIONS}"  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------- names of images
+
+
+def toy(folder: Path, names: list[str], there: list[str]) -> list[str]:
+    """Return what is wrong with a data set whose images have names, of which others are there."""
+    for name in there:
+        (folder / "toy" / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "toy" / "images" / name).write_bytes(b"x")
+    data = plain()
+    for record, name in zip(data["images"], names, strict=True):
+        record["file_name"] = name
+    (folder / "toy" / "gt.json").write_text(json.dumps(data))
+    split = DatasetSplit(annotations="gt.json", images="images")
+    return examine(Dataset(name="toy", classes=["cat", "dog"], root="toy", train=split, val=split), folder).problems
+
+
+@pytest.mark.parametrize(
+    ("named", "alike"),
+    [("images/{}.jpg", "0.jpg"), ("images\\{}.jpg", "0.jpg"), ("C:\\data\\{}.jpg", "0.jpg"), ("https://x.org/{}.jpg", "0.jpg"),
+     ("{}", "0.jpg"), ("{}.JPG", "0.jpg"), ("{}.png", "0.jpg"), ("{}0.jpg", None)],
+)  # fmt: skip
+def test_a_name_that_is_almost_there_is_shown(named: str, alike: str | None, tmp_path: Path) -> None:
+    (problem,) = toy(tmp_path, [named.format(i) for i in range(2)], ["0.jpg", "1.jpg"])
+    hint = f" ({alike!r} is there: correct the names or the dataset's 'images')" if alike else ""
+    assert problem.endswith(f"{named.format(0)}, {named.format(1)}; restore them{hint}.")
+
+
+# ------------------------------------------------------------------------------------------------- forms of boxes
+
+
+def many(boxes: np.ndarray) -> dict[str, Any]:
+    """Annotations of an image of 100 x 80 px."""
+    objects = [{"id": k, "image_id": 1, "category_id": 1, "bbox": box, "area": 1.0, "iscrowd": 0} for k, box in enumerate(boxes.tolist())]  # fmt: skip
+    return plain() | {"images": [{"id": 1, "file_name": "0.jpg", "width": 100, "height": 80}], "annotations": objects}
+
+
+@pytest.fixture
+def boxes() -> np.ndarray:
+    """(40, 4) boxes inside the image, as x, y, width, height."""
+    rng = np.random.default_rng(0)
+    corner, size = rng.uniform(0, [60, 50], (40, 2)), rng.uniform(3, 30, (40, 2))
+    return np.column_stack([corner, size])
+
+
+def test_annotated_boxes_of_another_form_are_refused_by_all(boxes: np.ndarray, tmp_path: Path) -> None:
+    path = tmp_path / "gt.json"
+    corners = np.column_stack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
+    for form, sentence in [
+        (corners, r"% of the boxes leave their image: they look like x1, y1, x2, y2, and not x, y, width, height; write"),
+        (boxes / [100, 80, 100, 80], "almost all boxes lie in the first pixel: they look like fractions of the image"),
+    ]:  # fmt: skip
+        path.write_text(json.dumps(many(form)))
+        (problem,) = check_annotations(path, ["cat", "dog"]).problems
+        assert sentence in problem and said(read_ground_truth, path) == problem
+        path.write_text(json.dumps(many(form[:9])))
+        assert check_annotations(path, ["cat", "dog"]).problems == [], "too few to judge"
+        read_ground_truth(path)
+
+
+@pytest.mark.parametrize("kind", ["usual", "amodal", "whole image", "tiny"])
+def test_boxes_that_are_as_they_should_be(kind: str, boxes: np.ndarray, tmp_path: Path) -> None:
+    path = tmp_path / "gt.json"
+    forms = {
+        "usual": boxes,
+        "amodal": boxes * [1, 1, 3, 3] - [20, 20, 0, 0],  # reach out of the image
+        "whole image": np.tile([0.0, 0.0, 100.0, 80.0], (40, 1)),
+        "tiny": np.tile([50.0, 40.0, 1.0, 1.0], (40, 1)),
+    }
+    path.write_text(json.dumps(many(forms[kind])))
+    assert check_annotations(path, ["cat", "dog"]).problems == []
+    assert len(read_ground_truth(path).bboxes) == 40
+
+
+# ------------------------------------------------------------------------------------------------- LVIS, CVAT
+
+
+def test_lvis_is_read_by_its_urls_and_its_protocol_is_named(tmp_path: Path) -> None:
+    data = plain()
+    for record in data["images"]:
+        record |= {
+            "coco_url": f"http://images.cocodataset.org/val2017/{record.pop('file_name')}",
+            "neg_category_ids": [2],
+        }
+    (tmp_path / "toy" / "images" / "val2017").mkdir(parents=True)
+    for i in range(2):
+        (tmp_path / "toy" / "images" / "val2017" / f"{i}.jpg").write_bytes(b"x")
+    (tmp_path / "toy" / "gt.json").write_text(json.dumps(data))
+    split = DatasetSplit(annotations="gt.json", images="images")
+    found = examine(Dataset(name="toy", classes=["cat", "dog"], root="toy", train=split, val=split), tmp_path)
+    assert found.manifest is not None, found.problems
+    part = found.manifest["splits"]["val"]
+    assert part["normal_form"]["changes"] == {"file_names_of_urls": 2}
+    (normal,) = (tmp_path / "toy-converted").glob("*.json")
+    assert [r["file_name"] for r in json.loads(normal.read_text())["images"]] == ["val2017/0.jpg", "val2017/1.jpg"]
+    for path in (normal, tmp_path / "toy" / "gt.json"):
+        (note,) = (note for note in read_ground_truth(path).notes if "LVIS" in note)
+        assert "complete for some categories alone" in note
+    assert not any("LVIS" in note for note in read_ground_truth(write(tmp_path, plain())).notes)
+
+
+def write(folder: Path, data: Any) -> Path:
+    (folder / "a.json").write_text(json.dumps(data))
+    return folder / "a.json"
+
+
+def test_boxes_that_cvat_turns_are_counted(tmp_path: Path) -> None:
+    data = plain()
+    for record, turned in zip(data["annotations"], (30.5, 0.0), strict=True):
+        record["attributes"] = {"occluded": False, "rotation": turned}
+    assert check_annotations(write(tmp_path, data), ["cat", "dog"]).counts["boxes_with_a_rotation"] == 1
+    assert "boxes_with_a_rotation" not in check_annotations(write(tmp_path, plain()), ["cat", "dog"]).counts
