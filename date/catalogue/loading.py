@@ -134,9 +134,13 @@ class _Reader:
             where = f"{shown(path)}, {name}"
             entry = self.named("training", name, data, path) | _given(Training, name, self.folder(place), data, where)
             entry = {**paper.defaults.model_dump(), **entry}
-            if place != self.paper:
-                entry = {"source": "own", "gpu_hours": _like(entry, self.trainings, where), **entry}
-            self.trainings[name] = _training(entry, where)
+            if place == self.paper:
+                self.trainings[name] = _training(entry, where)
+                continue
+            training = _training({"source": "own", "gpu_hours": 1.0, **entry}, where)
+            if "gpu_hours" not in entry:
+                training = training.model_copy(update={"gpu_hours": _like(training, self.trainings, where)})
+            self.trainings[name] = training
 
     def read_evaluations(self, place: Path) -> None:
         """Read ``evaluations.yaml``: variants, which training is judged by which, evaluations of annotations."""
@@ -231,7 +235,7 @@ def _with_rows(data: dict[str, Any], path: Path) -> dict[str, Any]:
     return data | {"groups": [[{"id": f"{path.stem}.{next(numbers)}"} | row for row in group] for group in groups]}
 
 
-def _like(data: Mapping[str, Any], trainings: Mapping[str, Training], where: str) -> float:
+def _like(own: Training, trainings: Mapping[str, Training], where: str) -> float:
     """Return the GPU hours of an own training that states none: the median of the paper's of its length.
 
     Raises:
@@ -239,11 +243,11 @@ def _like(data: Mapping[str, Any], trainings: Mapping[str, Training], where: str
     """
     wanted = ("schedule", "backbone")
     papers = [training for training in trainings.values() if training.folder is None]
-    hours = [t.gpu_hours for t in papers if all(getattr(t, key) == data.get(key) for key in wanted)]
-    if not hours and "gpu_hours" not in data:
-        what = " and ".join(f"{key} {data.get(key)!r}" for key in wanted)
+    hours = [t.gpu_hours for t in papers if all(getattr(t, key) == getattr(own, key) for key in wanted)]
+    if not hours:
+        what = " and ".join(f"{key} {getattr(own, key)!r}" for key in wanted)
         raise UserError(f"{where}: no training has {what}, to take 'gpu_hours' from; state them.")
-    return statistics.median(hours) if hours else 1.0
+    return statistics.median(hours)
 
 
 def _training(data: dict[str, Any], where: str) -> Training:

@@ -23,7 +23,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 from date.catalogue import METRICS, Catalogue, Claim, Complexity, Tier, Variant, load
-from date.reporting.comparisons import Comparer, Comparison
+from date.reporting.comparisons import Comparer, Comparison, papers_comparer
 from date.reporting.crossed import difference
 from date.reporting.latency import judge_time, nms_sentences
 from date.reporting.panels import image_variance
@@ -136,9 +136,12 @@ def judge_all(
         audit: what is wrong with the seeds.
         claims: to judge no others.
     """
-    comparer = Comparer(scores, results, catalogue, tier.reference)
+    every = Comparer(scores, results, catalogue, tier.reference)
+    papers = papers_comparer(scores, results, catalogue, tier.reference)
     chosen = catalogue.claims.values() if claims is None else claims
-    outcomes = [_judge(claim, comparer, scores, tier, catalogue, audit) for claim in chosen]
+    outcomes = [
+        _judge(claim, papers if claim.folder is None else every, scores, tier, catalogue, audit) for claim in chosen
+    ]
     by_place: dict[int, float] = {}
     for own in (False, True):  # the paper's claims and those of own experiments are corrected apart
         tested = [i for i, o in enumerate(outcomes) if o.p is not None and (o.claim.folder is not None) == own]

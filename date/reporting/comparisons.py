@@ -289,6 +289,12 @@ class Comparer:
         return {} if sd is None else dict.fromkeys(names, sd)
 
 
+def papers_comparer(scores: Scores, results: Sequence[RunResult], catalogue: Catalogue, stated: bool) -> Comparer:
+    """Return a `Comparer` of the paper's trainings alone: own experiments change nothing that is said of them."""
+    paper = catalogue.of_the_paper()
+    return Comparer(scores, [result for result in results if result.training in paper.trainings], paper, stated)
+
+
 def _merged(chosen: Sequence[tuple[Panel, str, float]]) -> tuple[tuple[Panel, dict[str, float]], ...]:
     """Return panels, each once, with the signs of what is chosen of them."""
     found: dict[int, tuple[Panel, dict[str, float]]] = {}

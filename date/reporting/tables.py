@@ -9,7 +9,7 @@ from typing import Literal
 from date.catalogue import COCO_AREA_THRESHOLDS, METRICS, Catalogue, Metric, Row, Table, Tier
 from date.catalogue.paper import own_mark
 from date.catalogue.publication import load_paper
-from date.reporting.comparisons import Comparer
+from date.reporting.comparisons import Comparer, papers_comparer
 from date.reporting.scores import MISSING, Sample, Scores, number, signed
 from date.reporting.verdicts import DIFFERS, REPRODUCED, UNRESOLVED, WITHIN_NOISE, NumberVerdict, number_verdict
 
@@ -165,7 +165,7 @@ def fill(
     rows = {row.id: row for row in table.rows}
     judging = tier.reference and table.folder is None
     if judging and comparer is None:
-        comparer = Comparer(scores, scores.results, catalogue, True)
+        comparer = papers_comparer(scores, scores.results, catalogue, True)
     groups = [
         _fill_group(table, group, rows, scores, catalogue, comparer if judging else None) for group in table.groups
     ]

@@ -25,7 +25,10 @@ from date.identity.code import module_digests
 from date.identity.config import resolve
 from date.identity.digests import config_digest, run_digest
 from date.identity.parts import module_parts
+from date.reporting.claims import Outcome, judge_all
 from date.reporting.report import write_report
+from date.reporting.scores import load_scores
+from date.results import load_results
 from sealed import add_run, change, coco
 
 EXAMPLE = ROOT / "examples" / "after-date"
@@ -147,6 +150,8 @@ def test_a_module_that_a_module_imports_counts_too(beside: Any, tmp_path: Path) 
         ({"modules/torch.py": ""}, "modules/torch.py has the name of an installed module"),
         ({"trainings.yaml": {"mine": {"model": "fcas", "schedule": "12e", "why": ""}}}, "mine: unknown model 'fcas'; did you mean 'fcos'"),
         ({"trainings.yaml": {"mine": {"model": "fcos", "schedule": "12", "why": "", "gpu_hours": 1}}}, "mine: unknown schedule '12'; did you mean '12e'"),
+        ({"trainings.yaml": {"mine": {"model": "fcos", "schedule": "12ee", "why": ""}}}, "mine: unknown schedule '12ee'; did you mean '12e'"),
+        ({"trainings.yaml": {"mine": {"model": "fcos", "plan": "12e", "why": ""}}}, "mine: the key 'schedule' is missing; add it; unknown key 'plan'"),
         ({"trainings.yaml": {"mine": {"model": "fcos", "schedule": "12e", "why": "", "id": "T41"}}}, "mine: 'id' is only for the paper's trainings"),
         ({"trainings.yaml": {"mine": {"model": "fcos", "schedule": "12e", "why": "", "folder": "x"}}}, "mine: unknown key 'folder'"),
         ({"trainings.yaml": {"mine": {"model": "fcos", "schedule": "brief", "why": ""}}, "schedules/brief.py": 'base = "12e"\nepochs = 1\n'}, "to take 'gpu_hours' from; state them"),
@@ -307,3 +312,27 @@ def test_a_report_refuses_results_of_another_folders_training_of_that_name(besid
     beside(second)
     with pytest.raises(UserError, match=f"of mine with seed 0 are of the experiments in experiments and {first} and not of {second}"):  # fmt: skip
         write_report("mini", results, tmp_path / "reports", ["own"])
+
+
+def test_own_trainings_change_nothing_that_is_said_of_the_paper(beside: Any, tmp_path: Path) -> None:
+    """Neither its verdicts nor their intervals, though own trainings of its schedule lie much further apart."""
+    for seed in range(4):
+        add_run(tmp_path, "mini", "date_f-r50-coco-12e", seed, {"o2o": {"AP": 40 + 0.3 * (-1) ** seed}})
+        add_run(tmp_path, "mini", "onenet-r50-coco-12e", seed, {"o2o": {"AP": 39 + 0.2 * seed}})
+
+    def judged() -> dict[str, Outcome]:
+        catalogue, results = load(), load_results(tmp_path, "mini")
+        scores = load_scores(results, tmp_path, "mini", catalogue)
+        return {o.claim.name: o for o in judge_all(scores, results, load_tier("mini"), catalogue)}
+
+    before = judged()
+    beside(EXAMPLE)
+    for seed in range(4):
+        add_run(tmp_path, "mini", STOP, seed, {"o2o": {"AP": 30 + 5 * (-1) ** seed}})
+    after = judged()
+    own = {name for name, outcome in after.items() if outcome.claim.folder is not None}
+    assert after["stopped_gradient_helps"].verdict == "CONTRADICTED" and len(own) == 3
+    assert before["date_f_over_onenet_12e"].parts[0].estimate.error
+    for name, outcome in before.items():
+        assert after[name].verdict == outcome.verdict
+        assert [part.estimate for part in after[name].parts] == [part.estimate for part in outcome.parts], name
