@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import functools
 import runpy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from date.errors import unknown_name
+from date.errors import UserError, unknown_name
+from date.experiments.entries import shown
 from date.experiments.folders import files, folders
 
 BASE = "base"
@@ -27,10 +28,15 @@ def fragment(relative: str) -> dict[str, Any]:
     return _content(kind, file.removesuffix(".py"))
 
 
-def _content(kind: str, name: str) -> dict[str, Any]:
+def _content(kind: str, name: str, users: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the variables of a fragment; the users build upon it, each upon the next one."""
     names = fragment_names(kind)
+    where = f"{shown(names[users[-1]])}, {BASE}" if users else ""
     if name not in names:
-        raise unknown_name(kind.removesuffix("s"), name, names)
+        raise unknown_name(kind.removesuffix("s"), name, names, where)
+    if name in users:
+        circle = f"{name} builds upon itself" if users == (name,) else f"{', '.join(users)} build upon one another"
+        raise UserError(f"{where}: {circle}; let one of them have no {BASE!r}.")
     return copy.deepcopy(_read(names[name]))
 
 
@@ -39,11 +45,11 @@ def _read(path: Path) -> dict[str, Any]:
     return {k: v for k, v in runpy.run_path(str(path)).items() if not k.startswith("_")}
 
 
-def schedule_fragment(name: str) -> dict[str, Any]:
-    """Return a schedule's variables over those of the schedule that it names as its ``base``."""
-    schedule = _content("schedules", name)
+def schedule_fragment(name: str, users: Sequence[str] = ()) -> dict[str, Any]:
+    """Return a schedule's variables over those of the schedule that it names as its ``base``; users build upon it."""
+    schedule = _content("schedules", name, users)
     base = schedule.pop(BASE, None)
-    return schedule if base is None else schedule_fragment(base) | schedule
+    return schedule if base is None else schedule_fragment(base, (*users, name)) | schedule
 
 
 def model_fragment(name: str) -> dict[str, Any]:
@@ -56,12 +62,12 @@ def model_fragment(name: str) -> dict[str, Any]:
 
 
 @functools.cache
-def _model(name: str, places: tuple[Path, ...]) -> dict[str, Any]:
-    model = _content("models", name)
+def _model(name: str, places: tuple[Path, ...], users: tuple[str, ...] = ()) -> dict[str, Any]:
+    model = _content("models", name, users)
     base = model.pop(BASE, None)
     if base is None:
         return model
-    found = copy.deepcopy(_model(base, places))
+    found = copy.deepcopy(_model(base, places, (*users, name)))
     modules = [*found.get("modules", ()), *model.get("modules", ())]
     merge(found, model)
     return found | ({"modules": modules} if modules else {})
