@@ -14,8 +14,6 @@ import gc
 import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -36,12 +34,6 @@ def _at_first_call(module: str, name: str) -> Callable[..., Any]:
     return call
 
 
-META = "torch._meta_registrations"
-"""PyTorch's rules in Python for tensors without data, whose import takes a third of a second."""
-WITHOUT_META = ("torch.utils.serialization", "torch.onnx")
-"""Modules of PyTorch that trainings and evaluations import on their way, and that do without `META`."""
-PYTORCH: dict[str, dict[str, Any]] = {META: {}}
-"""Modules that are left out of the import of PyTorch itself."""
 _FSDP_CONFIGS = ("FullOptimStateDictConfig", "FullStateDictConfig", "LocalOptimStateDictConfig", "LocalStateDictConfig",
                  "OptimStateDictConfig", "ShardedOptimStateDictConfig", "ShardedStateDictConfig", "StateDictConfig",
                  "StateDictSettings", "StateDictType")  # fmt: skip
@@ -90,48 +82,12 @@ def load() -> None:
         UserError: mmcv is not installed.
     """
     with _without_collection():
-        with _placeholders(PYTORCH):
-            importlib.import_module("torch")
+        importlib.import_module("torch")
         compat.activate()
         with _placeholders(PLACEHOLDERS), without_scipy():
             for name in ("mmengine.runner", "torchvision", "mmdet.models", "mmdet.datasets"):
                 importlib.import_module(name)
     _leave_compiler_alone()
-    if META not in sys.modules and not any(isinstance(finder, _MetaFirst) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _MetaFirst())
-
-
-def load_meta() -> None:
-    """Import the rules for tensors without data (``device="meta"``), which `load` leaves out."""
-    importlib.import_module(META)
-
-
-class _MetaFirst(MetaPathFinder):
-    """Imports `META` before anything more of PyTorch, which expects it to be there: compilers, exporters, tracers."""
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        if not name.startswith("torch.") or name.startswith(WITHOUT_META):
-            return None
-        sys.meta_path.remove(self)
-        importlib.import_module(META)
-        if (module := sys.modules.get(name)) is None:
-            return None
-        found = ModuleSpec(name, _Imported(module))
-        module.__spec__ = None  # else Python goes by it, and executes the module again
-        return found
-
-
-class _Imported(Loader):
-    """Gives a module that was imported while it was looked for, and leaves it as it is."""
-
-    def __init__(self, module: ModuleType) -> None:
-        self.module, self.specification = module, module.__spec__
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return self.module
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self.specification
 
 
 @contextlib.contextmanager

@@ -88,7 +88,7 @@ def other_annotations(data: Any) -> str | None:
         return None
     values = [value for value in data.values() if isinstance(value, dict)]
     for what, found in (
-        ("LabelMe's, which has a file for each image", "shapes" in data and "imagePath" in data),
+        ("LabelMe's, which has a file for each image", {"imagePath", "version"} <= data.keys()),
         ("MMDetection 3's own form", "data_list" in data),
         ("annotations of videos", "videos" in data and "images" not in data),
         ("COCO's panoptic segments", "segments_info" in first),

@@ -120,7 +120,6 @@ def _fitted_state(file: Path, model_config: dict[str, Any], name: str) -> dict[s
     from date import stack
 
     stack.load()
-    stack.load_meta()
     import torch
     from mmengine.registry import DefaultScope
 

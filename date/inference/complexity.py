@@ -19,7 +19,6 @@ from typing import Any, Literal
 from date import stack
 
 stack.load()
-stack.load_meta()
 
 import torch
 from mmcv.cnn import Scale

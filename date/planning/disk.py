@@ -91,7 +91,6 @@ def _parameters(model: str) -> int:
     from date import stack
 
     stack.load()
-    stack.load_meta()
     import torch
     from mmdet.registry import MODELS
     from mmengine.config import Config

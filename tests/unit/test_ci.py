@@ -131,8 +131,8 @@ def test_everything_is_run_and_any_failure_is_the_whole_ones(
     commands.mkdir()
     calls.touch()
     run = (scripts / "run").read_text()
-    assert run.count("SLURM=beside #") == 1
-    (scripts / "run").write_text(run.replace("SLURM=beside #", f"SLURM={slurm} #"))
+    assert len(re.findall(r"^SLURM=(?:beside|after) #", run, re.MULTILINE)) == 1
+    (scripts / "run").write_text(re.sub(r"^SLURM=\w+ #", f"SLURM={slurm} #", run, flags=re.MULTILINE))
     # What is to run side by side does not end before all of it has begun.
     meet = f"until [ $(wc -l < {calls}) -gt {len(together)} ]; do sleep 0.05; done"
     for path, body in {

@@ -37,7 +37,6 @@ ALLOWED = {
     ("paper", "date/reporting/tables.py"): "the paper's part of a cell",
     ("paper", "date/reporting/tradeoff.py"): "the paper's part of a cell",
     ("paper", "date/reporting/matrix.py"): "a field of claims",
-    ("crowdhuman", "date/reporting/matrix.py"): "protocol",
     ("paper", "date/reporting/claim_formats.py"): "a column",
     ("paper", "date/catalogue/schema.py"): "the schema of paper.yaml",
     ("dual", "date/families/dual.py"): "name of the family",
