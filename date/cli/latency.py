@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--size", action="append", choices=["tier", "800x1333"], help="only this size (repeatable)")
     parser.add_argument("--runtime", action="append", choices=["pytorch", "onnxruntime"], help="only this (repeatable)")
     parser.add_argument("--threads", type=count, action="append", metavar="N", help="CPU threads (repeatable) [1, all]")
-    parser.add_argument("--rounds", type=count, default=30, metavar="N", help="images of each network [30]")
+    parser.add_argument("--rounds", type=count, default=30, metavar="N", help="turns of each network [30]")
     parser.add_argument(
         "--only", action="append", metavar="TRAINING", help="of the default networks, only these trainings"
     )

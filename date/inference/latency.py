@@ -6,6 +6,7 @@ round can be compared with each other.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import tempfile
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -41,6 +43,9 @@ WARM_UP = 3
 """Rounds that are not counted."""
 IMAGES = 20
 """Of the validation set, in turn."""
+PASSES = {"tier": 10}
+"""Images of one network in a round, of which the median counts; one of them where a size is not named. A small image
+takes about as long as a scheduler leaves a processor to somebody else."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +84,8 @@ def measure(subjects: Sequence[Subject], plan: Plan, say: Callable[[str], None])
         say: is told what is measured.
 
     Returns:
-        A record: of every subject, size, runtime and number of threads, the milliseconds of each round by stage, and
-        ``sizes`` of the ONNX files in bytes with the seconds that each export took.
+        A record: of every subject, size, runtime and number of threads, the milliseconds of each round by stage; of
+        each size, the ``passes`` of a round; and the bytes of the ONNX files with the seconds that each export took.
     """
     records, exports = [], {}
     with tempfile.TemporaryDirectory() as folder:
@@ -92,14 +97,21 @@ def measure(subjects: Sequence[Subject], plan: Plan, say: Callable[[str], None])
                 files[subject.name] = _exported(subject, Path(folder) / f"{i}.onnx")
                 seconds = round(time.perf_counter() - began, 2)
                 exports[subject.name] = {"bytes": files[subject.name].stat().st_size, "seconds": seconds}
-        for size in plan.sizes:
-            for runtime in plan.runtimes:
-                for threads in plan.threads:
-                    say(f"measuring {runtime}, {threads} threads, {size}")
-                    timed = {s.name: _timed(s, files.get(s.name), runtime, threads, size) for s in subjects}
-                    for name, times in _rounds(subjects, timed, plan.rounds, size).items():
-                        records.append({"name": name, "size": size, "runtime": runtime, "threads": threads, **times})
-    return {"schema_version": LATENCY_SCHEMA, "made": utc(), "stages": STAGES, "records": records, "exports": exports}
+        before = cv2.getNumThreads()
+        try:
+            for size, runtime, threads in itertools.product(plan.sizes, plan.runtimes, plan.threads):
+                say(f"measuring {runtime}, {threads} threads, {size}")
+                cv2.setNumThreads(threads)
+                timed = {s.name: _timed(s, files.get(s.name), runtime, threads, size) for s in subjects}
+                for name, times in _rounds(subjects, timed, plan.rounds, size).items():
+                    records.append({"name": name, "size": size, "runtime": runtime, "threads": threads, **times})
+        finally:
+            cv2.setNumThreads(before)
+    passes = {size: PASSES.get(size, 1) for size in plan.sizes}
+    return {
+        "schema_version": LATENCY_SCHEMA, "made": utc(), "stages": STAGES, "passes": passes, "records": records,
+        "exports": exports,
+    }  # fmt: skip
 
 
 def _rounds(subjects: Sequence[Subject], timed: dict[str, Timed], rounds: int, size: str) -> dict[str, dict[str, Any]]:
@@ -110,16 +122,17 @@ def _rounds(subjects: Sequence[Subject], timed: dict[str, Timed], rounds: int, s
     for turn in range(-WARM_UP, rounds):
         order = [*subjects[turn % len(subjects) :], *subjects[: turn % len(subjects)]]  # nobody is always the first
         for subject in order:
-            image = images[subject.name][turn % len(subject.images)]
-            stages, found = timed[subject.name](image)
+            passes = PASSES.get(size, 1)
+            which = [(turn * passes + i) % len(subject.images) for i in range(passes)]
+            measured = [timed[subject.name](images[subject.name][i]) for i in which]
             if turn >= 0:
-                detections[subject.name].append(found)
+                detections[subject.name].extend(found for _, found in measured)
                 for stage in STAGES:
-                    seconds[subject.name][stage].append(stages[stage])
+                    seconds[subject.name][stage].append(float(np.median([stages[stage] for stages, _ in measured])))
     return {
         name: {
             "ms": {stage: [round(1000 * s, 4) for s in values] for stage, values in stages.items()},
-            "detections": round(sum(detections[name]) / rounds, 2),
+            "detections": round(float(np.mean(detections[name])), 2),
         }
         for name, stages in seconds.items()
     }
@@ -128,8 +141,6 @@ def _rounds(subjects: Sequence[Subject], timed: dict[str, Timed], rounds: int, s
 def _at_size(image: NDArray[np.uint8], size: str) -> NDArray[np.uint8]:
     if size == "tier":
         return image
-    import cv2
-
     height, width = map(int, size.split("x"))
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
 
@@ -160,8 +171,11 @@ def _timed(subject: Subject, file: Path | None, runtime: str, threads: int, size
 
 
 def clock(threads: int) -> Callable[[], float]:
-    """Return a clock in seconds: processor time for one thread, which other work on the machine leaves alone."""
-    return time.process_time if threads == 1 else time.perf_counter
+    """Return a clock in seconds: for one thread its own processor time, which other work on the machine leaves alone.
+
+    Not the process's: the idle threads of a pool wait in a loop for some milliseconds, and would be counted.
+    """
+    return time.thread_time if threads == 1 else time.perf_counter
 
 
 def _in_pytorch(subject: Subject, as_input: Callable[..., Any], threads: int) -> Timed:

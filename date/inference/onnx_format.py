@@ -151,6 +151,8 @@ class OnnxRunner:
             options.enable_profiling, options.profile_file_prefix = True, str(profile)
         if threads is not None:
             options.intra_op_num_threads = options.inter_op_num_threads = threads
+            # Else the threads of one session wait in a loop on the cores that the next session needs.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own classes of errors, which share no base but this

@@ -13,7 +13,7 @@ from date.reporting.scores import number
 ABOUT = (
     "Ours, not the paper's: milliseconds for one image, batch 1, from the decoded image to the detections, median over "
     "the rounds with its quartiles, and the median share of each stage. All networks took turns in one run. One thread "
-    "is timed in processor time, several in wall time."
+    "is timed in its processor time, several in wall time."
 )
 
 
@@ -28,7 +28,10 @@ def where(measured: dict[str, Any]) -> str:
     """Return on what was measured, when, and how large the exported files are."""
     hardware = measured["hardware"]
     files = ", ".join(f"{name} {found['bytes'] / 1e6:.1f} MB" for name, found in measured["exports"].items())
+    several = [f"{passes} images at the size {size}" for size, passes in measured["passes"].items() if passes > 1]
     said = f"Measured on {hardware['cpu']}, seed {measured['seed']}, {measured['made']}."
+    if several:
+        said += f" A round's time is the median of {' and '.join(several)}."
     return f"{said} ONNX files: {files}." if files else said
 
 

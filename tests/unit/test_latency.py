@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -18,7 +22,8 @@ from date.catalogue.claims import Complexity
 from date.catalogue.publication import load_paper
 from date.errors import UserError
 from date.identity.config import resolve
-from date.inference.latency import STAGES, Plan, Subject, measure
+from date.inference import latency
+from date.inference.latency import PASSES, STAGES, Plan, Subject, clock, measure
 from date.inference.latency_table import latency_rows, latency_text, median_interval, ratio
 from date.inference.network import Choice, Network
 from date.reporting.claims import judge_all
@@ -42,7 +47,7 @@ def measured(*records: dict[str, Any]) -> dict[str, Any]:
     hardware = {"cpu": "a processor"}
     return {
         "stages": STAGES, "records": list(records), "exports": {}, "hardware": hardware, "seed": 0, "made": "today",
-        "tier": "smoke",
+        "tier": "smoke", "passes": {"tier": 10, "800x1333": 1},
     }  # fmt: skip
 
 
@@ -113,6 +118,7 @@ def test_a_page_and_a_changed_file(tmp_path: Path) -> None:
     text = latency_markdown(found, load_tier("smoke"))
     assert "Ours, not the paper's" in text and "a processor" in text and "smoke tier" in text
     assert f"| {DATE_F}/o2o | tier | pytorch | 1 | 1.00 |" in text
+    assert "A round's time is the median of 10 images at the size tier." in text
     assert load_latency(tmp_path, "smoke") is None
     file = tmp_path / "smoke" / "latency.json"
     file.parent.mkdir()
@@ -163,4 +169,43 @@ def test_every_stage_of_every_network_is_measured_in_every_round() -> None:
         assert all(len(values) == 3 and min(values) >= 0 for values in entry["ms"].values())
         assert min(entry["ms"]["network"]) > 0
         assert entry["detections"] == 100, "as many as there are places, by a class bias of 0"
-    assert len(said) == 2
+    assert len(said) == 2 and found["passes"] == {"tier": PASSES["tier"], "96x128": 1}
+
+
+def test_a_round_at_the_tiers_size_is_the_median_of_its_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One slow image in a round, as when another program has the processor, does not count."""
+    threads, times = cv2.getNumThreads(), iter(range(1, 1000))
+
+    def timed(*_: Any) -> Callable[..., tuple[dict[str, float], int]]:
+        def run(_: Any) -> tuple[dict[str, float], int]:
+            i = next(times)
+            return dict.fromkeys(STAGES, 100.0 if i % PASSES["tier"] == 0 else 0.002), i
+
+        return run
+
+    monkeypatch.setattr(latency, "_timed", timed)
+    one = Subject("one", *[None] * 2, [np.zeros((8, 8, 3), np.uint8)])  # type: ignore[arg-type]
+    (entry,) = measure([one], Plan(("tier",), ("pytorch",), (1,), rounds=4), lambda _: None)["records"]
+    assert entry["ms"] == dict.fromkeys(STAGES, [2.0] * 4)
+    first = latency.WARM_UP * PASSES["tier"] + 1
+    assert entry["detections"] == np.mean(range(first, first + 4 * PASSES["tier"])), "of all images that count"
+    assert cv2.getNumThreads() == threads
+
+
+def test_the_clock_of_one_thread_leaves_other_threads_out() -> None:
+    """A pool's idle threads wait in loops, which the processor time of the process would count."""
+    stop = threading.Event()
+
+    def spin() -> None:
+        while not stop.is_set():
+            pass
+
+    other = threading.Thread(target=spin)
+    now, process = clock(1), time.process_time
+    began, all_began = now(), process()
+    other.start()
+    while process() - all_began < 0.2:
+        time.sleep(0.01)
+    stop.set()
+    other.join()
+    assert now() - began < 0.1
