@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from scipy.special import stdtrit
 
 from date.reporting.comparisons import Comparison
 from date.reporting.crossed import PRIOR_WEIGHT, Fit
+from date.reporting.panels import Panel
 from date.reporting.statistics import Estimate, fewest, look_error, power, total_freedom
 
 DRAWS = 4000
@@ -147,9 +149,17 @@ def seeds_needed(found: Sequence[Trial], is_paper: bool) -> int | None:
     if not found:
         return None
     first = 1 if all(trial.comparison.stated for trial in found) else 2
-    if any(each.fit.shared > 0 for trial in found for each, _ in trial.comparison.parts):
+    parts = [part for trial in found for part in trial.comparison.parts]
+    claimed = {name for _, signs in parts for name in signs}
+    if any(each.fit.shared > 0 and not _others_tell(each, claimed) for each, _ in parts):
         first = max(first, 3)  # from two seeds it can't be told that runs go together
     return fewest(lambda seeds: resolution_power(found, seeds, is_paper), first)
+
+
+def _others_tell(each: Panel, claimed: set[str]) -> bool:
+    """Return whether two trainings that a claim leaves alone have three seeds, which tell whether runs go together."""
+    others = [set(seeds) for name, seeds in each.cells.items() if name not in claimed]
+    return any(len(a & b) >= 3 for a, b in itertools.combinations(others, 2))
 
 
 def seeds_to_resolve(parts: Sequence[tuple[Comparison, Estimate | None]], is_paper: bool) -> str:
