@@ -1,6 +1,11 @@
-"""Times and sizes for a reader, the same in every listing."""
+"""Times, sizes and counts for a reader, the same in every listing and message."""
 
 from __future__ import annotations
+
+SINGULAR = {
+    "are": "is", "have": "has", "come": "comes", "were": "was", "count": "counts", "name": "names", "tell": "tells"
+}  # fmt: skip
+"""The verb of one thing by that of several."""
 
 
 def format_duration(seconds: float) -> str:
@@ -27,3 +32,10 @@ def format_size(number: float) -> str:
             return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
         number /= 1000
     return f"{number:.1f} TB"
+
+
+def counted(number: int, what: str, verb: str = "") -> str:
+    """Return e.g. ``1 detection has`` or ``2,000 detections have``; ``verb`` is that of several."""
+    singular = SINGULAR.get(verb, verb) if number == 1 else verb
+    noun = what if number != 1 else what.removesuffix("es") if what.endswith("xes") else what.removesuffix("s")
+    return " ".join(filter(None, (f"{number:,}", noun, singular)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import operator
 import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -157,6 +158,8 @@ class Dataset(Entry):
     format: Literal["coco", "crowdhuman"] = "coco"
     """Of the annotation files: COCO's json, or CrowdHuman's odgt, which is converted to COCO's on first use."""
     scenes: SceneSpec | None = None
+    boxes_as_written: Annotated[bool, Field(exclude_if=operator.not_)] = False
+    """Take boxes for x, y, width, height in pixels, although they look like corners or fractions of the image."""
     obtain: str = ""
     """Where a user gets the data; part of the message when it is missing."""
     licence: str = ""

@@ -35,10 +35,11 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Carry out the command."""
+    from date.datasets.boxes import OPTION
     from date.evaluation.ground_truth import read_ground_truth
     from date.evaluation.nms_recall import THRESHOLDS, nms_recall
 
-    ground_truth = read_ground_truth(args.gt, args.images)
+    ground_truth = read_ground_truth(args.gt, args.images, None if args.boxes_as_written else OPTION)
     found = nms_recall(ground_truth, args.iou or THRESHOLDS, args.clip)
     print_notes(ground_truth.notes)
     if args.json:

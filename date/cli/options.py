@@ -86,6 +86,11 @@ def add_imported(parser: argparse.ArgumentParser, things: str) -> None:
 def add_ground_truth(parser: argparse.ArgumentParser) -> None:
     """Add the option for the annotations that boxes are compared with."""
     parser.add_argument("--gt", type=Path, required=True, metavar="FILE", help="COCO annotations or CrowdHuman odgt")
+    parser.add_argument(
+        "--boxes-as-written",
+        action="store_true",
+        help="take annotated boxes for x, y, width, height in pixels, although they look like corners or fractions",
+    )
 
 
 KEPT = {"runs": "where runs are kept", "results": "folder of results", "reports": "folder of reports"}

@@ -95,6 +95,7 @@ def run(args: argparse.Namespace) -> None:
             args.images,
             args.categories,
             intervals,
+            args.boxes_as_written,
         )
         print_notes(found.notes)
         return found

@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from date.datasets.boxes import check_form
+from date.datasets.boxes import KEY, check_form
 from date.datasets.columns import Flags, Floats, Integers, boxes, floats, integers, is_file_name
+from date.datasets.content import GZIP
 from date.datasets.crowdhuman import LARGEST, shown
 from date.datasets.lean import Record, Records, column, lacking
 from date.datasets.normal import INFO
-from date.datasets.parsing import Unfit, count_rotated, parse_annotations
+from date.datasets.parsing import Unfit, parse_annotations
+from date.datasets.protocols import has_marks, marks, regions
 from date.errors import LISTED, UserError, listed
 
 SMALLEST_SIDE = 32
@@ -60,7 +62,11 @@ class Checked:
 
 
 def check_annotations(
-    path: Path, classes: list[str], negative_sizes: bool = False, image_folder: Path | None = None
+    path: Path,
+    classes: list[str],
+    negative_sizes: bool = False,
+    image_folder: Path | None = None,
+    boxes_as_written: bool = False,
 ) -> Checked:
     """Read and check an annotation file.
 
@@ -70,6 +76,7 @@ def check_annotations(
         negative_sizes: count boxes of negative width or height in place of refusing them. CrowdHuman's are taken as
             they are: nobody can correct them, and training drops them.
         image_folder: of its images, to which absolute file names are made relative; None to leave them.
+        boxes_as_written: take boxes for x, y, width, height in pixels, whatever they look like.
     """
     try:
         raw = path.read_bytes()
@@ -80,13 +87,13 @@ def check_annotations(
         data, changed = parse_annotations(raw, path, classes, image_folder)
     except Unfit as unfit:
         return Checked(digest, {}, None, {}, unfit.problems)
-    rotated = count_rotated(raw)
+    marked = raw if raw.startswith(GZIP) or has_marks(raw) else b""
     del raw
     info = data["info"] if isinstance(data.get("info"), dict) else {}
     if changed:
         info = data["info"] = {**info, INFO: {"source_sha256": digest, "changes": changed}}
-    check = _Check(str(path), data, classes, negative_sizes)
-    counts = {} if check.problems else check.counts() | ({"boxes_with_a_rotation": rotated} if rotated else {})
+    check = _Check(str(path), data, classes, negative_sizes, boxes_as_written)
+    counts = {} if check.problems else check.counts() | marks(marked)
     normal = data if changed and not check.problems else None
     return Checked(digest, info, check.sound_images(), counts, check.problems, normal)
 
@@ -100,7 +107,9 @@ def _texts(values: list[Any]) -> Flags:
 class _Check:
     """One pass over a file's content: columns, problems, then counts."""
 
-    def __init__(self, path: str, data: dict[str, Any], classes: list[str], negative_sizes: bool) -> None:
+    def __init__(
+        self, path: str, data: dict[str, Any], classes: list[str], negative_sizes: bool, boxes_as_written: bool
+    ) -> None:
         self.path = path
         self.negative_sizes = negative_sizes
         self.problems: list[str] = []
@@ -111,7 +120,7 @@ class _Check:
         self.category_ids = self._categories(categories)
         self.images = self._images(images)
         self._annotations(annotations)
-        if not self.problems and not negative_sizes:
+        if not (self.problems or negative_sizes or boxes_as_written):
             self._form()
 
     # ------------------------------------------------------------------------------------------------- what is wrong
@@ -290,8 +299,9 @@ class _Check:
     def _form(self) -> None:
         """Add a problem where boxes are corners or fractions, which nothing else would show."""
         image = self._image()
+        sizes = np.column_stack([self.images.widths[image], self.images.heights[image]])
         try:
-            check_form(self.path, self.boxes, np.column_stack([self.images.widths[image], self.images.heights[image]]))
+            check_form(self.path, self.boxes, sizes, KEY)
         except UserError as error:
             self.problems.append(str(error))
 
@@ -332,6 +342,7 @@ class _Check:
         return {
             "annotations_with_id_0": int((self.ids == 0).sum()),
             "annotations_without_iscrowd": self.without_crowd,
+            **regions(dict(zip(self.category_ids.tolist(), self.classes, strict=True)), self.label_ids, self.iscrowd),
         }
 
     def _uses(self, widths: Floats, heights: Floats) -> dict[str, Flags]:

@@ -15,6 +15,10 @@ FEW = 10
 """Annotated boxes below which their form is not judged."""
 FRACTIONS = "fractions of the image, and not pixels"
 CORNERS = "x1, y1, x2, y2, and not x, y, width, height"
+OPTION = "give --boxes-as-written"
+"""How a command is told that boxes are what they should be, whatever they look like."""
+KEY = "write 'boxes_as_written: true' into the dataset's entry"
+"""How a dataset's entry says so."""
 
 
 def strange_form(boxes: Floats, sizes: Floats) -> tuple[str, str] | None:
@@ -39,7 +43,17 @@ def strange_form(boxes: Floats, sizes: Floats) -> tuple[str, str] | None:
     return None
 
 
-def check_form(path: Path | str, boxes: Floats, sizes: Floats) -> None:
-    """Raise a `UserError` where annotated boxes are certainly in another form; see `strange_form`."""
+def check_form(path: Path | str, boxes: Floats, sizes: Floats, accept: str) -> None:
+    """Raise a `UserError` where annotated boxes look as if they were in another form.
+
+    Args:
+        path: of their file, for the message.
+        boxes: see `strange_form`.
+        sizes: see `strange_form`.
+        accept: how to say that the boxes are as they should be, for the message: `OPTION` or `KEY`.
+    """
     if len(boxes) >= FEW and (found := strange_form(boxes, sizes)) is not None:
-        raise UserError(f"{path}: {found[0]}: they look like {found[1]}; write them as x, y, width, height in pixels.")
+        raise UserError(
+            f"{path}: {found[0]}: they look like {found[1]}; write them as x, y, width, height in pixels, or, if they "
+            f"are that, {accept}."
+        )

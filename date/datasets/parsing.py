@@ -87,12 +87,3 @@ def _why_unread(raw: bytes, path: Path, error: ValueError | RecursionError) -> s
     ):
         return f"{path} has several JSON objects and not one, perhaps one a line; {ANNOTATIONS_READ}."
     return f"{path} is not valid JSON ({why_not_json(error)}); restore it from its source."
-
-
-def count_rotated(raw: bytes) -> int:
-    """Return the number of boxes that CVAT's ``rotation`` turns: as they stand in the file, they are upright."""
-    if b'"rotation"' not in raw:
-        return 0
-    records = _parse(raw)["annotations"]
-    attributes = (record.get("attributes") for record in records if isinstance(record, dict))
-    return sum(isinstance(found, dict) and found.get("rotation") not in (None, 0, 0.0, "0") for found in attributes)

@@ -189,7 +189,7 @@ def _checked(dataset: Dataset, files: DataFiles, split: str, listing: Listing, p
     path = files.train_annotations if split == "train" else files.val_annotations
     if files.odgt is None:
         folder = files.train_images if split == "train" else files.val_images
-        return check_annotations(path, dataset.classes, image_folder=folder)
+        return check_annotations(path, dataset.classes, image_folder=folder, boxes_as_written=dataset.boxes_as_written)
     checked = check_annotations(path, dataset.classes, negative_sizes=True)
     if path.is_file() and not _current(checked, listing):
         _convert(files, split, progress, anew=True)

@@ -8,6 +8,7 @@ import operator
 import statistics
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from date.datasets.files import data_files
 from date.datasets.lean import annotation_file
 from date.datasets.normal import INFO
 from date.datasets.prepare import examine, refusal, verify_weights
+from date.datasets.protocols import IGNORED, told
 from date.errors import UserError
 from date.experiments.fragments import fragment
 
@@ -134,6 +136,10 @@ def describe(record: dict[str, Any], deep: bool) -> str:
         }
         if odd:
             lines.append(f"    {', '.join(f'{n:,} {what}' for what, n in odd.items())}")
+    total: Counter[str] = Counter()
+    for part in manifest["splits"].values():
+        total.update({what: n for what, n in part.items() if isinstance(n, int)} | {IGNORED: part["boxes"]["ignored"]})
+    lines += [f"  {sentence}" for sentence in told(total)]
     if not deep:
         lines.append(
             "  no image was opened; --deep decodes every image and compares its size and depth with its record"

@@ -32,7 +32,6 @@ from date.evaluation.coco import DETECTION_COLUMNS
 from date.evaluation.ground_truth import GroundTruth, odgt_images
 from date.evaluation.reading import (
     Defects,
-    counted,
     defect,
     is_box,
     is_integer,
@@ -45,6 +44,7 @@ from date.evaluation.reading import (
 )
 from date.evaluation.scored import REMEDY, is_annotations, results_of
 from date.evaluation.typed import coco_results, odgt_detections
+from date.formatting import counted
 
 READ = (
     "detections are a list of {image_id, category_id, bbox, score} in JSON, as MMDetection's CocoMetric writes with "

@@ -16,10 +16,10 @@ from date.datasets.content import whole_ids
 from date.datasets.foreign import ANNOTATIONS_READ, other_annotations
 from date.datasets.images import header_sizes
 from date.datasets.lean import ImageRecord
+from date.datasets.protocols import has_marks, marks, regions, told
 from date.errors import UserError
 from date.evaluation.reading import (
     Defects,
-    counted,
     defect,
     is_box,
     is_integer,
@@ -29,11 +29,10 @@ from date.evaluation.reading import (
     shown,
 )
 from date.evaluation.typed_annotations import Annotations, coco_annotations
+from date.formatting import counted
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 TEXTS = "ids that are texts and should be numbers, without quotation marks"
-FEDERATED = b'"neg_category_ids"'
-"""Key of LVIS's images, whose annotations are complete for some categories alone."""
 
 
 @dataclass(frozen=True)
@@ -90,35 +89,36 @@ def _places(ids: list[int], values: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.where(known[place] == values, place, -1)
 
 
-def read_ground_truth(path: Path, images: Path | None = None) -> GroundTruth:
+def read_ground_truth(path: Path, images: Path | None = None, accept: str | None = None) -> GroundTruth:
     """Read annotations in COCO's format or as odgt, told apart by their content.
 
     Args:
         path: of the annotation file.
         images: folder of the images, whose headers give the sizes that an odgt file lacks.
 
+        accept: how to say that boxes are as they should be, for the message on boxes that look like corners or
+            fractions; None to take them, as where the dataset was verified.
+
     Raises:
         UserError: the file is neither, or has defects; all are listed.
     """
     raw = read_bytes(path)
-    federated = FEDERATED in raw
+    marked = raw if has_marks(raw) else b""
     typed = coco_annotations(raw, _is_conversion)
     del raw
     if typed is not None:
-        ground_truth = _from_typed(path, typed)
+        ground_truth, info = _from_typed(path, typed), typed.file.info
     else:
         data, is_odgt = read_json_or_lines(path, ANNOTATIONS_READ)
         if is_odgt:
             ground_truth = _from_odgt(path, data)
             return ground_truth if images is None else with_sizes_of(ground_truth, images)
-        ground_truth = _from_lists(path, data)
-    check_form(path, ground_truth.bboxes, ground_truth.sizes[ground_truth.image])
-    if federated:
-        note = (
-            "the images have LVIS's 'neg_category_ids': its annotations are complete for some categories alone, and "
-            "LVIS's own evaluation leaves the others out; COCO's, here, counts a detection of them as false."
-        )
-        ground_truth = replace(ground_truth, notes=[*ground_truth.notes, note])
+        ground_truth, info = _from_lists(path, data), data.get("info")
+    if accept is not None and not _is_conversion(info):
+        check_form(path, ground_truth.bboxes, ground_truth.sizes[ground_truth.image], accept)
+    counts = marks(marked) | regions(ground_truth.categories, ground_truth.category_ids, ground_truth.ignored)
+    if counts:
+        ground_truth = replace(ground_truth, notes=[*ground_truth.notes, *told(counts)])
     return ground_truth
 
 

@@ -14,10 +14,6 @@ from date.errors import UserError
 
 LISTED = 5
 """How many places of a kind of defect a message lists; the rest is counted."""
-SINGULAR = {
-    "are": "is", "have": "has", "come": "comes", "were": "was", "count": "counts", "name": "names", "tell": "tells"
-}  # fmt: skip
-"""The verb of one thing by that of several."""
 
 
 def read_bytes(path: Path) -> bytes:
@@ -112,13 +108,6 @@ def is_number(value: Any) -> bool:
 def is_box(value: Any) -> bool:
     """Return whether a JSON value is a list of four finite numbers."""
     return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
-
-
-def counted(number: int, what: str, verb: str = "") -> str:
-    """Return e.g. ``1 detection has`` or ``2,000 detections have``; ``verb`` is that of several."""
-    singular = SINGULAR.get(verb, verb) if number == 1 else verb
-    noun = what if number != 1 else what.removesuffix("es") if what.endswith("xes") else what.removesuffix("s")
-    return " ".join(filter(None, (f"{number:,}", noun, singular)))
 
 
 def whole(value: Any) -> Any:

@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from date.catalogue import COCO_AREA_THRESHOLDS
+from date.datasets.boxes import OPTION
 from date.evaluation import coco, crowdhuman
 from date.evaluation.coco import Engine, coco_metrics
 from date.evaluation.crowdhuman import crowdhuman_metrics, ranked, ranked_metrics
 from date.evaluation.detections import Categories, Detections, read_detections
 from date.evaluation.ground_truth import GroundTruth, read_ground_truth
-from date.evaluation.reading import counted
 from date.evaluation.resamples import resampled_crowd, whole_and_resampled
+from date.formatting import counted
 
 Protocol = Literal["coco", "crowdhuman"]
 
@@ -66,6 +67,7 @@ def score(
     images: Path | None = None,
     categories: Categories = None,
     resamples: bool = False,
+    boxes_as_written: bool = False,
 ) -> Score:
     """Score detections by a protocol.
 
@@ -80,11 +82,12 @@ def score(
         images: folder of the images, where neither file has their sizes and CrowdHuman's protocol needs them.
         categories: see `read_detections`.
         resamples: whether to return the metrics on resamples of the images, too.
+        boxes_as_written: take annotated boxes for x, y, width, height in pixels, whatever they look like.
 
     Raises:
         UserError: a file is missing, damaged or does not fit the other; everything wrong with it is listed.
     """
-    ground_truth = read_ground_truth(ground_truth_file, images)
+    ground_truth = read_ground_truth(ground_truth_file, images, None if boxes_as_written else OPTION)
     detections = read_detections(detections_file, ground_truth, variant, categories)
     notes = [*ground_truth.notes, *detections.notes]
     if protocol == "crowdhuman":

@@ -12,7 +12,8 @@ from typing import Any
 from date.datasets.content import whole_ids
 from date.errors import UserError
 from date.evaluation.ground_truth import GroundTruth
-from date.evaluation.reading import Defects, counted, is_integer, listing, shown
+from date.evaluation.reading import Defects, is_integer, listing, shown
+from date.formatting import counted
 
 REMEDY = "correct the file of detections."
 

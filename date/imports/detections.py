@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from date.catalogue import Dataset, Tier, Training, Variant, load, load_dataset, no_such_branch
 from date.catalogue.settings import data_root, dataset_name
+from date.datasets.boxes import KEY
 from date.datasets.files import data_files
 from date.datasets.lengths import steps_per_epoch
 from date.datasets.prepare import prepare
@@ -207,7 +208,12 @@ def _ground_truth(dataset: Dataset) -> GroundTruth:
             f"or set data_root in experiments/config.yaml or DATE_DATA_ROOT.{obtain}"
         )
     images = data_files(dataset, root).val_images
-    return read_ground_truth(path, images if dataset.format == "crowdhuman" and images.is_dir() else None)
+    if dataset.format == "crowdhuman":
+        return read_ground_truth(path, images if images.is_dir() else None)
+    ground_truth = read_ground_truth(path, accept=None if dataset.boxes_as_written or dataset.scenes else KEY)
+    for note in ground_truth.notes:
+        print(f"note: {path}: {note}", file=sys.stderr)
+    return ground_truth
 
 
 def _source(dataset: Dataset) -> Path:

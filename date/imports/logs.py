@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from date.errors import UserError
-from date.evaluation.reading import counted
 from date.evaluation.score import metric_names
+from date.formatting import counted
 from date.imports.log_lines import FORMS, Line, Protocol, Reading, read_lines
 
 TOLERANCE = 0.5

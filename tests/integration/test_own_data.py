@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from date.catalogue import ROOT, load, load_dataset, load_tier
+from date.datasets.boxes import KEY
 from date.datasets.lengths import count_trained_images, steps_per_epoch
 from date.datasets.verify import scaled_sizes
 from date.errors import UserError
@@ -157,6 +158,29 @@ def test_without_its_data_the_remedy_names_the_path(own: Path, tmp_path: Path) -
     done = date("plan", "--tier", own / "pets.yaml", data=tmp_path, check=False)
     assert done.returncode == 2
     assert f"make or find them by `python -m date data verify --tier {own / 'pets.yaml'}`" in done.stderr
+
+
+def test_boxes_that_look_like_corners_are_what_the_entry_says(own: Path, tmp_path: Path) -> None:
+    """Detections are imported, and data are verified, where the dataset's entry says that the boxes are as written."""
+    data = json.loads((own / "data" / "pets" / "val.json").read_text())
+    for record in data["annotations"]:
+        record["bbox"] = [40, 30, 62, 46]
+    assert len(data["annotations"]) >= 10
+    (own / "data" / "pets" / "beyond.json").write_text(json.dumps(data))
+    found = [{k: r[k] for k in ("image_id", "category_id", "bbox")} | {"score": 0.5} for r in data["annotations"]]
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    entry, tier = tmp_path / "entry.yaml", tmp_path / "beyond.yaml"
+    tier.write_text((own / "pets.yaml").read_text().replace(str(own / "pets_data.yaml"), str(entry)))
+    imported = ["import-detections", tmp_path / "found.json", "--training", "fcos-r50-coco-12e", "--results", tmp_path]
+    for line in ("", "boxes_as_written: true\n"):
+        entry.write_text((own / "pets_data.yaml").read_text().replace("val.json", "beyond.json") + line)
+        for command in (imported, ["data", "verify"]):
+            done = date(*command, "--tier", tier, data=own / "data", check=False)
+            assert done.returncode == (0 if line else 2), done.stderr
+            assert line or f"or, if they are that, {KEY}." in done.stderr
+    (result,) = tmp_path.glob("beyond/*/seed0/evaluation.json")
+    (variant,) = json.loads(result.read_text())["variants"].values()
+    assert variant["detections"] == len(data["annotations"])
 
 
 def test_an_explicit_training_without_data_is_a_mistake(own: Path) -> None:

@@ -15,17 +15,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from date.catalogue import Dataset, DatasetSplit, load
+from date.catalogue import Dataset, DatasetSplit, load, load_dataset
 from date.catalogue.loading import load_tier
 from date.datasets.annotations import check_annotations
+from date.datasets.boxes import KEY, OPTION
 from date.datasets.crowdhuman import read_odgt
 from date.datasets.foreign import other_annotations, other_form
 from date.datasets.prepare import examine
+from date.datasets.protocols import SENTENCES, marks, told
+from date.datasets.verify import describe
 from date.errors import UserError
 from date.evaluation.detections import read_detections
 from date.evaluation.ground_truth import read_ground_truth
 from date.imports.checkpoint import import_checkpoint
 from date.imports.logs import read_training_log
+from tests.support.command import date
 from tests.unit.test_foreign_forms import plain, results
 
 
@@ -216,10 +220,10 @@ def test_annotated_boxes_of_another_form_are_refused_by_all(boxes: np.ndarray, t
     ]:  # fmt: skip
         path.write_text(json.dumps(many(form)))
         (problem,) = check_annotations(path, ["cat", "dog"]).problems
-        assert sentence in problem and said(read_ground_truth, path) == problem
+        assert sentence in problem and said(read_ground_truth, path, None, KEY) == problem
         path.write_text(json.dumps(many(form[:9])))
         assert check_annotations(path, ["cat", "dog"]).problems == [], "too few to judge"
-        read_ground_truth(path)
+        read_ground_truth(path, None, KEY)
 
 
 @pytest.mark.parametrize("kind", ["usual", "amodal", "whole image", "tiny"])
@@ -233,7 +237,52 @@ def test_boxes_that_are_as_they_should_be(kind: str, boxes: np.ndarray, tmp_path
     }
     path.write_text(json.dumps(many(forms[kind])))
     assert check_annotations(path, ["cat", "dog"]).problems == []
-    assert len(read_ground_truth(path).bboxes) == 40
+    assert len(read_ground_truth(path, None, KEY).bboxes) == 40
+
+
+@pytest.fixture
+def beyond(tmp_path: Path) -> tuple[Path, np.ndarray]:
+    """A legal data set whose 40 boxes reach out of the image, so that they look like corners, and these boxes."""
+    rng = np.random.default_rng(1)
+    boxes = np.column_stack([rng.uniform(30, 48, 40), rng.uniform(25, 38, 40), np.full(40, 95.0), np.full(40, 75.0)])
+    (tmp_path / "toy" / "images").mkdir(parents=True)
+    (tmp_path / "toy" / "images" / "0.jpg").write_bytes(b"x")
+    (tmp_path / "toy" / "gt.json").write_text(json.dumps(many(boxes)))
+    found = [{"image_id": 1, "category_id": 1, "bbox": box, "score": 0.9} for box in boxes.tolist()]
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    return tmp_path, boxes
+
+
+def test_a_dataset_whose_boxes_look_like_corners_says_that_they_are_not(beyond: tuple[Path, np.ndarray]) -> None:
+    folder, boxes = beyond
+    split = DatasetSplit(annotations="gt.json", images="images")
+    entry = {"name": "toy", "classes": ["cat", "dog"], "root": "toy", "train": split, "val": split}
+    (problem,) = examine(Dataset(**entry), folder).problems
+    assert problem.endswith(f"or, if they are that, {KEY}.") and "boxes_as_written: true" in KEY
+    dataset = Dataset(**entry, boxes_as_written=True)
+    found = examine(dataset, folder)
+    assert found.problems == [] and found.manifest is not None
+    assert found.manifest["splits"]["val"]["boxes"]["trained_on"] == 40
+    np.testing.assert_array_equal(read_ground_truth(folder / "toy" / "gt.json").bboxes, boxes), "as evaluation reads"
+
+
+def test_a_dataset_that_says_nothing_of_its_boxes_has_the_identity_of_before() -> None:
+    """Verifications and evaluations that are kept have an entry's content in their names."""
+    assert not any(
+        "boxes_as_written" in load_dataset(name).model_dump() for name in ("coco2017", "crowdhuman", "scenes-mini")
+    )
+
+
+@pytest.mark.parametrize("command", ["score", "nms-recall"])
+def test_commands_take_boxes_that_look_like_corners_when_told(command: str, beyond: tuple[Path, np.ndarray]) -> None:
+    folder, _ = beyond
+    words = ["data", "nms-recall", "--gt", folder / "toy" / "gt.json", "--json"]
+    if command == "score":
+        words = ["score", "--protocol", "coco", *words[2:], "--detections", folder / "found.json"]
+    refused = date(*words, data=folder, check=False)
+    assert refused.returncode == 2 and f"or, if they are that, {OPTION}." in refused.stderr
+    numbers = json.loads(date(*words, "--boxes-as-written", data=folder).stdout)
+    assert (numbers["AP"] == pytest.approx(100)) if command == "score" else (numbers["objects"] == 40)
 
 
 # ------------------------------------------------------------------------------------------------- LVIS, CVAT
@@ -257,10 +306,15 @@ def test_lvis_is_read_by_its_urls_and_its_protocol_is_named(tmp_path: Path) -> N
     assert part["normal_form"]["changes"] == {"file_names_of_urls": 2}
     (normal,) = (tmp_path / "toy-converted").glob("*.json")
     assert [r["file_name"] for r in json.loads(normal.read_text())["images"]] == ["val2017/0.jpg", "val2017/1.jpg"]
+    (sentence,) = told(part)
+    assert sentence.startswith(
+        "2 images have 'neg_category_ids', as LVIS's have: annotations are complete for some cat"
+    )
     for path in (normal, tmp_path / "toy" / "gt.json"):
-        (note,) = (note for note in read_ground_truth(path).notes if "LVIS" in note)
-        assert "complete for some categories alone" in note
-    assert not any("LVIS" in note for note in read_ground_truth(write(tmp_path, plain())).notes)
+        assert sentence in read_ground_truth(path).notes
+    record = {"dataset": "toy", "seconds": 0, "manifest": found.manifest}
+    assert f"  4{sentence[1:]}" in describe(record, deep=False).splitlines(), "of both splits"
+    assert "LVIS" not in " ".join(read_ground_truth(write(tmp_path, plain())).notes)
 
 
 def write(folder: Path, data: Any) -> Path:
@@ -268,9 +322,52 @@ def write(folder: Path, data: Any) -> Path:
     return folder / "a.json"
 
 
-def test_boxes_that_cvat_turns_are_counted(tmp_path: Path) -> None:
+MARKED: dict[str, tuple[list[dict[str, Any]], str]] = {
+    "Open Images, FiftyOne": ([{"IsGroupOf": True}, {"IsGroupOf": False}], "boxes_of_groups"),
+    "Open Images, openimages2coco": ([{"isgroupof": 0}, {"isgroupof": 1}], "boxes_of_groups"),
+    "Open Images, not known": ([{"IsGroupOf": -1}, {"IsGroupOf": "0"}], ""),
+    "Open Images, crowds": ([{"IsGroupOf": 1, "iscrowd": 1}, {}], ""),
+    "VOC, datumaro": ([{"attributes": {"difficult": True}}, {"attributes": {"difficult": False}}], "boxes_marked_difficult"),
+    "VOC, own keys": ([{"difficult": "1"}, {"difficult": None}], "boxes_marked_difficult"),
+    "VOC, crowds": ([{"difficult": 1, "iscrowd": 1}, {"attributes": None}], ""),
+    "CVAT": ([{"attributes": {"occluded": False, "rotation": 30.5}}, {"attributes": {"rotation": 0.0}}], "boxes_with_a_rotation"),
+    "a name": ([{"attributes": {"difficulty": 1}}, {"note": "difficult"}], ""),
+}  # fmt: skip
+"""What two boxes have, and the count that the first or the second of them is in."""
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+@pytest.mark.parametrize("kind", MARKED)
+def test_what_other_protocols_leave_out_is_counted_and_told(kind: str, packed: bool, tmp_path: Path) -> None:
+    changes, what = MARKED[kind]
     data = plain()
-    for record, turned in zip(data["annotations"], (30.5, 0.0), strict=True):
-        record["attributes"] = {"occluded": False, "rotation": turned}
-    assert check_annotations(write(tmp_path, data), ["cat", "dog"]).counts["boxes_with_a_rotation"] == 1
-    assert "boxes_with_a_rotation" not in check_annotations(write(tmp_path, plain()), ["cat", "dog"]).counts
+    for record, change in zip(data["annotations"], changes, strict=True):
+        record |= change
+    content = json.dumps(data).encode()
+    path = tmp_path / "a.json"
+    path.write_bytes(gzip.compress(content) if packed else content)
+    counts = check_annotations(path, ["cat", "dog"]).counts
+    assert marks(path.read_bytes()) == ({what: 1} if what else {})
+    assert [key for key in counts if key in SENTENCES] == ([what] if what else [])
+    notes = [note for note in read_ground_truth(path).notes if "here" in note]
+    assert notes == told(counts) and len(notes) == bool(what)
+    assert all(note.startswith("1 box has '") or note.startswith("1 box has CVAT's") for note in notes)
+
+
+@pytest.mark.parametrize("name", ["DontCare", "ignored regions", "ignore", "Don't care"])
+def test_categories_of_regions_to_ignore_are_told(name: str, tmp_path: Path) -> None:
+    data = plain()
+    data["categories"][1]["name"] = name
+    counts = check_annotations(write(tmp_path, data), ["cat", name]).counts
+    (note,) = told(counts)
+    assert counts["boxes_of_ignored_regions"] == 1 and note in read_ground_truth(tmp_path / "a.json").notes
+    data["annotations"][1]["iscrowd"] = 1
+    assert told(check_annotations(write(tmp_path, data), ["cat", name]).counts) == [], "evaluation ignores it, too"
+
+
+def test_boxes_with_ignore_are_told_by_verify(tmp_path: Path) -> None:
+    data = plain()
+    data["annotations"][0]["ignore"] = 1
+    part = check_annotations(write(tmp_path, data), ["cat", "dog"]).counts
+    text = describe({"dataset": "toy", "seconds": 0, "manifest": {"digest": "0" * 64, "splits": {"train": part, "val": part}}}, deep=True)  # fmt: skip
+    assert "  2 boxes have 'ignore: 1'. Training drops them; evaluation goes by 'iscrowd' alone" in text

@@ -20,6 +20,7 @@ import pytest
 from date.catalogue import ROOT, Dataset, DatasetSplit
 from date.datasets.normal import INFO
 from date.datasets.prepare import examine
+from date.datasets.protocols import told
 from date.errors import UserError
 from date.evaluation.ground_truth import read_ground_truth
 from date.evaluation.score import score
@@ -213,6 +214,18 @@ ANNOTATIONS = [
         "2",
     ),
     Form(
+        "Open Images in COCO's form, FiftyOne",
+        "`IsGroupOf`, `IsOccluded` with each box",
+        changed(annotations=lambda r, _: {"IsGroupOf": r["id"] == 2, "IsOccluded": False}),
+        "1.22.1",
+    ),
+    Form(
+        "VOC in COCO's form, datumaro, CVAT",
+        "`attributes.difficult`",
+        changed(annotations=lambda r, _: {"attributes": {"difficult": r["id"] == 2, "truncated": False}}),
+        "datumaro 1.13.12",
+    ),
+    Form(
         "CVAT, rotated rectangles",
         "upright boxes with `attributes.rotation`",
         changed(annotations=lambda r, _: {"attributes": {"occluded": False, "rotation": 30.0 * (r["id"] - 1)}}),
@@ -252,16 +265,16 @@ def annotations_outcome(form: Form, folder: Path) -> str:
     if found.manifest is None:
         return f"refused: {_sentence(found.problems[0], folder)}"
     part = found.manifest["splits"]["train"]
-    told = [what.replace("_", " ") for what in part.get(INFO, {"changes": {}})["changes"]]
-    told += [what.replace("_", " ") for what in part if what.startswith(("annotations_with", "boxes_with"))]
+    counted = [what.replace("_", " ") for what in part.get(INFO, {"changes": {}})["changes"]]
+    counted += [what.replace("_", " ") for what in part if what.startswith("annotations_with")]
     if part["boxes"]["ignored"]:
-        told.append(f"{part['boxes']['ignored']} box not trained on, an object for COCO's evaluation")
+        counted.append(f"{part['boxes']['ignored']} box not trained on, an object for COCO's evaluation")
     truth = read_ground_truth(folder / "toy" / "gt.json")
     assert len(truth.bboxes) == part["annotations"] == 2
-    noted = [note for note in truth.notes if "LVIS" in note]
-    return (
-        "read" + (f"; counted: {', '.join(told)}" if told else "") + (f"; `score` notes: {noted[0]}" if noted else "")
-    )
+    noted = told(part)
+    assert all(note in truth.notes for note in noted), "`score` and `data verify` say the same"
+    sentences = f"; noted: {' '.join(noted)}" if noted else ""
+    return "read" + (f"; counted: {', '.join(counted)}" if counted else "") + sentences
 
 
 def put(path: Path, value: Any) -> None:
