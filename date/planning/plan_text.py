@@ -74,20 +74,21 @@ def _hours(plan: Plan) -> list[str]:
     lines.append("makespan, one GPU a training, in the DAG's order:")
     for bill in plan.bills:
         above = max(0.0, bill.makespan / bill.lower_bound - 1) if bill.lower_bound else 0.0
-        gpus = f"{bill.gpus} GPU{'' if bill.gpus == 1 else 's'}"
-        lines.append(
-            f"  {gpus:>8}  {format_duration(3600 * bill.makespan):>11}, {100 * above:.1f} % above the lower bound of "
-            f"{format_duration(3600 * bill.lower_bound)}"
-        )
+        took, bound = format_duration(3600 * bill.makespan), format_duration(3600 * bill.lower_bound)
+        lines.append(f"  {_gpus(bill.gpus):>8}  {took:>11}, {100 * above:.1f} % above the lower bound of {bound}")
     if path := path_hours(plan):
-        lines.append(f"  more than {math.ceil(plan.gpu_hours / path)} GPUs hardly help: the critical path dominates")
+        enough = math.ceil(plan.gpu_hours / path)
+        help_ = "helps" if enough == 1 else "help"
+        lines.append(f"  more than {_gpus(enough)} hardly {help_}: the critical path dominates")
     return lines
 
 
+def _gpus(number: int) -> str:
+    return f"{number} GPU{'' if number == 1 else 's'}"
+
+
 def _disk(plan: Plan) -> list[str]:
-    checkpoints = ", ".join(
-        f"{format_size(bill.checkpoints)} on {bill.gpus} GPU{'' if bill.gpus == 1 else 's'}" for bill in plan.bills
-    )
+    checkpoints = ", ".join(f"{format_size(bill.checkpoints)} on {_gpus(bill.gpus)}" for bill in plan.bills)
     return [
         f"disk: {format_size(plan.sealed_bytes)} of sealed runs and detections; checkpoints of running trainings: "
         f"{checkpoints}",

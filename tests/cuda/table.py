@@ -2,7 +2,7 @@
 
 Each kind of network takes steps at the paper's size on the stand-in, in float32 and in the documented fast setting. What
 lies in memory between steps, weights and momentum, does not depend on the number of images, and the rest grows with it.
-Run it anew after a change of what a step keeps.
+Run it anew after a change of what a step keeps. It prints what else is counted, as a table for benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ def main() -> None:
         found = json.loads(line)
         row = {"resting": found["resting_mib"], "peak": found["memory_mib"]}
         entries.setdefault(found["training"], {})["fast" if found["compute"] else "fp32"] = row
+        step, setting = found["step"], "fast" if found["compute"] else "float32"
+        gib = found["memory_mib"] / 1024
+        print(f"| {found['training']} | {setting} | {step['waits']} | {step['launches']:,} | {gib:.1f} |")
     TABLE.write_text(json.dumps({"images": IMAGES, "mib": entries}, indent=1) + "\n")
 
 
