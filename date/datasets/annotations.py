@@ -93,7 +93,7 @@ def check_annotations(
     if changed:
         info = data["info"] = {**info, INFO: {"source_sha256": digest, "changes": changed}}
     check = _Check(str(path), data, classes, negative_sizes, boxes_as_written)
-    counts = {} if check.problems else check.counts() | marks(marked)
+    counts = {} if check.problems else check.counts() | check.marks(marked)
     normal = data if changed and not check.problems else None
     return Checked(digest, info, check.sound_images(), counts, check.problems, normal)
 
@@ -336,6 +336,14 @@ class _Check:
             "boxes_beyond_the_border": int((uses["trained_on"] & beyond).sum()),
             **{what: count for what, count in self._oddities().items() if count},
         }
+
+    def marks(self, raw: bytes) -> dict[str, int]:
+        """Return what `date.datasets.protocols.marks` counts in the file; a reason not to is a problem."""
+        try:
+            return marks(raw, self.path)
+        except UserError as error:
+            self.problems.append(str(error))
+            return {}
 
     def _oddities(self) -> dict[str, int]:
         """Return the counts of legal but rare records, each of which is only reported where it occurs."""

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from date.datasets.columns import Flags, Integers
-from date.datasets.content import plain
+from date.datasets.content import plain, why_not_json
 from date.datasets.lean import without_collection
+from date.errors import UserError
 from date.formatting import counted
 
 IGNORED = "boxes_ignored"
@@ -70,19 +72,26 @@ def has_marks(raw: bytes) -> bool:
     return KEYS.search(raw) is not None
 
 
-def marks(raw: bytes) -> dict[str, int]:
+def marks(raw: bytes, path: Path | str) -> dict[str, int]:
     """Count the images and boxes of a COCO file that their own data set's evaluation treats otherwise than COCO's.
 
     Boxes with ``iscrowd: 1`` are left out: they absorb detections here, too.
 
     Args:
         raw: a sound file, packed or not.
+        path: of the file, for the message.
+
+    Raises:
+        UserError: what nobody has looked at, such as ``attributes``, is nested too deeply or has too long a number.
     """
     raw = plain(raw)
     if not has_marks(raw):
         return {}
-    with without_collection():
-        data = json.loads(raw)
+    try:
+        with without_collection():
+            data = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON ({why_not_json(error)}); restore it from its source.") from None
     annotations = [record for record in data["annotations"] if record.get("iscrowd", 0) != 1]
     found = {
         FEDERATED: sum("neg_category_ids" in record for record in data["images"]),

@@ -193,6 +193,11 @@ def _from_npz(path: Path, variant: str | None) -> tuple[NDArray[np.float64], lis
 
 
 def _from_results(path: Path, data: list[Any], ground_truth: GroundTruth) -> tuple[NDArray[np.float64], list[str]]:
+    if data and not any(isinstance(record, dict) and "bbox" in record for record in data):
+        raise UserError(
+            f"{path} has no entry with a 'bbox', as lists of masks, of keypoints or of other forms have none: entry 0 "
+            f"is {shown(data[0])}; {READ}."
+        )
     by_name = _ids_of_texts(path, data, ground_truth)
     defects = Defects(path)
     rows, renamed = [], 0

@@ -116,7 +116,7 @@ def read_ground_truth(path: Path, images: Path | None = None, accept: str | None
         ground_truth, info = _from_lists(path, data), data.get("info")
     if accept is not None and not _is_conversion(info):
         check_form(path, ground_truth.bboxes, ground_truth.sizes[ground_truth.image], accept)
-    counts = marks(marked) | regions(ground_truth.categories, ground_truth.category_ids, ground_truth.ignored)
+    counts = marks(marked, path) | regions(ground_truth.categories, ground_truth.category_ids, ground_truth.ignored)
     if counts:
         ground_truth = replace(ground_truth, notes=[*ground_truth.notes, *told(counts)])
     return ground_truth

@@ -64,7 +64,8 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=5,
 )
-extra_keys = st.sampled_from(["ignore", "iscrowd", "area", "bbox", "id", "info", "segmentation"])
+MARKS = ("neg_category_ids", "IsGroupOf", "difficult", "attributes", "rotation")
+extra_keys = st.sampled_from(["ignore", "iscrowd", "area", "bbox", "id", "info", "segmentation", *MARKS])
 
 
 @st.composite

@@ -347,11 +347,20 @@ def test_what_other_protocols_leave_out_is_counted_and_told(kind: str, packed: b
     path = tmp_path / "a.json"
     path.write_bytes(gzip.compress(content) if packed else content)
     counts = check_annotations(path, ["cat", "dog"]).counts
-    assert marks(path.read_bytes()) == ({what: 1} if what else {})
+    assert marks(path.read_bytes(), path) == ({what: 1} if what else {})
     assert [key for key in counts if key in SENTENCES] == ([what] if what else [])
     notes = [note for note in read_ground_truth(path).notes if "here" in note]
     assert notes == told(counts) and len(notes) == bool(what)
     assert all(note.startswith("1 box has '") or note.startswith("1 box has CVAT's") for note in notes)
+
+
+@pytest.mark.parametrize(("value", "why"), [("9" * 5000, "a number has more than 4300 digits"), ("[" * 3000 + "]" * 3000, "nested too deeply")], ids=["digits", "nested"])  # fmt: skip
+def test_marks_that_cannot_be_read_are_a_sentence(value: str, why: str, tmp_path: Path) -> None:
+    """The fast reader skips what it does not know, and the one that counts the marks does not."""
+    path = write(tmp_path, plain())
+    path.write_text(path.read_text().replace('"iscrowd": 0', f'"iscrowd": 0, "difficult": 1, "note": {value}'))
+    sentence = f"{path} is not valid JSON ({why}); restore it from its source."
+    assert check_annotations(path, ["cat", "dog"]).problems == [sentence] == [said(read_ground_truth, path)]
 
 
 @pytest.mark.parametrize("name", ["DontCare", "ignored regions", "ignore", "Don't care"])

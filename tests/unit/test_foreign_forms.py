@@ -22,6 +22,7 @@ from date.datasets.normal import INFO
 from date.datasets.prepare import examine
 from date.datasets.protocols import told
 from date.errors import UserError
+from date.evaluation.detections import READ
 from date.evaluation.ground_truth import read_ground_truth
 from date.evaluation.score import score
 from date.imports.logs import read_training_log
@@ -619,6 +620,12 @@ def page() -> str:
 
 def test_the_page_says_what_happens() -> None:
     assert PAGE.read_text() == page(), "run: python -m tests.unit.test_foreign_forms"
+
+
+@pytest.mark.parametrize("form", DETECTIONS, ids=lambda form: f"{form.tool}, {form.writes}")
+def test_a_refusal_of_detections_names_the_forms_that_are_read_or_what_to_write(form: Form, tmp_path: Path) -> None:
+    came = detections_outcome(form, tmp_path)
+    assert not came.startswith("refused") or READ in came or "say --categories labels" in came or "write ids as" in came
 
 
 def test_the_page_has_the_tools_that_people_use() -> None:
