@@ -38,7 +38,7 @@ SENTENCES = {
         "have",
         "'neg_category_ids', as LVIS's have: annotations are complete for some categories alone. LVIS's own evaluation "
         "leaves the others out, takes 300 detections an image and tells rare, common and frequent categories apart; "
-        "here every detection without an object is false",
+        "here, what is not annotated is background to training, and a detection of it is false",
     ),
     GROUPS: (
         "boxes",

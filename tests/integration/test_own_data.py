@@ -111,12 +111,21 @@ def test_short_sides_are_those_of_each_image(own: Path) -> None:
     assert "short sides of 480 px (median) become 240 px at this tier" in said
 
 
-def test_the_dag_is_planned(own: Path) -> None:
-    command = [sys.executable, "-m", "snakemake", "-n", "all", "--config", f"tier={own / 'pets.yaml'}"]
+def dry_run(own: Path, target: str) -> str:
+    command = [sys.executable, "-m", "snakemake", "-n", target, "--config", f"tier={own / 'pets.yaml'}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "left out, since the tier 'pets' has no data" in done.stderr
-    assert re.search(r"^train +35$", done.stdout + done.stderr, re.MULTILINE)
+    return done.stdout + done.stderr
+
+
+def test_a_target_is_planned(own: Path) -> None:
+    assert re.search(r"^train +6$", dry_run(own, "table05"), re.MULTILINE)
+
+
+def test_the_dag_is_planned(own: Path) -> None:
+    said = dry_run(own, "all")
+    assert "left out, since the tier 'pets' has no data" in said
+    assert re.search(r"^train +35$", said, re.MULTILINE)
 
 
 def test_steps_and_warm_up_follow_from_the_data(own: Path) -> None:
@@ -125,6 +134,7 @@ def test_steps_and_warm_up_follow_from_the_data(own: Path) -> None:
     config = resolve(load().training("date_f-r50-coco-12e"), tier, 0, None)
     assert config["param_scheduler"][0]["end"] == round(0.25 * 12 * 6)
     by_iterations = resolve(load().training("date_f_init-r50-coco-30k"), tier, 0, None)["train_cfg"]
+    assert load_dataset(str(own / "pets_data.yaml")).area_thresholds == (32, 96), "COCO's, not those of mini's scenes"
     assert by_iterations["max_iters"] == 6 * round(30000 * 6 / 7330 / 6), "as many epochs as the paper's"
 
 
