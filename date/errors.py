@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 
 LISTED = 10
 """How many things of a kind a message names; the rest is counted."""
+MANY = 60
+"""How many valid names a message lists: all of the experiments', not all of MMDetection's components."""
 
 
 class UserError(Exception):
@@ -39,19 +41,21 @@ def unknown_name(kind: str, name: str, valid: Iterable[str], where: str = "") ->
     """
     names = sorted(valid)
     near = [other for other in names if _NUMBER.sub("", other) == name]
+    near = near or [other for other in names if sorted(other) == sorted(name)]
     near = near or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     near = near or sorted((other for other in names if name in other), key=len)
-    hint = f"did you mean {near[0]!r}?" if near else f"valid names: {', '.join(names) or 'none'}."
+    hint = f"did you mean {near[0]!r}?" if near else f"valid names: {listed(names, most=MANY) or 'none'}."
     prefix = f"{where}: " if where else ""
     return UserError(f"{prefix}unknown {kind} {name!r}; {hint}")
 
 
-def listed(items: Sequence[str], total: int | None = None) -> str:
-    """Join the first `LISTED` things that a message is about, and count the others.
+def listed(items: Sequence[str], total: int | None = None, most: int = LISTED) -> str:
+    """Join the first things that a message is about, and count the others.
 
     Args:
         items: the things, or the first of them.
         total: how many there are, where ``items`` has only the first.
+        most: how many are named.
     """
-    others = (len(items) if total is None else total) - len(items[:LISTED])
-    return ", ".join(items[:LISTED]) + (f" and {others:,} more" if others > 0 else "")
+    others = (len(items) if total is None else total) - len(items[:most])
+    return ", ".join(items[:most]) + (f" and {others:,} more" if others > 0 else "")

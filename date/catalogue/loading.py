@@ -17,7 +17,7 @@ from date.catalogue.publication import Paper, read_paper
 from date.errors import UserError, unknown_name
 from date.experiments.entries import Entry, parse, read_entry, read_yaml, shown
 from date.experiments.folders import clash, files, folders
-from date.experiments.fragments import fragment_names
+from date.experiments.fragments import check_schedule, fragment_names
 from date.families import models
 
 E = TypeVar("E", bound=Entry)
@@ -260,6 +260,7 @@ def _training(data: dict[str, Any], where: str) -> Training:
     training = parse(Training, data | {"options": options}, where)
     if training.schedule not in (schedules := fragment_names("schedules")):
         raise unknown_name("schedule", training.schedule, schedules, where)
+    check_schedule(training.schedule)
     try:
         training.network.check()
     except UserError as error:

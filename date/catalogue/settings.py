@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,15 +47,34 @@ class Settings(Entry):
         return chosen
 
 
+_given: dict[str, Any] = {}
+"""Those that the command line gives in place of the file's."""
+
+
+@contextlib.contextmanager
+def given(settings: dict[str, Any]) -> Iterator[None]:
+    """Let settings replace those of ``config.yaml`` while the block runs.
+
+    Raises:
+        UserError: see `load_settings`.
+    """
+    _given.update(settings)
+    try:
+        load_settings()
+        yield
+    finally:
+        _given.clear()
+
+
 def load_settings(overrides: dict[str, Any] | None = None) -> Settings:
-    """Read ``config.yaml`` of the paper's folder, with overrides such as Snakemake's ``--config``.
+    """Read ``config.yaml`` of the paper's folder, with overrides such as Snakemake's ``--config``, and those given.
 
     Those of ``experiments`` hold from then on for the whole process.
 
     Raises:
         UserError: an unknown key or a value that does not fit.
     """
-    overrides = {key: None if value in NOTHING else value for key, value in (overrides or {}).items()}
+    overrides = {key: None if value in NOTHING else value for key, value in (_given | (overrides or {})).items()}
     if (chosen := overrides.get("experiments")) is not None:
         if not (isinstance(chosen, list) and chosen and all(isinstance(name, str) for name in chosen)):
             raise UserError(f"experiments: give a list of folders, e.g. [experiments, my/ideas], not {chosen!r}.")

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from date.catalogue.models import Catalogue
 from date.catalogue.paper import Table
 from date.catalogue.publication import load_paper
-from date.errors import unknown_name
+from date.errors import UserError, unknown_name
+from date.experiments.entries import ROOT, read_yaml, shown
+from date.experiments.folders import PAPER, folders
 
 GROUPS = ("all", "report", "tables", "figures", "latency")
 """Targets that follow from the chosen trainings."""
+KEPT = ("results", "runs", "reports", "logs", "data")
+"""Folders of the project that may be large and have no experiments."""
 
 
 @dataclass(frozen=True)
@@ -58,5 +63,37 @@ def find_target(catalogue: Catalogue, name: str, chosen: Sequence[str]) -> Targe
         judged = {training for figure in catalogue.drawn.values() for training in figure.judged}
         return Target(list(chosen), [t for t in chosen if name != "figures" or t in judged])
     if name not in targets:
-        raise unknown_name("target", name, [*targets, *GROUPS])
+        raise _unknown(name, [*targets, *GROUPS])
     return targets[name]
+
+
+def _unknown(name: str, valid: Sequence[str]) -> UserError:
+    """Return the error for an unknown target: own experiments' are known only where their folder is named."""
+    used = folders()
+    named = f"--config experiments='[{', '.join([*map(shown, used), '{}'])}]' of Snakemake, or --experiments {{}}"
+    for folder in own_folders():
+        if folder not in used and name in _names_in(folder):
+            place = shown(folder)
+            return UserError(f"unknown target {name!r}; {place} has it: add {named.format(place, place)}.")
+    error = unknown_name("target", name, valid)
+    if len(used) > 1 or "did you mean" in str(error):
+        return error
+    return UserError(f"{error} If it is your own, name its folder by {named.format('DIR', 'DIR')}.")
+
+
+def own_folders() -> list[Path]:
+    """Return the folders of own experiments in the project, and in folders that it has."""
+    places = [p for p in ROOT.iterdir() if p.is_dir() and p.name not in KEPT and not p.name.startswith(".")]
+    places += [p for place in places for p in sorted(place.iterdir()) if p.is_dir()]
+    return sorted(p for p in places if (p / "trainings.yaml").is_file() and not (p / PAPER).is_file())
+
+
+def _names_in(folder: Path) -> set[str]:
+    """Return the targets that a folder of own experiments adds, as far as its files can be read."""
+    try:
+        trainings, evaluations = (read_yaml(folder / f"{kind}.yaml") or {} for kind in ("trainings", "evaluations"))
+        judged = [(t, v) for part in ("evaluations", "extra") for t, v in (evaluations.get(part) or {}).items()]
+        found = {*trainings, *(f"{training}/{variant}" for training, variants in judged for variant in variants)}
+    except (UserError, AttributeError, TypeError):  # of a folder that is not in use, nothing else is to be said
+        found = set()
+    return found | {path.stem for kind in ("tables", "figures") for path in (folder / kind).glob("*.yaml")}

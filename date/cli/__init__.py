@@ -11,7 +11,9 @@ import signal
 import sys
 import tomllib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from date.cli import (
     calibrate,
@@ -40,6 +42,7 @@ from date.cli import (
     train,
 )
 from date.errors import NO_SPACE, UserError
+from date.experiments.refusals import understood
 from date.memory import noticed
 
 COMMANDS = (
@@ -79,10 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(arguments)
     try:
-        with noticed():
+        with noticed(), understood():
             if args.experiments:
                 _read_from(args.experiments)
-            status = args.command(args)
+            with _given(getattr(args, "settings", None)):
+                status = args.command(args)
         sys.stdout.flush()
     except BrokenPipeError:
         if not _reader_left():
@@ -129,6 +133,15 @@ def _read_from(named: Sequence[str]) -> None:
     from date.experiments.folders import choose_folders
 
     choose_folders([path.resolve() if path.exists() else path for path in map(Path, named)])
+
+
+def _given(settings: dict[str, Any] | None) -> AbstractContextManager[None]:
+    """Let settings, if any, replace those of ``config.yaml`` for this command."""
+    if settings is None:
+        return nullcontext()
+    from date.catalogue.settings import given
+
+    return given(settings)
 
 
 def _as_typed(text: str, named: Sequence[str]) -> str:

@@ -40,8 +40,8 @@ def run(args: argparse.Namespace) -> int:
     if args.profile is None:
         local = tier_name(args) != on_slurm.get("tier")
         args.profile = [Path("workflow/profiles/local" if local else "slurm")]
-    changes = settings_of(read_profiles(args.profile)) | ({"tier": args.tier} if args.tier else {})
-    settings = load_settings(changes)
+    typed = (args.settings or {}) | ({"tier": args.tier} if args.tier else {})
+    settings = load_settings(settings_of(read_profiles(args.profile)) | typed)
     tier = load_tier(settings.tier)
     trainings = load().chosen(tier, settings.trainings)
     if not args.json:

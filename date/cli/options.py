@@ -28,8 +28,24 @@ def add_run_options(parser: argparse.ArgumentParser, name_help: str = "training 
 
 
 def add_tier(parser: argparse.ArgumentParser, default: str = "") -> None:
-    """Add the option for the tier, which `tier_name` returns; ``default`` names another default than the settings'."""
+    """Add the option for the tier, which `tier_name` returns, and that for settings.
+
+    Args:
+        parser: of the command.
+        default: names another default tier than the settings'.
+    """
     parser.add_argument("--tier", help=" ".join(filter(None, (TIER_HELP, default))))
+    add_settings(parser)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add the option for settings, which `date.catalogue.settings.load_settings` knows from then on."""
+    parser.add_argument(
+        "--settings",
+        type=settings_json,
+        metavar="JSON",
+        help='settings that replace those of experiments/config.yaml, e.g. {"seeds": [0, 1]}',
+    )
 
 
 def add_seed(parser: argparse.ArgumentParser, about: str = "seed of the run") -> None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from date.cli.options import add_kept, add_tier, kept, settings_json, tier_name
+from date.cli.options import add_kept, add_tier, kept, tier_name
 
 
 def add(commands: Any) -> None:
@@ -21,12 +21,6 @@ def add(commands: Any) -> None:
         default=[],
         metavar="NAME",
         help="a table or figure, e.g. table05, or all: tables, figures",
-    )
-    parser.add_argument(
-        "--settings",
-        type=settings_json,
-        metavar="JSON",
-        help='settings that replace those of experiments/config.yaml, e.g. {"seeds": [0, 1]}',
     )
     parser.add_argument(
         "--status",
@@ -47,5 +41,5 @@ def run(args: argparse.Namespace) -> None:
     if args.where:
         print(report_page(kept(args, "reports"), tier))
         return
-    settings = load_settings(args.settings)
+    settings = load_settings()
     print(write_report(tier, kept(args, "results"), kept(args, "reports"), args.only, settings, args.status))

@@ -1,6 +1,6 @@
 """``python -m date doctor``: check everything a run needs, one line per check, before hours are spent.
 
-`first` is what the DAG itself checks before its first job: what can be known in a second without PyTorch.
+`first` is what the DAG itself checks before its first job: what can be known in seconds without PyTorch in its process.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def examine(tier: Tier, trainings: list[Training], runs_of: dict[str, int], prof
     """
     from date.catalogue import ROOT, load_dataset
     from date.catalogue.settings import data_root, dataset_name
-    from date.doctor import data, environment, loading, memory, slurm, storage
+    from date.doctor import components, data, environment, loading, memory, slurm, storage
     from date.doctor.profile import read_profiles
     from date.experiments.folders import of_paper
 
@@ -69,6 +69,7 @@ def examine(tier: Tier, trainings: list[Training], runs_of: dict[str, int], prof
     yield from data.datasets(datasets, data_root())
     yield from data.steps(trainings, tier, data_root())
     yield from data.weights(trainings, tier, data_root())
+    yield from (Finding("components", "error", sentence) for sentence in components.refused(trainings, tier))
     yield from storage.writable({"the clone": ROOT, "the home folder": Path.home()})
     runs, results = of_paper(ROOT / "runs"), of_paper(ROOT / "results")
     yield from storage.file_system(runs)
@@ -99,11 +100,12 @@ def first(datasets: list[Dataset], trainings: list[Training], tier: Tier) -> lis
     """
     from date.catalogue import ROOT
     from date.catalogue.settings import data_root
-    from date.doctor import data, storage
+    from date.doctor import components, data, storage
     from date.experiments.folders import of_paper
 
     root = data_root()
     problems = [problem for problem in (data.absent(dataset, root) for dataset in datasets) if problem]
+    problems += [] if problems else components.refused(trainings, tier)
     found: Iterable[Finding] = [*data.weights(trainings, tier, root), *storage.file_system(of_paper(ROOT / "runs"))]
     return problems + [": ".join(filter(None, (f.text, f.remedy))) for f in found if f.status == "error"]
 

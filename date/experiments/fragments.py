@@ -12,6 +12,15 @@ from typing import Any
 from date.errors import UserError, unknown_name
 from date.experiments.entries import shown
 from date.experiments.folders import files, folders
+from date.experiments.variables import (
+    ModelVariables,
+    ScheduleVariables,
+    check_complete,
+    check_names,
+    check_numbers,
+    check_types,
+    fault,
+)
 
 BASE = "base"
 """Variable of a fragment that names another one of its kind, whose variables it changes."""
@@ -42,7 +51,23 @@ def _content(kind: str, name: str, users: Sequence[str] = ()) -> dict[str, Any]:
 
 @functools.cache
 def _read(path: Path) -> dict[str, Any]:
-    return {k: v for k, v in runpy.run_path(str(path)).items() if not k.startswith("_")}
+    try:
+        found = {k: v for k, v in runpy.run_path(str(path)).items() if not k.startswith("_")}
+    except Exception as error:  # the code is the user's: it may raise anything
+        raise fault(error, path) from error
+    kind = ScheduleVariables if path.parent.name == "schedules" else ModelVariables
+    check_types(kind, found, path)
+    if kind is ScheduleVariables:
+        check_names([kind], found, path)
+    return found
+
+
+def check_schedule(name: str) -> None:
+    """Raise a `UserError` where a schedule lacks a variable that every training needs."""
+    content, path = schedule_fragment(name), fragment_names("schedules")[name]
+    check_complete(ScheduleVariables, content, path)
+    if content.get("epochs") is None and content.get("iterations") is None:
+        raise UserError(f"{shown(path)}: a schedule has 'epochs' or 'iterations'; add one of them.")
 
 
 def schedule_fragment(name: str, users: Sequence[str] = ()) -> dict[str, Any]:
@@ -69,6 +94,7 @@ def _model(name: str, places: tuple[Path, ...], users: tuple[str, ...] = ()) -> 
         return model
     found = copy.deepcopy(_model(base, places, (*users, name)))
     modules = [*found.get("modules", ()), *model.get("modules", ())]
+    check_numbers(found, model, fragment_names("models")[name])
     merge(found, model)
     return found | ({"modules": modules} if modules else {})
 

@@ -13,7 +13,8 @@ from typing import Any
 from date.errors import UserError, unknown_name
 from date.experiments.entries import Entry
 from date.experiments.folders import folders
-from date.experiments.fragments import fragment_names, model_fragment
+from date.experiments.fragments import fragment, fragment_names, model_fragment
+from date.experiments.variables import check_complete, check_names, check_types
 from date.families.base import Branch, Facts, Family
 from date.families.dense import DenseHead
 from date.families.dual import DualAssignment, OneBranch
@@ -32,11 +33,15 @@ def models() -> dict[str, type[Family]]:
 
 @functools.cache
 def _models(places: tuple[Path, ...]) -> dict[str, type[Family]]:
-    found = {}
-    for name in fragment_names("models"):
-        fragment = model_fragment(name)
-        if "bbox_head" in fragment.get("model", {}):  # else what others build upon
-            found[name] = family_named(fragment.get("family", DenseHead.name), name)
+    found, kinds = {}, [family.Variables for family in FAMILIES.values()]
+    for name, path in fragment_names("models").items():
+        content = model_fragment(name)
+        kind = None
+        if "bbox_head" in content.get("model", {}):  # else what others build upon
+            kind = found[name] = family_named(content.get("family", DenseHead.name), name)
+            check_types(kind.Variables, content, path)
+            check_complete(kind.Variables, content, path)
+        check_names(kinds if kind is None else [kind.Variables], fragment(f"models/{name}.py"), path)
     return found
 
 

@@ -6,10 +6,12 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from date.experiments.entries import Entry
 from date.experiments.fragments import merge
+from date.experiments.variables import ModelVariables, fault
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,6 +70,8 @@ class Family(ABC):
 
     name: ClassVar[str]
     Options: ClassVar[type[Entry]] = NoOptions
+    Variables: ClassVar[type[ModelVariables]] = ModelVariables
+    """Those that its models may have."""
     towers: ClassVar[bool] = True
     """Whether backbone, neck and a pair of towers can start from those of another network."""
     pictured: ClassVar[bool] = True
@@ -112,7 +116,10 @@ class Family(ABC):
         merge(detector, copy.deepcopy(self.fragment["model"]))
         self.complete(detector, facts)
         if (adapt := self.fragment.get("adapt")) is not None:
-            adapt(detector, facts)
+            try:
+                adapt(detector, facts)
+            except Exception as error:  # the code is the user's: it may raise anything
+                raise fault(error, Path(adapt.__code__.co_filename)) from error
         return detector
 
     @abstractmethod

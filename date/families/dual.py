@@ -11,6 +11,7 @@ from pydantic import Field
 
 from date.errors import UserError, unknown_name
 from date.experiments.entries import Entry
+from date.experiments.variables import ModelVariables
 from date.families.base import Branch, BranchView, Facts, Family
 from date.families.dense import anchor_centers
 from date.families.sizes import size_dense_detector
@@ -40,6 +41,19 @@ class DualOptions(Entry):
     """Weight of the one-to-one branch's losses."""
     lambda_o2m: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the one-to-many branch's losses."""
+
+
+class DualVariables(ModelVariables):
+    """The variables of a model whose branches trainings choose."""
+
+    needed = ("qualities", "o2m", "o2o")
+
+    qualities: dict[str, Any] | None = None
+    o2m: dict[str, Any] | None = None
+    o2o: dict[str, Any] | None = None
+    max_filter: dict[str, Any] | None = None
+    test_cfg_by_part: dict[str, Any] | None = None
+    test_cfg_beside: dict[str, Any] | None = None
 
 
 class _DualHead(Family):
@@ -123,6 +137,7 @@ class DualAssignment(_DualHead):
 
     name = "dual"
     Options = DualOptions
+    Variables = DualVariables
     options: DualOptions
 
     def check(self) -> None:

@@ -125,7 +125,8 @@ def optimisation(training: Training, tier: Tier) -> dict[str, Any]:
     sgd = wrapper["optimizer"]["type"] == "SGD"  # its rate goes with the batch: arXiv 1706.02677, sec. 2.1
     recipe = load_paper().recipe
     wrapper["optimizer"]["lr"] *= tier.batch_size / recipe.batch_size if sgd else tier.lr / recipe.lr
-    if custom_keys := wrapper["paramwise_cfg"].get("custom_keys"):
+    custom_keys = (wrapper.get("paramwise_cfg") or {}).get("custom_keys") or {}
+    if "backbone" in custom_keys:
         custom_keys["backbone"]["lr_mult"] = tier.backbone_lr_mult
     return wrapper
 

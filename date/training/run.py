@@ -32,6 +32,7 @@ from date.catalogue.settings import data_root, dataset_name
 from date.datasets.lengths import check_steps
 from date.datasets.prepare import prepare, verify_weights
 from date.errors import UserError, one_line
+from date.experiments.refusals import understood
 from date.files import file_digest, sync_folder, sync_path
 from date.identity.code import code_fingerprint, module_digests
 from date.identity.config import resolve
@@ -254,7 +255,7 @@ def _run(
     keep_memory()
     initial = None if planned.initial is None else (planned.initial, file_digest(planned.initial))
     verify = f"python -m date data verify --deep --tier {planned.tier.option}"
-    with noticed():
+    with noticed(), understood():
         trainer = Trainer(
             Config(planned.config),
             planned.work,

@@ -19,6 +19,7 @@ from date.catalogue.listing import experiments_markdown, listing
 from date.catalogue.origin import origin, read_experiments_of, tier_of, training_of
 from date.catalogue.schema import schemas
 from date.catalogue.settings import load_settings
+from date.catalogue.targets import find_target
 from date.errors import UserError
 from date.experiments.folders import VARIABLE, folders, of_paper
 from date.identity.code import module_digests
@@ -167,12 +168,70 @@ def test_a_module_that_a_module_imports_counts_too(beside: Any, tmp_path: Path) 
         ({"tables/mine.yaml": {"title": "", "metrics": ["AP"], "groups": [[{"label": "a", "evaluation": "fcos-r50-coco-12/head"}]]}}, r"mine.1: unknown evaluation .*did you mean 'fcos-r50-coco-12e/head'"),
         ({"claims.yaml": {"a": {"sentence": "", "predicate": {"kind": "higher", "above": "x", "below": "y"}}}}, "claims.yaml, a: unknown evaluation"),
         ({"pictures.yaml": {"floor": 0.5}}, "your own pictures.yaml takes only 'sheets'"),
+        ({"trainings.yaml": {"mine": {"model": "mine", "schedule": "12e", "why": ""}}, "models/mine.py": 'base = "fcos"\nmodel = dict(\n'}, "models/mine.py, line 2: '\\(' was never closed; correct it"),
+        ({"trainings.yaml": {"mine": {"model": "mine", "schedule": "12e", "why": ""}}, "models/mine.py": 'base = "fcos"\nmodel = dict(bbox_head=nothing)\n'}, "models/mine.py, line 2: NameError: name 'nothing' is not defined; correct it"),
+        ({"trainings.yaml": {"mine": {"model": "mine", "schedule": "12e", "why": ""}}, "models/mine.py": 'base = "fcos"\nmodle = dict(bbox_head=dict())\n'}, "models/mine.py: unknown variable 'modle'; did you mean 'model'"),
+        ({"trainings.yaml": {"mine": {"model": "mine", "schedule": "12e", "why": ""}}, "models/mine.py": 'base = "dual"\ntest_cfg_by_parts = dict(crowdhuman=dict())\n'}, "models/mine.py: unknown variable 'test_cfg_by_parts'; did you mean 'test_cfg_by_part'"),
+        ({"trainings.yaml": {"mine": {"model": "mine", "schedule": "12e", "why": ""}}, "models/mine.py": 'base = "fcos"\nmodel = 3\n'}, 'models/mine.py: model: .*not 3'),
+        ({"trainings.yaml": {"mine": {"model": "mine", "schedule": "12e", "why": ""}}, "models/mine.py": 'base = "fcos"\nmodel = dict(bbox_head=3)\n'}, 'models/mine.py: model.bbox_head: .*not 3'),
+        ({"trainings.yaml": {"mine": {"model": "mine", "schedule": "12e", "why": ""}}, "models/mine.py": 'base = 3\n'}, 'models/mine.py: base: .*not 3'),
+        ({"trainings.yaml": {"mine": {"model": "mine", "schedule": "12e", "why": ""}}, "models/mine.py": 'base = "fcos"\nmodules = "abc"\n'}, "models/mine.py: modules: .*not 'abc'"),
+        ({"trainings.yaml": {"mine": {"model": "mine", "schedule": "12e", "why": ""}}, "models/mine.py": 'family = "dual"\nmodel = dict(bbox_head=dict(type="DualAssignmentHead"))\n'}, "models/mine.py: the variable 'qualities' is missing; add it"),
+        ({"trainings.yaml": {"mine": {"model": "mine", "schedule": "12e", "why": ""}}, "models/mine.py": 'base = "fcos"\nmodel = dict(bbox_head=dict(loss_bbox=dict(loss_weight="2")))\n'}, "models/mine.py, model, bbox_head, loss_bbox, loss_weight: '2' is text in place of 1.0; give a number"),
+        ({"trainings.yaml": {"mine": {"model": "fcos", "schedule": "brief", "why": "", "gpu_hours": 1}}, "schedules/brief.py": 'epochs = 3\ntrain_pipeline = []\n'}, "schedules/brief.py: the variable 'milestones' is missing; add it"),
+        ({"trainings.yaml": {"mine": {"model": "fcos", "schedule": "brief", "why": "", "gpu_hours": 1}}, "schedules/brief.py": 'milestones = [3]\ntrain_pipeline = []\n'}, "schedules/brief.py: a schedule has 'epochs' or 'iterations'"),
+        ({"trainings.yaml": {"mine": {"model": "fcos", "schedule": "brief", "why": "", "gpu_hours": 1}}, "schedules/brief.py": 'base = "12e"\nepochs = "3"\n'}, "schedules/brief.py: epochs: .*not '3'"),
+        ({"trainings.yaml": {"mine": {"model": "fcos", "schedule": "brief", "why": "", "gpu_hours": 1}}, "schedules/brief.py": 'base = "12e"\nepoch = 3\n'}, "schedules/brief.py: unknown variable 'epoch'; did you mean 'epochs'"),
+        ({"trainings.yaml": {"mine": {"model": "fcos", "schedule": "brief", "why": "", "gpu_hours": 1}}, "schedules/brief.py": 'base = "12e"\noptim_wrapper = dict(optimizer=dict(type="AdamW"))\n'}, "schedules/brief.py: the key 'optim_wrapper.optimizer.lr' is missing; add it"),
     ],
 )  # fmt: skip
 def test_mistakes_in_own_experiments(beside: Any, tmp_path: Path, files: dict[str, Any], message: str) -> None:
     beside(write(tmp_path / "my ideas", files))
     with pytest.raises(UserError, match=message):
         read_everything()
+
+
+def test_a_mistake_in_a_models_function_names_its_line(beside: Any, tmp_path: Path) -> None:
+    model = 'base = "fcos"\n\n\ndef adapt(model, facts):\n    model["nothing"]["x"] = 1\n'
+    training = {"mine": {"model": "mine", "schedule": "12e", "why": ""}}
+    beside(write(tmp_path, {"models/mine.py": model, "trainings.yaml": training}))
+    with pytest.raises(UserError, match="models/mine.py, line 5: KeyError: 'nothing'; correct it"):
+        resolve(load().training("mine"), load_tier("smoke"), 0, None)
+
+
+def test_a_variable_that_the_file_itself_reads_is_its_own_business(beside: Any, tmp_path: Path) -> None:
+    model = 'base = "fcos"\nweight = 2.0\nmodel = dict(bbox_head=dict(loss_bbox=dict(loss_weight=weight)))\n'
+    training = {"mine": {"model": "mine", "schedule": "12e", "why": ""}}
+    beside(write(tmp_path, {"models/mine.py": model, "trainings.yaml": training}))
+    config = resolve(load().training("mine"), load_tier("smoke"), 0, None)
+    assert config["model"]["bbox_head"]["loss_bbox"] == {"type": "IoULoss", "loss_weight": 2.0}
+
+
+def test_an_optimiser_needs_no_rates_by_parameter(beside: Any, tmp_path: Path) -> None:
+    schedule = 'base = "12e"\noptim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.01))\n'
+    training = {"mine": {"model": "fcos", "schedule": "brief", "why": "", "gpu_hours": 1}}
+    beside(write(tmp_path, {"schedules/brief.py": schedule, "trainings.yaml": training}))
+    tier = load_tier("smoke")
+    wrapper = resolve(load().training("mine"), tier, 0, None)["optim_wrapper"]
+    assert wrapper["optimizer"]["lr"] == pytest.approx(0.01 * tier.batch_size / 16)
+    assert "paramwise_cfg" not in wrapper
+
+
+def test_a_target_of_a_folder_that_is_not_named_says_where_it_is(beside: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    place = "examples/after-date"
+    named = f"--config experiments='[experiments, {place}]' of Snakemake, or --experiments {place}."
+    for target in ("after_date", STOP, f"{STOP}/o2o"):
+        with pytest.raises(UserError, match=f"^unknown target '{target}'; {place} has it: add {re.escape(named)}$"):
+            find_target(load(), target, [])
+    with pytest.raises(
+        UserError, match="unknown target 'xyzzy'; valid names: .* If it is your own, name its folder by"
+    ):
+        find_target(load(), "xyzzy", [])
+    beside(EXAMPLE)
+    assert find_target(load(), STOP, []).trainings == [STOP]
+    with pytest.raises(UserError, match=f"'{STOP}s'; did you mean '{STOP}'\\?$"):
+        find_target(load(), f"{STOP}s", [])
 
 
 def test_two_own_folders_may_not_use_one_name(beside: Any, tmp_path: Path) -> None:

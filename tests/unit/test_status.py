@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -19,6 +20,8 @@ from typing import Any
 import pytest
 
 from date.catalogue import ROOT, load, load_tier
+from date.catalogue.settings import load_settings
+from date.cli import _parser, main
 from date.errors import UserError
 from date.files import replace_text
 from date.formatting import format_duration
@@ -474,3 +477,30 @@ def test_the_command_line(runs: Path, tmp_path: Path) -> None:
 def test_mistakes_are_one_sentence(arguments: tuple[str, ...], sentence: str) -> None:
     done = subprocess.run([sys.executable, "-m", "date", "status", *arguments], cwd=ROOT, capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
+
+
+def test_commands_take_settings_in_one_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`status` and `plan` are for the seeds and trainings that `report` and Snakemake are given."""
+    given = ["--settings", json.dumps({"tier": "smoke", "seeds": [7], "trainings": ["fcos-r50-coco-12e"]})]
+    kept = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+    assert main(["status", "--json", *kept, *given]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert status["tier"] == "smoke"
+    assert [(run["training"], run["seed"]) for run in status["runs"]] == [("fcos-r50-coco-12e", 7)]
+    assert main(["status", "--json", "--tier", "smoke", "--seeds", "8", *kept, *given]) == 0
+    assert [run["seed"] for run in json.loads(capsys.readouterr().out)["runs"]] == [8]
+    assert main(["plan", "all", "--json", *kept, *given]) == 0
+    plan = capsys.readouterr().out
+    assert '"fcos-r50-coco-12e"' in plan and '"seed": 7' in plan and "onenet" not in plan
+    assert load_settings().tier == "mini", "a command's settings end with it"
+    assert main(["plan", *given[:1], '{"sedes": [1]}']) == 2
+    assert "unknown key 'sedes'; did you mean 'seeds'" in capsys.readouterr().err
+
+
+def test_every_command_that_knows_tiers_takes_settings() -> None:
+    (commands,) = (a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
+    takes = {name: set(parser._option_string_actions) for name, parser in commands.choices.items()}
+    assert {"report", "plan", "status", "doctor", "rehearse", "calibrate", "train", "config"} <= {
+        name for name, options in takes.items() if {"--tier", "--settings"} <= options
+    }
+    assert [n for n, o in takes.items() if "--tier" in o and "--settings" not in o] == ["detect", "export"]
