@@ -300,10 +300,13 @@ def load_tier(name: str, experiments: Path | None = None, _seen: tuple[Path, ...
         inherited["reference"] &= not data.get("watermark")
         data = inherited | data
     tier = parse(Tier, data | {"name": path.stem}, shown(path))
-    parts = read_paper(places[0]).parts
+    paper = read_paper(places[0])
     for part in [*tier.datasets, *tier.steps_per_epoch]:
-        if part not in parts:
-            raise unknown_name("part", part, parts, shown(path))
+        if part not in paper.parts:
+            raise unknown_name("part", part, paper.parts, shown(path))
+    for key, name in [(key, name) for key, networks in tier.tuned.items() for name in networks]:
+        if name not in paper.tuned_on:
+            raise unknown_name("network", name, paper.tuned_on, f"{shown(path)}, tuned, {key}")
     tier._given = name
     return tier
 

@@ -271,8 +271,8 @@ class Tier(Entry):
     monitored: list[str] = Field(default=["*"])
     """Trainings, by name or pattern, that are validated after every epoch; the others at their end alone."""
     compute: Compute = Compute()
-    tuned: dict[str, Annotated[list[Literal["FCOS", "OneNet"]], Field(min_length=1)]] = Field(default={})
-    """Keys that were chosen by trial, for all trainings, and the networks that were tried: never the paper's own."""
+    tuned: dict[str, Annotated[list[str], Field(min_length=1)]] = Field(default={})
+    """Keys that were chosen by trial, for all trainings, and on which networks: of the paper's ``tuned_on``."""
     _given: str = PrivateAttr("")
 
     def monitors(self, training: str) -> bool:

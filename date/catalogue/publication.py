@@ -122,6 +122,8 @@ class Paper(Entry):
     """Symbol and index of the descriptive columns that are not set as they are written."""
     own_suffix: str = ""
     """What marks the paper's own networks in its tables; other labels go without."""
+    tuned_on: list[str] = Field(default_factory=list)
+    """The networks on which tiers may tune settings, as tables call them: never the paper's own."""
     probe: Probe
     alternatives: list[Alternative] = Field(default_factory=list)
     latency: list[str] = Field(default_factory=list)

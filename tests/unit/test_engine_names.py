@@ -52,6 +52,7 @@ def names() -> dict[str, set[str]]:
         "figure": set(catalogue.figures) | set(catalogue.pictures.sheets),
         "training": set(catalogue.trainings),
         "claim": set(catalogue.claims),
+        "label": {row.label for table in catalogue.tables.values() for row in table.rows} | set(load_paper().tuned_on),
         "tier": {path.stem for path in (folder / "tiers").glob("*.yaml")},
         "dataset": {path.stem for path in (folder / "datasets").glob("*.yaml")},
         "schedule": {path.stem for path in (folder / "schedules").glob("*.py")} - {"base"},
@@ -99,7 +100,8 @@ def test_every_exception_is_needed() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["table01", "12e", "mini", "crowdhuman", "date_f-r50-coco-12e", "figure3", "bccd", "retinanet", "r50"]
+    "name",
+    ["table01", "12e", "mini", "crowdhuman", "date_f-r50-coco-12e", "figure3", "bccd", "retinanet", "r50", "OneNet"],
 )
 def test_a_relapse_is_found(tmp_path: Path, name: str) -> None:
     path = tmp_path / "relapse.py"
