@@ -46,13 +46,13 @@ def make_up(folder: Path, seeds: int) -> None:
         start, *records = read_metrics(path)
         evaluations = {r["step"]: r for r in records if r["kind"] == "eval"}
         steps = max(evaluations) * (3 if "-36e" in path.parent.parent.name else 1)
-        told = [start]
+        lines = [start]
         for step in range(interval, steps + 1, interval):
             facts = {"grad_norm": 17.61669921875, "seconds_per_step": 0.43265, "memory_mb": 8380, "time": utc(step)}
             values = dict.fromkeys(losses, 2.2452666759490967 / (1 + step / steps))
-            told.append({"kind": "train", "step": step, "epoch": round(step / 7330, 4), "lr": 4e-4, **values, **facts})
-            told += [r for at, r in evaluations.items() if step - interval < at <= step]
-        set_records(path.parent, told)
+            lines.append({"kind": "train", "step": step, "epoch": round(step / 7330, 4), "lr": 4e-4, **values, **facts})
+            lines += [r for at, r in evaluations.items() if step - interval < at <= step]
+        set_records(path.parent, lines)
 
 
 def timed(arguments: list[str]) -> tuple[float, float]:

@@ -96,8 +96,8 @@ class World:
             runs = [self._numbers(run) for run in self.record if run.training == name]
             if len(runs) > 1:
                 for key in self.true[name]:
-                    told = statistics.variance([run[key] for run in runs]) * (len(runs) - 1), len(runs) - 1
-                    squares.setdefault((self.kind(name), _measure(key)), []).append(told)
+                    squared = statistics.variance([run[key] for run in runs]) * (len(runs) - 1), len(runs) - 1
+                    squares.setdefault((self.kind(name), _measure(key)), []).append(squared)
         return {key: (sum(s for s, _ in found) / sum(n for _, n in found)) ** 0.5 for key, found in squares.items()}
 
     def run(self, name: str, seed: int, rng: np.random.Generator) -> RunResult:

@@ -32,6 +32,8 @@ FLOORS = (
 """Rooms from the ground floor up; docs/architecture.md says what is in each."""
 LONG = 60
 """Lines of a function that fits a screen."""
+TELLING = 200
+"""Length of a syntax tree from which on two functions with the same one are no coincidence."""
 
 
 def room_of(path: Path) -> str:
@@ -92,6 +94,17 @@ def long_functions(package: Path = PACKAGE) -> list[str]:
     return [f"{path.relative_to(package).as_posix()} {node.name} {n}" for path, node, n in lengths if n > LONG]
 
 
+def twins(package: Path = PACKAGE) -> list[list[str]]:
+    """Return the functions whose statements are the same as another one's, with their places; docstrings aside."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for path, node in functions(package):
+        statements = node.body[ast.get_docstring(node) is not None :]
+        content = ast.dump(ast.Module(statements, []))
+        if len(content) >= TELLING:
+            found[content].append(f"{path.relative_to(package).as_posix()} {node.name}")
+    return [names for names in found.values() if len(names) > 1]
+
+
 def main() -> None:
     """Print the counts."""
     rooms = set(modules().values()) - {"__init__", "__main__"}
@@ -100,6 +113,7 @@ def main() -> None:
     print(f"arrows back up {len(arrows_up())}{''.join(f'; {a} -> {b}' for a, b in arrows_up())}")
     print(f"loose modules {len(loose)}: {', '.join(loose)}")
     long = long_functions()
+    print(f"functions with the statements of another {len(twins())}{''.join(f'; {a}' for a in twins())}")
     print(f"functions {len(list(functions()))}, over {LONG} lines {len(long)}{''.join(f'; {name}' for name in long)}")
 
 

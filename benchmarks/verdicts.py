@@ -80,7 +80,9 @@ def moments(rng: np.random.Generator, truth: str, draws: int) -> Moments:
     return found
 
 
-def told(found: Moments, effect: float = 0.0, former: bool = False) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def p_values(
+    found: Moments, effect: float = 0.0, former: bool = False
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return the p-values of differences that are larger by an effect, of one look, and whether they are above 0."""
     mean, error, freedom = np.moveaxis(found[..., 3:] if former else found[..., :3], -1, 0)
     with np.errstate(invalid="ignore"):
@@ -98,9 +100,9 @@ def fixed(worlds: dict[str, Moments]) -> Iterator[str]:
             levels = {"former": 0.05, "one look": 0.05, "flat": 0.01, "every look": look_error(n)}
             false, power = [], []
             for rule, level in levels.items():
-                p, _ = told(at, former=rule == "former")
+                p, _ = p_values(at, former=rule == "former")
                 false += [] if rule == "flat" else [100 * float((p <= level).mean())]
-                p, above = told(at, effect, former=rule == "former")
+                p, above = p_values(at, effect, former=rule == "former")
                 power.append(100 * float(((p <= level) & above).mean()))
             yield f"| {truth} | {n} | " + " | ".join(f"{v:.1f}" for v in (*false, *power)) + " |"
 
@@ -111,7 +113,7 @@ def looks(worlds: dict[str, Moments]) -> Iterator[str]:
     yield "|---|--:|--:|--:|--:|"
     levels = np.array([look_error(n) for n in range(MOST + 1)])
     for truth, found in worlds.items():
-        old, now = told(found, former=True)[0], told(found)[0]
+        old, now = p_values(found, former=True)[0], p_values(found)[0]
         rates = (
             (old[:, [3, 5]] <= 0.05).any(axis=1),
             (old[:, 2:7] <= 0.05).any(axis=1),
@@ -136,7 +138,7 @@ def with_stated_noise(draws: int, seed: int) -> Iterator[str]:
             for n, at in found.items():
                 rates = []
                 for former, level in ((True, 0.05), (False, 0.05), (False, look_error(n))):
-                    p, above = told(at, effect, former)
+                    p, above = p_values(at, effect, former)
                     rates.append(100 * float(((p <= level) & above).mean()))
                 yield f"| {sd:.2f} | {effect:+.1f} | {n} | " + " | ".join(f"{rate:.1f}" for rate in rates) + " |"
 

@@ -42,7 +42,7 @@ def load(experiments: Path | None = None) -> Catalogue:
     Raises:
         UserError: any invalid or inconsistent entry, naming file, key and the nearest valid name.
     """
-    return _load(folders() if experiments is None else (experiments,))
+    return _load(_places(experiments))
 
 
 @functools.cache
@@ -278,15 +278,13 @@ def load_tier(name: str, experiments: Path | None = None, _seen: tuple[Path, ...
     Raises:
         UserError: unknown tier, unknown or missing key.
     """
-    places = folders() if experiments is None else (experiments,)
-    path = _path("tier", name, files("tiers", ".yaml", places))
+    path, known = _find("tier", name, experiments)
     data = read_entry(path)
     base = data.pop("extends", None)
     if base is not None and not isinstance(base, str):
         raise UserError(f"{shown(path)}: 'extends' is {base!r} and not the name or path of a tier; correct it.")
     if path in _seen:
         raise UserError(f"{shown(path)} extends itself; name another tier in 'extends'.")
-    known = files("tiers", ".yaml", places)
     if path.stem in known and path.resolve() != known[path.stem].resolve():
         where = shown(known[path.stem].parent)
         raise UserError(
@@ -300,13 +298,13 @@ def load_tier(name: str, experiments: Path | None = None, _seen: tuple[Path, ...
         inherited["reference"] &= not data.get("watermark")
         data = inherited | data
     tier = parse(Tier, data | {"name": path.stem}, shown(path))
-    paper = read_paper(places[0])
+    paper = read_paper(_places(experiments)[0])
     for part in [*tier.datasets, *tier.steps_per_epoch]:
         if part not in paper.parts:
             raise unknown_name("part", part, paper.parts, shown(path))
-    for key, name in [(key, name) for key, networks in tier.tuned.items() for name in networks]:
-        if name not in paper.tuned_on:
-            raise unknown_name("network", name, paper.tuned_on, f"{shown(path)}, tuned, {key}")
+    for key, network in [(key, network) for key, networks in tier.tuned.items() for network in networks]:
+        if network not in paper.tuned_on:
+            raise unknown_name("network", network, paper.tuned_on, f"{shown(path)}, tuned, {key}")
     tier._given = name
     return tier
 
@@ -338,14 +336,23 @@ def load_dataset(name: str, experiments: Path | None = None) -> Dataset:
     Raises:
         UserError: unknown dataset, unknown or missing key.
     """
-    places = folders() if experiments is None else (experiments,)
-    path = _path("dataset", name, files("datasets", ".yaml", places))
+    path, _ = _find("dataset", name, experiments)
     return parse(Dataset, {"name": path.stem} | read_entry(path), shown(path))
 
 
-def _path(kind: str, name: str, known: Mapping[str, Path]) -> Path:
-    """Return the file of a name, or of a path that is given instead."""
+def _find(kind: str, name: str, experiments: Path | None) -> tuple[Path, dict[str, Path]]:
+    """Return the file of a tier or dataset, given by its name or by the file's path, and all files of the kind by name.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    known = files(f"{kind}s", ".yaml", _places(experiments))
     path = Path(name) if name.endswith((".yaml", ".yml")) else known.get(name)
     if path is None or "\0" in name or not path.is_file():
         raise unknown_name(kind, name, known)
-    return path
+    return path, known
+
+
+def _places(experiments: Path | None) -> tuple[Path, ...]:
+    """Return the folders of experiments to read: the given one, or else those in use."""
+    return folders() if experiments is None else (experiments,)

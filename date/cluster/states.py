@@ -117,7 +117,7 @@ class Silence:
     """Tells when something stops answering, again from time to time, and when it answers again.
 
     Args:
-        say: is told a line.
+        say: gets the lines.
         now: a clock, in seconds.
     """
 

@@ -90,16 +90,16 @@ def read_detections(
     data, is_odgt = read_json_or_lines(path, READ)
     if is_odgt:
         return _from_odgt(path, data, ground_truth)
-    told: list[str] = []
+    conversion_notes: list[str] = []
     if is_annotations(data):
         if categories == "labels":
             raise UserError(f"{path} names its categories, whatever their ids are; leave --categories out.")
-        data, told = results_of(path, data, ground_truth)
+        data, conversion_notes = results_of(path, data, ground_truth)
         categories = "ids"
     if not isinstance(data, list):
         raise UserError(f"{path} holds a JSON {_kind(data)}; {READ}.")
     rows, notes = _from_results(path, data, ground_truth)
-    return _checked(path, rows, [*told, *notes], ground_truth, categories)
+    return _checked(path, rows, [*conversion_notes, *notes], ground_truth, categories)
 
 
 def _typed(path: Path, ground_truth: GroundTruth, categories: Categories) -> Detections | None:

@@ -106,8 +106,8 @@ def _reasons(reading: Reading) -> list[str]:
 def _placed(lines: Sequence[Line], within: bool, length: int, notes: list[str]) -> list[dict[str, Any]]:
     """Return the lines as records by step.
 
-    A log that goes back tells of a training that was resumed, or of another one: what it told from there on before
-    counts no longer.
+    A log that goes back is of a training that was resumed, or of another one: what it recorded from there on before
+    no longer counts.
     """
     records: dict[tuple[int, bool], dict[str, Any]] = {}
     step = taken_back = 0

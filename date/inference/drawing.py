@@ -96,7 +96,7 @@ def _draw_name(
     x1, y1, x2, y2 = box
     corners = [(x1, y1 - high), (x1, y2), (x2 - wide, y1 - high), (x2 - wide, y2), (x1, y1), (x2 - wide, y2 - high)]
     plates = [_inside(x, y, wide, high, size) for x, y in corners]
-    plate = min(plates, key=lambda p: sum(_overlap(p, other) for other in taken))
+    plate = min(plates, key=lambda p: sum(overlap(p, other) for other in taken))
     canvas.rectangle(plate, fill=color, outline=DARK)
     ink = DARK if _luminance(color) > 0.25 else LIGHT
     canvas.text((plate[0] + 3 - left, plate[1] + 2 - top), text, fill=ink, font=font)
@@ -108,7 +108,8 @@ def _inside(x: float, y: float, wide: float, high: float, size: tuple[int, int])
     return x, y, x + wide, y + high
 
 
-def _overlap(a: Rectangle, b: Rectangle) -> float:
+def overlap(a: Sequence[float], b: Sequence[float]) -> float:
+    """Return the common area of two rectangles, each given by left, top, right and bottom."""
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 

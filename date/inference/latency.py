@@ -81,7 +81,7 @@ def measure(subjects: Sequence[Subject], plan: Plan, say: Callable[[str], None])
     Args:
         subjects: the networks.
         plan: what of them.
-        say: is told what is measured.
+        say: gets a line on what is measured.
 
     Returns:
         A record: of every subject, size, runtime and number of threads, the milliseconds of each round by stage; of

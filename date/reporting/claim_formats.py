@@ -85,8 +85,8 @@ def claims_csv(outcomes: Sequence[Outcome], tier: Tier) -> str:
             runs = " ".join(map(str, e.seeds)) if e else ""
             numbers: list[float | str | None] = [""] * 9
             if e is not None:
-                told = (e.mean, e.error, e.seed_error, e.image_error, e.freedom, e.low, e.high, e.p)
-                numbers = [*map(_ten_digits, told), e.noise]
+                quantities = (e.mean, e.error, e.seed_error, e.image_error, e.freedom, e.low, e.high, e.p)
+                numbers = [*map(_ten_digits, quantities), e.noise]
             fields = [c.label, c.unit, c.margin, c.paper, runs, seeds, differences, *numbers, part.verdict]
             writer.writerow([*head, *fields, _ten_digits(outcome.adjusted), outcome.needs, remarks])
     return stream.getvalue()

@@ -127,7 +127,7 @@ def total_freedom(variance: float, freedom: float, images: float) -> float:
 
 
 def power(distance: float, variance: float, freedom: float, error: float) -> float:
-    """Return how likely a difference off a margin is told on its side of it, by a two-sided t test."""
+    """Return how likely a difference off a margin is resolved on its side of it, by a two-sided t test."""
     return 1 - float(nctdtr(freedom, abs(distance) / math.sqrt(variance), float(stdtrit(freedom, 1 - error / 2))))
 
 

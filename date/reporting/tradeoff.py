@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from date.catalogue import Catalogue, Figure, Tier, TradeOff
+from date.inference.drawing import overlap
 from date.reporting import style
 from date.reporting.formats import aligned
 from date.reporting.pareto import draw_criteria, draw_losses
@@ -303,9 +304,9 @@ def _place_labels(
             at(d, k * math.pi / 8) for d in (5, 9, 14, 20, 28) for k in (0, 8, 4, 12, 2, 6, 14, 10, *range(1, 16, 2))
         ]
         costs = [
-            sum(_overlap(b, other) for other in taken)
+            sum(overlap(b, other) for other in taken)
             + 10 * _outside(b, frame)
-            + 10 * sum(_overlap(part, label) for part in _leader(x, y, b) for label in placed)
+            + 10 * sum(overlap(part, label) for part in _leader(x, y, b) for label in placed)
             for b in tried
         ]
         chosen = tried[costs.index(min(costs))]
@@ -328,9 +329,5 @@ def _leader(x: float, y: float, box: Sequence[float]) -> list[tuple[float, float
     return [(px - 1, py - 1, px + 1, py + 1) for px, py in places]
 
 
-def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
-    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-
-
 def _outside(a: Sequence[float], frame: Sequence[float]) -> float:
-    return (a[2] - a[0]) * (a[3] - a[1]) - _overlap(a, frame)
+    return (a[2] - a[0]) * (a[3] - a[1]) - overlap(a, frame)

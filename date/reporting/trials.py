@@ -38,7 +38,7 @@ class Trial:
         return 0.0 if is_paper else (self.estimate.image_error or 0.0) ** 2
 
     def power(self, seeds: int, is_paper: bool, parts: int = 1) -> float:
-        """Return how likely the difference is told, on its side of the margin, by a look at so many seeds."""
+        """Return how likely the difference is resolved, on its side of the margin, by a look at so many seeds."""
         variance, freedom = self.moments(seeds, is_paper)
         if variance <= 0 or freedom <= 0 or self.distance == 0:
             return 0.0
@@ -113,7 +113,7 @@ def resolution_power(found: Sequence[Trial], seeds: int, is_paper: bool) -> floa
 
 
 def _joint_power(found: Sequence[Trial], seeds: int, is_paper: bool) -> float:
-    """Return how likely all comparisons are told, by draws of their differences, which share trainings."""
+    """Return how likely all comparisons are resolved, by draws of their differences, which share trainings."""
     moments = [trial.moments(seeds, is_paper) for trial in found]
     if any(variance <= 0 or freedom <= 0 for variance, freedom in moments):
         return 0.0
@@ -122,12 +122,12 @@ def _joint_power(found: Sequence[Trial], seeds: int, is_paper: bool) -> float:
     values, vectors = np.linalg.eigh(correlation)
     rng = np.random.default_rng(0)
     normal = rng.standard_normal((DRAWS, len(found))) @ (vectors * np.sqrt(np.maximum(values, 0))).T
-    told = np.ones(DRAWS, dtype=bool)
+    resolved = np.ones(DRAWS, dtype=bool)
     for k, (trial, (_, freedom)) in enumerate(zip(found, moments, strict=True)):
         spread = np.sqrt(rng.chisquare(freedom, DRAWS) / freedom)
         limit = float(stdtrit(freedom, 1 - look_error(seeds) / 2))
-        told &= trial.distance / errors[k] + normal[:, k] > limit * spread
-    return float(told.mean())
+        resolved &= trial.distance / errors[k] + normal[:, k] > limit * spread
+    return float(resolved.mean())
 
 
 def _correlation(one: Trial, other: Trial, seeds: int, is_paper: bool) -> float:
@@ -152,7 +152,7 @@ def seeds_needed(found: Sequence[Trial], is_paper: bool) -> int | None:
     parts = [part for trial in found for part in trial.comparison.parts]
     claimed = {name for _, signs in parts for name in signs}
     if any(each.fit.shared > 0 and not _others_tell(each, claimed) for each, _ in parts):
-        first = max(first, 3)  # from two seeds it can't be told that runs go together
+        first = max(first, 3)  # from two seeds nobody can say that runs go together
     return fewest(lambda seeds: resolution_power(found, seeds, is_paper), first)
 
 

@@ -3,7 +3,7 @@
 The mean of a training over n runs will move as more come: with a variance of sigma^2 known and nothing known beforehand
 of the true mean, the mean over m > n runs is normal about the present one with the variance ``sigma^2 (1/n - 1/m)``.
 From draws of the later means follow those of all comparisons of a claim, which share trainings, and whether each would
-be told. How well the spread will be known depends on the seeds of all trainings of the schedule. Where a training has
+be resolved. How well the spread will be known depends on the seeds of all trainings of the schedule. If a training has
 no run yet, a difference is taken to be normal with three deviations of a run; where every training has one, so that
 nothing tells a spread, that is how far their scores are taken to lie apart.
 """
@@ -98,7 +98,7 @@ class OpenClaim:
         if min(counts) < 2 and not c.stated:
             return np.zeros(DRAWS, dtype=bool), np.zeros(DRAWS, dtype=bool)
         variance, freedom = moments(c, seeds_of, images, lambda name: later.get(name.split("/")[0], 1))
-        return self._told(total / np.sqrt(variance), freedom, max(counts))
+        return self._resolved(total / np.sqrt(variance), freedom, max(counts))
 
     def _unknown(self, c: Comparison, later: Counts) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Return the same of a comparison of which nothing is known, in deviations of a run."""
@@ -110,9 +110,9 @@ class OpenClaim:
         names = tuple(dict.fromkeys([*self.trainings, *(name for group in self.groups for name in group)]))
         own = np.array([max(later.get(name, 0) - 1, 0) for name in names], dtype=np.float64)
         parts = np.array([1 / later[name] if name in self.trainings else 0.0 for name in names])
-        return self._told(true / np.sqrt(variance), _equal_fit(names, own).freedom(parts, 0.0), max(counts))
+        return self._resolved(true / np.sqrt(variance), _equal_fit(names, own).freedom(parts, 0.0), max(counts))
 
-    def _told(
+    def _resolved(
         self, standardised: NDArray[np.float64], freedom: float, most: int
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         if freedom <= 0:

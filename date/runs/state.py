@@ -19,14 +19,13 @@ from typing import Any, Literal
 from date.catalogue import Tier, Training, load, load_dataset
 from date.catalogue.settings import data_root, dataset_name
 from date.errors import UserError, listed
-from date.files import read_replaced
 from date.formatting import format_duration
 from date.identity.code import code_fingerprint, module_digests
 from date.identity.config import resolve
 from date.identity.digests import CARRIED_OUT, config_digest, run_digest
 from date.identity.length import length
-from date.results import CONFIG, EVALUATION, METRICS, PICTURES, PROVENANCE, last_evaluation
-from date.runs.working import RunStatus, Worker, changed_at
+from date.results import CONFIG, EVALUATION, MANIFESTS, METRICS, PICTURES, PROVENANCE, last_evaluation
+from date.runs.working import RunStatus, Worker, changed_at, read_or_empty
 from date.training.journal import LOG
 from date.training.lease import slurm_job_state
 
@@ -90,7 +89,7 @@ class Runs:
     def manifest(self, training: Training) -> str | None:
         """Return the digest of the data that a training sees, as the DAG last verified them; None if it never did."""
         dataset = load_dataset(dataset_name(training, self.tier))
-        return (read_json(self.results / "data" / f"{dataset.name}.json") or {}).get("digest")
+        return (read_json(self.results / MANIFESTS / f"{dataset.name}.json") or {}).get("digest")
 
     def provenance(self, training: str, seed: int) -> dict[str, Any] | None:
         """Return the provenance of a run's sealed result, or None."""
@@ -210,7 +209,7 @@ class Runs:
         for folder in found:
             if folder.digest == identity[:10]:
                 return folder
-        imported = (f for f in found if f.sealed and "imported" in (_borne(f.sealed / PROVENANCE)))
+        imported = (f for f in found if f.sealed and "imported" in (read_or_empty(f.sealed / PROVENANCE)))
         return max(imported, key=Folder.changed, default=None)
 
     def _folders(self) -> dict[tuple[str, int], list[Folder]]:
@@ -225,7 +224,7 @@ class Runs:
                     continue
                 training, seed = match[1], int(match[2])
                 # `mini-` begins the names of a tier `mini-large`, too.
-                if training not in load().trainings and _borne(path / PROVENANCE).get("tier") != self.tier.name:
+                if training not in load().trainings and read_or_empty(path / PROVENANCE).get("tier") != self.tier.name:
                     continue
                 if path.name not in runs:
                     runs[path.name] = Folder(path.name, match[3])
@@ -276,7 +275,7 @@ class Runs:
 
 def _sealed(name: str, seed: int, folder: Path) -> RunStatus:
     status = RunStatus(name, seed, "done", folder.name)
-    provenance = _borne(folder / PROVENANCE)
+    provenance = read_or_empty(folder / PROVENANCE)
     if not provenance:
         status.state = "failed"
         status.reason = f"{folder / PROVENANCE} can't be read; delete the folder and train again"
@@ -361,11 +360,3 @@ def read_json(path: Path) -> dict[str, Any] | None:
         return None
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not valid JSON ({error}); delete it and run the DAG again.") from None
-
-
-def _borne(path: Path) -> dict[str, Any]:
-    """Return a JSON file's content, empty where it is absent or damaged."""
-    try:
-        return json.loads(read_replaced(path))
-    except (FileNotFoundError, ValueError):
-        return {}

@@ -83,7 +83,7 @@ class Worker:
     def status(self, training: str, seed: int) -> RunStatus:
         """Tell the state from the lease, the last word of the run's process, and its segments."""
         folder = self.folder
-        written, holder = _json(folder / STATUS), read_holder(folder / HOLDER)
+        written, holder = read_or_empty(folder / STATUS), read_holder(folder / HOLDER)
         status = RunStatus(training, seed, run=folder.name, step=written.get("step"), steps=written.get("steps"))
         status.ap = (last_evaluation(folder / METRICS) or {}).get("AP")
         if (folder / LOG).exists():
@@ -141,7 +141,8 @@ def changed_at(path: Path) -> float:
         return 0.0
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_or_empty(path: Path) -> dict[str, Any]:
+    """Return a JSON file's content, empty where it is absent or damaged."""
     try:
         return json.loads(read_replaced(path))
     except (FileNotFoundError, ValueError):

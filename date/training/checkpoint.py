@@ -71,7 +71,7 @@ def latest(folder: Path, run_digest: str, say: Callable[[str], None]) -> tuple[P
     Args:
         folder: of the run's checkpoints.
         run_digest: the identity of the run that the checkpoint has to be of.
-        say: is told of every checkpoint that is passed over.
+        say: gets a line for every checkpoint that is passed over.
 
     Raises:
         CheckpointError: there are checkpoints, and none of them is good.

@@ -42,7 +42,7 @@ class Journal:
         self.folder, self.title, self.quiet = folder, title, quiet
         self.progress: Progress | None = None
         self.status: dict[str, Any] = {"title": title, "log": LOG}
-        self._told = self._plain = 0.0
+        self._status_written = self._plain = 0.0
         self._unwritten: set[str] = set()
 
     def __enter__(self) -> Journal:
@@ -94,8 +94,8 @@ class Journal:
             facts["eta_seconds"] = round((now - self.began) / (step - self.first) * (self.steps - step), 1)
         changed = state != self.status.get("state")
         self.status |= {"state": state, "step": step, "steps": self.steps, **facts}
-        if changed or now - self._told >= STATUS_SECONDS:
-            self._told = now
+        if changed or now - self._status_written >= STATUS_SECONDS:
+            self._status_written = now
             self._write_status()
         if self.progress is not None:
             self.progress.update(self.task, completed=step)

@@ -22,6 +22,7 @@ from mmengine.runner import set_random_seed
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from date import results
 from date.errors import NO_SPACE, UserError
 from date.memory import ran_out
 from date.models import normalisers
@@ -88,7 +89,7 @@ class Trainer:
     ) -> None:
         self.config, self.run_digest, self.seed, self.options = config, run_digest, seed, options
         self.processes, self.interruption, self.lease, self.journal = processes, interruption, lease, journal
-        self.checkpoints = folder / "checkpoints"
+        self.checkpoints = folder / results.CHECKPOINTS
         set_precision(config.compute)
         self.train_set = build_dataset(config.train_dataloader, processes)
         self.val_set = build_dataset(config.val_dataloader, processes)
@@ -113,7 +114,7 @@ class Trainer:
             self.network = DistributedDataParallel(self.model, forward_sync_buffers=False, gradient_as_bucket_view=True)
         self.passes = self._count_passes()
         self.recorder = Recorder(
-            folder / "metrics.jsonl", config.metrics_interval, self.steps, self.epoch_steps, processes
+            folder / results.METRICS, config.metrics_interval, self.steps, self.epoch_steps, processes
         )
         self.saving_seconds = self.longest_step = 0.0
         self.compilations = compilations()
@@ -152,7 +153,7 @@ class Trainer:
         self.saved_step, self.saved_at = step if step else -1, time.monotonic()
         try:
             while True:
-                self._leave_if_told(step)
+                self._leave_if_interrupted(step)
                 if step and (step % self.val_steps == 0 or step == self.steps):
                     self._save(step)
                     self._evaluate(step)
@@ -164,7 +165,7 @@ class Trainer:
                 if step > first + 1:  # which a compiler may take long for
                     self.longest_step = max(self.longest_step, time.monotonic() - began)
                 if step % self.epoch_steps == 0 or self._checkpoint_is_due():
-                    self._leave_if_told(step)
+                    self._leave_if_interrupted(step)
                     self._save(step)
         except OSError as error:  # what goes wrong with an image is a `LoadFailure`
             if error.filename is None and error.errno not in NO_SPACE:
@@ -213,12 +214,12 @@ class Trainer:
             self.journal.say(f"step {step}: {graphs} graphs compiled so far")
 
     def _recorded(self, step: int, lr: float, losses: dict[str, Tensor], images: list[int]) -> dict[str, float] | None:
-        with self._told():
+        with self._ended_if_not_finite():
             return self.recorder.add(step + 1, lr, losses, images)
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        """Turn what the recorder finds into the sentence that ends the training."""
+    def _ended_if_not_finite(self) -> Iterator[None]:
+        """End the training with a sentence if the recorder finds a loss that is not finite."""
         try:
             yield
         except NonFiniteLoss as found:
@@ -286,7 +287,7 @@ class Trainer:
         return batch
 
     def _waited_for(self, batches: Iterator[Any], step: int) -> Any:
-        """Return the next of some batches; leave when told to meanwhile, which several processes do between steps."""
+        """Return the next of some batches; leave if interrupted meanwhile, which several processes do between steps."""
         margin = 2 * (self.longest_step + self.saving_seconds)
         alone = self.processes.count == 1
         try:
@@ -294,13 +295,13 @@ class Trainer:
                 batches, self.options.batch_timeout, lambda: alone and self.interruption.reason(margin) is not None
             )
         except Leave:
-            self._leave_if_told(step)
+            self._leave_if_interrupted(step)
             raise
 
     def _start_anew_or_stop(self, failed: LoadingFailed, attempt: int, step: int, images: list[int]) -> None:
         """Return where new loading processes may do better; else raise what ends the training."""
         if self.processes.count == 1:
-            self._leave_if_told(step)
+            self._leave_if_interrupted(step)
         elif reason := self.interruption.reason():  # the others wait for this process and can't be asked
             raise Interrupted(reason, max(self.saved_step, 0)) from failed
         if not failed.again or attempt == LOADER_ATTEMPTS:
@@ -360,7 +361,7 @@ class Trainer:
         most = self.options.images_per_pass
         with torch.no_grad():
             for batch in self._validation_batches(step):
-                self._leave_if_told(step)
+                self._leave_if_interrupted(step)
                 if isinstance(batch, LoadFailure):
                     raise self._unreadable(batch, step - 1, [])
                 data = self._prepare(batch, training=False)
@@ -412,7 +413,7 @@ class Trainer:
             return
         assert self.lease is not None
         self.lease.check()
-        with self._told():
+        with self._ended_if_not_finite():
             self.recorder.raise_if_bad()
         self.recorder.sync()
         weights = self.model.state_dict()
@@ -442,7 +443,7 @@ class Trainer:
         due = time.monotonic() - self.saved_at >= self.options.checkpoint_interval
         return self.processes.agree("due" if due else None, ["due"]) is not None
 
-    def _leave_if_told(self, step: int) -> None:
+    def _leave_if_interrupted(self, step: int) -> None:
         """Save and leave when a signal came or the time budget is used up, in all processes at the same step."""
         margin = 2 * (self.longest_step + self.saving_seconds)
         reason = self.processes.agree(self.interruption.reason(margin), REASONS)

@@ -111,7 +111,7 @@ def open_batches(loader: Any) -> Iterator[Any]:
     Raises:
         LoadingFailed: they can't be started.
     """
-    with _told("can't be started"):
+    with _as_loading_failed("can't be started"):
         batches = iter(loader)
     # PyTorch raises at the death of a worker wherever the trainer then is, be it in the middle of an update of the
     # weights. The wait for the next batch notices it as well.
@@ -149,7 +149,7 @@ def next_batch(batches: Iterator[Any], patience: float = PATIENCE, leave: Callab
     try:
         signal.setitimer(signal.ITIMER_REAL, LOOK, LOOK)
         try:
-            with _told("die"):
+            with _as_loading_failed("die"):
                 return next(batches)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -176,7 +176,7 @@ def all_batches(loader: Any, patience: float = PATIENCE) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _told(what: str) -> Iterator[None]:
+def _as_loading_failed(what: str) -> Iterator[None]:
     """Turn what goes wrong between processes into `LoadingFailed`, with what they do; errors of other kinds pass."""
     try:
         yield

@@ -266,7 +266,7 @@ def test_every_mistake_gets_a_sentence(place: Place, tmp_path: Path, name: str) 
     assert said in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_run_of_another_version_is_told_so(place: Place, tmp_path: Path) -> None:
+def test_a_run_of_another_version_is_reported_as_one(place: Place, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(place.runs[DATE_F], run)
 

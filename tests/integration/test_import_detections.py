@@ -236,7 +236,7 @@ def test_logs_of_both_generations(tmp_path: Path, write: Any) -> None:
     assert [r["step"] for r in log.records] == sorted(r["step"] for r in log.records)
 
 
-def test_a_log_that_does_not_follow_the_recipe_is_told(tmp_path: Path) -> None:
+def test_a_log_that_does_not_follow_the_recipe_is_reported(tmp_path: Path) -> None:
     for write in (mmdet2_log, mmengine_log):
         log = read_training_log(write(tmp_path / "log.json", 73, 10, 3), steps_per_epoch=7330)
         assert any("not the recipe's 7330" in note for note in log.notes)
@@ -309,8 +309,8 @@ def test_fuzzed_logs(tmp_path: Path, data: st.DataObject) -> None:
         log = read_training_log(tmp_path / "log.json", 7)
     except UserError:
         return
-    told = (re.match(r"(\d+) (?:lines?|records?)|the last line", note) for note in log.notes)
-    left_out = sum(int(match[1] or 1) for match in told if match is not None)
+    numbered = (re.match(r"(\d+) (?:lines?|records?)|the last line", note) for note in log.notes)
+    left_out = sum(int(match[1] or 1) for match in numbered if match is not None)
     lines = [line for line in (tmp_path / "log.json").read_text().split("\n") if line]
     assert len(log.records) + left_out == len(lines)
     assert all(record["step"] >= 0 and record["epoch"] >= 0 for record in log.records)

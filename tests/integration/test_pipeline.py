@@ -144,7 +144,7 @@ def test_mistakes_stop_before_any_job(tmp_path: Path, setting: str, sentence: st
 
 
 @pytest.mark.parametrize("profile", ["slurm", "workflow/profiles/local"])
-def test_what_is_missing_is_told_all_at_once_before_any_job(tmp_path: Path, profile: str) -> None:
+def test_what_is_missing_is_reported_all_at_once_before_any_job(tmp_path: Path, profile: str) -> None:
     """Data and weights, of all datasets; on Slurm nothing is submitted (here is none that anything could go to)."""
     folder = copy_project(tmp_path)
     words = ("--profile", profile, "--config", "tier=paper", 'trainings=["*"]', "--", "all")
@@ -156,8 +156,8 @@ def test_what_is_missing_is_told_all_at_once_before_any_job(tmp_path: Path, prof
         "resnet101_caffe-3ad79236",
         "resnet50_msra-5891d200",
     ]
-    told = output.split("no job was started, since this would stop the work:")[1].splitlines()[1:6]
-    assert all(sum(name in line for line in told) == 1 for name in needed), told
+    listed = output.split("no job was started, since this would stop the work:")[1].splitlines()[1:6]
+    assert all(sum(name in line for line in listed) == 1 for name in needed), listed
     for place in ("https://cocodataset.org", "https://www.crowdhuman.org", "https://download.openmmlab.com"):
         assert place in output
     assert "Traceback" not in output

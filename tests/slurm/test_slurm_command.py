@@ -228,7 +228,7 @@ def test_a_partitions_limit_on_jobs_is_waited_for(people: Clone) -> None:
     assert "sbatch failed" not in said
 
 
-def test_of_two_commands_in_the_same_second_both_end_well_or_one_is_told(cluster: None, tmp_path: Path) -> None:
+def test_of_two_commands_in_the_same_second_both_end_well_or_one_is_refused(cluster: None, tmp_path: Path) -> None:
     clone = Clone(copy_project(tmp_path / "a clone"), "smoke")
     words = ["--config", "tier=smoke", "--", "results/smoke/data/scenes-smoke.json"]
     both = [clone.start(*ON_SLURM, *words) for _ in range(2)]

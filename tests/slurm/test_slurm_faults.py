@@ -63,12 +63,12 @@ class Story:
 
 @pytest.fixture(scope="module")
 def story(cluster: None, undisturbed: Undisturbed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    told = Story(slow_clone(tmp_path_factory.mktemp("slurm") / "a clone"), undisturbed.clone)
+    suffered = Story(slow_clone(tmp_path_factory.mktemp("slurm") / "a clone"), undisturbed.clone)
     try:
-        suffer(told, undisturbed)
-        yield told
+        suffer(suffered, undisturbed)
+        yield suffered
     finally:
-        told.clone.clean_up()
+        suffered.clone.clean_up()
 
 
 def suffer(story: Story, undisturbed: Undisturbed) -> None:

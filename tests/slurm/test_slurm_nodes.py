@@ -45,24 +45,24 @@ class Story:
 
 @pytest.fixture(scope="module")
 def story(cluster: None, undisturbed: Undisturbed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    told = Story(slow_clone(tmp_path_factory.mktemp("nodes") / "a clone"))
+    suffered = Story(slow_clone(tmp_path_factory.mktemp("nodes") / "a clone"))
     undisturbed.start()
-    process = told.clone.start(*ON_SLURM, "--set-resources", *RESOURCES, *arguments(GOOD))
+    process = suffered.clone.start(*ON_SLURM, "--set-resources", *RESOURCES, *arguments(GOOD))
     try:
-        told.lost, told.cut_off, told.moved = halt(told.clone, GOOD, slurm.MOST)
-        keep_the_controller_away(told)
-        fail_the_nodes(told)
+        suffered.lost, suffered.cut_off, suffered.moved = halt(suffered.clone, GOOD, slurm.MOST)
+        keep_the_controller_away(suffered)
+        fail_the_nodes(suffered)
         slurm.end("slurmctld")
         slurm.start_controller("-c")
-        told.status = process.wait(900)
-        yield told
+        suffered.status = process.wait(900)
+        yield suffered
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         for node in slurm.NODES:
             slurm.start_node(node)
         slurm.wait("the nodes", lambda: all(map(slurm.takes_jobs, slurm.NODES)))
-        told.clone.clean_up()
+        suffered.clone.clean_up()
 
 
 def keep_the_controller_away(story: Story) -> None:

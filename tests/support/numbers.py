@@ -94,17 +94,17 @@ class Record:
         return self.claims[claim].parts[place]
 
     def difference(self, claim: str, place: int = 0) -> float:
-        return self._told(self.part(claim, place).mean, claim)
+        return self._known(self.part(claim, place).mean, claim)
 
     def low(self, claim: str, place: int = 0) -> float:
-        return self._told(self.part(claim, place).low, claim)
+        return self._known(self.part(claim, place).low, claim)
 
     def high(self, claim: str, place: int = 0) -> float:
-        return self._told(self.part(claim, place).high, claim)
+        return self._known(self.part(claim, place).high, claim)
 
     def differences(self, claim: str, metric: str) -> list[float]:
         """Of all comparisons of a claim in a metric."""
-        return [self._told(part.mean, claim) for part in self.claims[claim].parts if part.unit == metric]
+        return [self._known(part.mean, claim) for part in self.claims[claim].parts if part.unit == metric]
 
     def runs(self, claim: str) -> str:
         """Seeds of each side, once where they are equal."""
@@ -119,7 +119,7 @@ class Record:
         interval = f"{self.low(claim):+.1f} to {self.high(claim):+.1f}"
         return f"{self.difference(claim):+.1f} | {interval} | {self.runs(claim)} | {self.claims[claim].verdict}"
 
-    def _told(self, value: float | None, claim: str) -> float:
+    def _known(self, value: float | None, claim: str) -> float:
         if value is None:
             raise LookupError(f"the record of {self.name} has no interval of {claim}")
         return value
@@ -165,9 +165,9 @@ class Held:
     def pattern(self) -> re.Pattern[str]:
         """What it looks like with any numbers."""
         pieces = PLACE.split(self.template)
-        told = [r"\s+".join(re.escape(word) for word in re.split(r"\s+", literal)) for literal in pieces[::3]]
+        literals = [r"\s+".join(re.escape(word) for word in re.split(r"\s+", literal)) for literal in pieces[::3]]
         numbers = [rf"\**({_looks(each)})\**" for each in pieces[1::3]]
-        return re.compile("".join(part for pair in zip(told, [*numbers, ""], strict=True) for part in pair))
+        return re.compile("".join(part for pair in zip(literals, [*numbers, ""], strict=True) for part in pair))
 
     def found(self) -> re.Match[str] | None:
         """Where it stands; the first place."""
@@ -201,11 +201,11 @@ def float_is_zero(text: str) -> bool:
 
 def held() -> Iterator[Held]:
     """All pieces of ``docs/numbers.yaml``."""
-    told = yaml.safe_load((ROOT / "docs" / "numbers.yaml").read_text())
-    for document, by_record in told["documents"].items():
+    listed = yaml.safe_load((ROOT / "docs" / "numbers.yaml").read_text())
+    for document, by_record in listed["documents"].items():
         for record, templates in by_record.items():
             for template in templates:
-                yield Held(ROOT / document, " ".join(template.split()), record, told["short"])
+                yield Held(ROOT / document, " ".join(template.split()), record, listed["short"])
 
 
 def main() -> int:

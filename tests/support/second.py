@@ -91,11 +91,11 @@ def read(results: Path, tier: str) -> Results:
         run = json.loads((path.parent / "provenance.json").read_text())
         training, seed, record = run["training"], run["seed"], json.loads(path.read_text())
         images = record.get("resamples", {}).get("images_sha256")
-        for variant, told in record["variants"].items():
-            names = {"AP": "AP50"} if "mMR" in told["metrics"] else {}
+        for variant, entry in record["variants"].items():
+            names = {"AP": "AP50"} if "mMR" in entry["metrics"] else {}
             name = f"{training}/{variant}"
-            found.metrics[name][seed] = {names.get(k, k): v for k, v in told["metrics"].items()}
-            for metric, text in told.get("resamples", {}).items() if images else ():
+            found.metrics[name][seed] = {names.get(k, k): v for k, v in entry["metrics"].items()}
+            for metric, text in entry.get("resamples", {}).items() if images else ():
                 values = np.array([math.nan if v == "-" else float(v) for v in text.split()])
                 found.moved[name, seed, names.get(metric, metric)] = images, values
         if TRAININGS[training].get("init") in TRAININGS and "initialised_from" in run:
@@ -109,8 +109,8 @@ def read(results: Path, tier: str) -> Results:
                     curves[name].append((record["step"], value))
         found.curves[path.parent.parent.name][int(path.parent.name[4:])] = dict(curves)
     for path in (results / tier / "annotations").glob("*.json"):
-        told = json.loads(path.read_text())["recall"]
-        found.recall[path.stem] = {float(iou): value for iou, value in told.items()}
+        entry = json.loads(path.read_text())["recall"]
+        found.recall[path.stem] = {float(iou): value for iou, value in entry.items()}
     if (results / "complexity.json").exists():
         for network in json.loads((results / "complexity.json").read_text())["networks"]:
             for training in network["trainings"]:
@@ -130,10 +130,10 @@ class Panel:
         return statistics.fmean(value for value, _ in self.runs[name][unit])
 
     def moved(self, name: str, unit: Hashable) -> tuple[str, np.ndarray] | None:
-        told = [m for _, m in self.runs[name][unit]]
-        if any(m is None for m in told) or len({m[0] for m in told if m}) > 1:
+        moves = [m for _, m in self.runs[name][unit]]
+        if any(m is None for m in moves) or len({m[0] for m in moves if m}) > 1:
             return None
-        return told[0][0], np.mean([m[1] for m in told if m], axis=0)  # type: ignore[index]
+        return moves[0][0], np.mean([m[1] for m in moves if m], axis=0)  # type: ignore[index]
 
 
 Part = tuple[Panel, dict[str, float]]
@@ -160,17 +160,17 @@ def level_panel(results: Results, evaluation: str, metric: str) -> Panel:
     is_main = main_variant(training) == variant
     alike = [name for name in TRAININGS if kind(name) == kind(training)]
     labels = [(f"{name}/{main_variant(name) if is_main else variant}", name) for name in alike]
-    told = [(label, name, results.of(label, metric)) for label, name in labels]
-    return gathered(results, told, lambda label, seed: results.moved.get((label, seed, metric)))
+    sides = [(label, name, results.of(label, metric)) for label, name in labels]
+    return gathered(results, sides, lambda label, seed: results.moved.get((label, seed, metric)))
 
 
 def within_panel(results: Results, training: str, factors: dict[str, float], metric: str) -> Panel:
     """What evaluations of one checkpoint differ by, of all trainings of the data and schedule that have them."""
-    told = []
+    sides = []
     for name in (each for each in TRAININGS if kind(each) == kind(training)):
         values = {v: results.of(f"{name}/{v}", metric) for v in factors}
         seeds = set.intersection(*(set(by_seed) for by_seed in values.values()))
-        told.append((name, name, {s: sum(f * values[v][s] for v, f in factors.items()) for s in sorted(seeds)}))
+        sides.append((name, name, {s: sum(f * values[v][s] for v, f in factors.items()) for s in sorted(seeds)}))
 
     def moved(name: str, seed: int) -> tuple[str, np.ndarray] | None:
         rows = [(f, results.moved.get((f"{name}/{v}", seed, metric))) for v, f in factors.items()]
@@ -178,24 +178,24 @@ def within_panel(results: Results, training: str, factors: dict[str, float], met
             return None
         return rows[0][1][0], sum(f * row[1] for f, row in rows if row)  # type: ignore[index, return-value]
 
-    return gathered(results, told, moved)
+    return gathered(results, sides, moved)
 
 
 def curve_panel(results: Results, training: str, metric: str, steps: list[int]) -> Panel:
     """Means of a curve over steps, each standing for those since the one before, of all trainings that have the steps."""
-    told = []
+    sides = []
     for name in (each for each in TRAININGS if kind(each) == kind(training)):
         values = {}
         for seed, curves in results.curves.get(name, {}).items():
             curve = dict(curves.get(metric, ()))
             if steps and set(steps) <= set(curve):
                 values[seed] = float(np.average([curve[s] for s in steps], weights=np.diff([0, *steps])))
-        told.append((name, name, values))
+        sides.append((name, name, values))
 
     def moved(name: str, seed: int) -> tuple[str, np.ndarray] | None:
         return results.moved.get((f"{name}/{main_variant(name)}", seed, "AP"))
 
-    return gathered(results, told, moved, image_free=metric != "AP")
+    return gathered(results, sides, moved, image_free=metric != "AP")
 
 
 def shared(y: np.ndarray, column: np.ndarray, unit: np.ndarray) -> tuple[float, int]:
@@ -279,11 +279,11 @@ def image_variance(found: Found, panels: list[Panel]) -> float | None:
     rows, weights, names, digests = [], [], [], set()
     for number, (panel, by_run) in enumerate(zip(panels, found.weights, strict=True)):
         for (name, unit), w in by_run.items() if not panel.image_free else ():
-            told = panel.moved(name, unit)
-            if told is None:
+            moved = panel.moved(name, unit)
+            if moved is None:
                 return None
-            digests.add(told[0])
-            rows.append(told[1])
+            digests.add(moved[0])
+            rows.append(moved[1])
             weights.append(w)
             names.append((number, name))
     if not rows:
@@ -437,10 +437,10 @@ class Judged:
 def judge(results: Results) -> list[Judged]:
     """All claims of the paper, and their p-values after Holm's correction."""
     found = [judge_claim(results, name, entry["predicate"]) for name, entry in CLAIMS.items()]
-    told = sorted((claim for claim in found if claim.p is not None), key=lambda claim: claim.p or 0.0)
+    tested = sorted((claim for claim in found if claim.p is not None), key=lambda claim: claim.p or 0.0)
     largest = 0.0
-    for place, claim in enumerate(told):
-        largest = max(largest, min(1.0, (claim.p or 0.0) * (len(told) - place)))
+    for place, claim in enumerate(tested):
+        largest = max(largest, min(1.0, (claim.p or 0.0) * (len(tested) - place)))
         claim.holm = largest
     return found
 

@@ -38,7 +38,7 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def told() -> list[str]:
+def messages() -> list[str]:
     return []
 
 
@@ -68,15 +68,15 @@ def test_the_last_two_by_step_are_kept(tmp_path: Path) -> None:
     assert len(names(tmp_path)) == 2, "and nothing else"
 
 
-def test_no_checkpoint_is_none_and_no_good_one_an_error(tmp_path: Path, told: list[str]) -> None:
-    assert latest(tmp_path / "absent", RUN, told.append) is None
-    assert latest(tmp_path, RUN, told.append) is None
+def test_no_checkpoint_is_none_and_no_good_one_an_error(tmp_path: Path, messages: list[str]) -> None:
+    assert latest(tmp_path / "absent", RUN, messages.append) is None
+    assert latest(tmp_path, RUN, messages.append) is None
     (tmp_path / "step-00000001.ckpt").write_bytes(b"not one of our names")
-    assert latest(tmp_path, RUN, told.append) is None and told == []
+    assert latest(tmp_path, RUN, messages.append) is None and messages == []
     (tmp_path / f"step-00000002-{'0' * 16}.ckpt").write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"no checkpoint in .* can be used \(step-00000002-0{16}.ckpt is damaged.*delete .* to train from the beginning"):  # fmt: skip
-        latest(tmp_path, RUN, told.append)
-    assert len(told) == 1
+        latest(tmp_path, RUN, messages.append)
+    assert len(messages) == 1
 
 
 @pytest.fixture(scope="module")
@@ -142,23 +142,23 @@ class Payload:
 
 
 @pytest.mark.parametrize("form", ["inside a checkpoint", "bare pickle"])
-def test_a_payload_is_refused_and_not_executed(form: str, tmp_path: Path, told: list[str]) -> None:
+def test_a_payload_is_refused_and_not_executed(form: str, tmp_path: Path, messages: list[str]) -> None:
     folder, target = tmp_path / "checkpoints", tmp_path / "side effect"
     save(folder, 5, state(1.0))
     content = state(model=Payload(target)) | {"schema_version": checkpoint.SCHEMA, "step": 9}
     put(folder, 9, torch_bytes(content) if form == "inside a checkpoint" else pickle.dumps(content, protocol=2))
-    read = latest(folder, RUN, told.append)
+    read = latest(folder, RUN, messages.append)
     assert read is not None and read[1]["step"] == 5 and read[0].name.startswith("step-00000005-")
     assert not target.exists()
-    assert "is not a checkpoint of a training" in told[0]
-    assert told[1] == "going on from the checkpoint before it, of step 5"
+    assert "is not a checkpoint of a training" in messages[0]
+    assert messages[1] == "going on from the checkpoint before it, of step 5"
     pickle.loads(pickle.dumps(Payload(target)))
     assert target.exists(), "the payload would have worked"
 
 
 @pytest.mark.parametrize("damage", ["flipped", "folder", "unreadable"])
 def test_the_checkpoint_before_a_damaged_one_is_used(
-    damage: str, tmp_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch
+    damage: str, tmp_path: Path, messages: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path, 5, state(1.0))
     newest = save(tmp_path, 6, state(2.0))
@@ -176,12 +176,12 @@ def test_the_checkpoint_before_a_damaged_one_is_used(
             return original(path)
 
         monkeypatch.setattr(Path, "read_bytes", read_bytes)
-    read = latest(tmp_path, RUN, told.append)
+    read = latest(tmp_path, RUN, messages.append)
     assert read is not None and torch.equal(read[1]["model"]["weight"], torch.full((3,), 1.0))
-    assert newest.name in told[0] and "going on from the checkpoint before it, of step 5" in told[1]
+    assert newest.name in messages[0] and "going on from the checkpoint before it, of step 5" in messages[1]
 
 
-def test_a_damaged_checkpoint_never_displaces_a_good_one(tmp_path: Path, told: list[str]) -> None:
+def test_a_damaged_checkpoint_never_displaces_a_good_one(tmp_path: Path, messages: list[str]) -> None:
     """The training goes on from before it, so that the good ones have smaller steps for a while."""
     save(tmp_path, 5, state(5.0))
     save(tmp_path, 9, state(9.0)).write_bytes(b"damaged")
@@ -190,8 +190,8 @@ def test_a_damaged_checkpoint_never_displaces_a_good_one(tmp_path: Path, told: l
     put(tmp_path, 9, b"damaged, too")
     free_space(tmp_path, 8)
     assert [step for step, _ in steps(tmp_path)] == [7]
-    read = latest(tmp_path, RUN, told.append)
-    assert read is not None and read[1]["step"] == 7 and told == []
+    read = latest(tmp_path, RUN, messages.append)
+    assert read is not None and read[1]["step"] == 7 and messages == []
 
 
 def no_space(*_: Any) -> None:

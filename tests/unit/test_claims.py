@@ -192,8 +192,8 @@ def test_all_verdicts_together(tmp_path: Path) -> None:
     add_pairs(tmp_path, "mini", {0: (38.0, 36.0), 1: (38.1, 36.1), 2: (38.2, 35.9)})
     scores = Scores(load_results(tmp_path, "mini"))
     found = judge_all(scores, load_results(tmp_path, "mini"), load_tier("mini"), load())
-    (told,) = [o for o in found if o.adjusted is not None]
-    assert told.adjusted == told.p, "the only one"
+    (adjusted_one,) = [o for o in found if o.adjusted is not None]
+    assert adjusted_one.adjusted == adjusted_one.p, "the only one"
     assert "1 claim was judged" in summary(found)[0] and "at most 0.1 are expected to be false" in summary(found)[0]
     assert summary(found)[1] == "After Holm's correction for their number 1 of the 1 stand."
 
@@ -269,14 +269,14 @@ def test_a_failed_training_is_named_with_its_reason(tmp_path: Path) -> None:
     status.write_text(json.dumps({"tier": "mini", "summary": "", "runs": runs}))
     settings = load_settings({"seeds": [0, 1]})
     write_report("mini", tmp_path, tmp_path / "reports", settings=settings, status=status)
-    told = [
+    sentences = [
         f"Seed 3 of {DATE_F} is missing: its training is interrupted.",
         f"Seed 2 of {ONENET} was dropped: its training failed: the loss is not finite at step 120.",
     ]
     said = (tmp_path / "reports" / "mini" / "seeds.md").read_text()
-    assert said.split("# Seeds\n\n")[1].splitlines() == [f"- {sentence}" for sentence in told]
+    assert said.split("# Seeds\n\n")[1].splitlines() == [f"- {sentence}" for sentence in sentences]
     claims = (tmp_path / "reports" / "mini" / "claims.md").read_text()
-    assert all(f"- {sentence}" in claims for sentence in told)
+    assert all(f"- {sentence}" in claims for sentence in sentences)
     without = write_report("mini", tmp_path, tmp_path / "without", settings=settings).with_name("seeds.md").read_text()
     assert f"Seed 2 of {ONENET} was dropped: it was started and has no sealed result." in without
     for text, complaint in (

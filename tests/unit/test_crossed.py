@@ -135,17 +135,17 @@ def test_the_example_of_the_documentation() -> None:
             own,
             moderated,
         ]
-    told = difference([(found, {"DATE-F": 1.0, "FCOS": -1.0})])
-    alone, wider = estimate(told, (5, 5)), estimate(told, (5, 5), image_variance=0.36)
+    compared = difference([(found, {"DATE-F": 1.0, "FCOS": -1.0})])
+    alone, wider = estimate(compared, (5, 5)), estimate(compared, (5, 5), image_variance=0.36)
     assert alone.low is not None and alone.high is not None and alone.error is not None and alone.p is not None
-    assert wider.low is not None and wider.high is not None and told.variance is not None
+    assert wider.low is not None and wider.high is not None and compared.variance is not None
     shown = text.replace("\N{MINUS SIGN}", "-")
     for number in (
-        f"= {told.mean:.2f}, with a variance of (1.641 + 1.686) / 5 = {told.variance:.3f}",
+        f"= {compared.mean:.2f}, with a variance of (1.641 + 1.686) / 5 = {compared.variance:.3f}",
         f"standard error of {alone.error:.3f}",
-        f"{told.freedom:.0f} degrees of freedom is {stats.t.ppf(1 - look_error(5) / 2, told.freedom):.3f}",
+        f"{compared.freedom:.0f} degrees of freedom is {stats.t.ppf(1 - look_error(5) / 2, compared.freedom):.3f}",
         f"is {alone.low:.2f} to {alone.high:.2f}",
-        f"{2 * stats.t.sf(abs(told.mean) / alone.error, told.freedom):.4f} for this look and {alone.p:.3f} for every",
+        f"{2 * stats.t.sf(abs(compared.mean) / alone.error, compared.freedom):.4f} for this look and {alone.p:.3f} for every",
         f"{wider.error:.3f}, and the interval {wider.low:.2f} to {wider.high:.2f}",
     ):
         assert number in " ".join(shown.split()), number
@@ -166,9 +166,9 @@ def test_images_count_once() -> None:
         found = []
         for _ in range(20):
             each, _ = crossed_panel(rng, both)
-            told = image_variance(difference([(each.fit, {"a": 1.0, "b": -1.0})]), [each])
-            assert told is not None
-            found.append(told)
+            variance = image_variance(difference([(each.fit, {"a": 1.0, "b": -1.0})]), [each])
+            assert variance is not None
+            found.append(variance)
         assert np.mean(found) == pytest.approx(2.0, rel=0.1), both
 
 

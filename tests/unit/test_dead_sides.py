@@ -40,7 +40,7 @@ def reported(tmp_path: Path) -> Path:
     return write_report("mini", tmp_path, tmp_path / "reports").parent
 
 
-def test_dead_sides_are_told_where_the_runs_numbers_stand(reported: Path) -> None:
+def test_dead_sides_are_reported_where_the_runs_numbers_stand(reported: Path) -> None:
     runs = load_results(reported.parent.parent, "mini")
     assert [dead_sides(run) for run in runs] == [[], [], [], ["left", "top"]]
     (note,) = dead_sides_note(runs)

@@ -327,7 +327,7 @@ def test_the_stack_is_named_and_a_detector_runs() -> None:
         assert word in finding.text
 
 
-def test_a_broken_stack_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_stack_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "detect", lambda: 1 // 0)
     (finding,) = environment.stack()
     assert finding.status == "error"
@@ -402,7 +402,7 @@ def test_no_gpu() -> None:
 # ---------------------------------------------------------------------------------------------------- data and storage
 
 
-def test_everything_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everything_that_is_missing_is_reported_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATE_DATA_ROOT", str(tmp_path))
     datasets = [load_dataset(name) for name in ("coco2017", "crowdhuman", "scenes-mini")]
     problems = first(datasets, load().select(["*"]), PAPER)

@@ -168,7 +168,7 @@ def refusals(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return refusals
 
 
-def test_a_postponed_submission_comes_again_and_is_told_once(refusals: list[str]) -> None:
+def test_a_postponed_submission_comes_again_and_is_reported_once(refusals: list[str]) -> None:
     refusals += ["sbatch: error: QOSMaxSubmitJobPerUserLimit"] * 3 + ["Unable to contact slurm controller"] * 2
     executor = Reporting()
     executor.run_job(jobs("1")[0])

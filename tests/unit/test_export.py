@@ -140,6 +140,6 @@ def test_at_the_papers_size_it_has_onenets_parameters(name: str, head: dict[str,
     assert sum(p.numel() for p in trained.parameters()) > sum(p.numel() for p in left.parameters())
 
 
-def test_a_head_without_branches_is_told_so() -> None:
+def test_a_head_without_branches_is_refused() -> None:
     with pytest.raises(UserError, match="FCOSHead has no branch that only training needs; use the trained network"):
         inference_network(meta(config("fcos")))

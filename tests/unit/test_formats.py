@@ -205,9 +205,9 @@ def test_the_page_fits_its_window_in_a_browser(results: Path, tmp_path: Path, ti
         f"file://{page.parent / 'probe.html'}",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    told = re.findall(r'<p id="out">(.*?)</p>', done.stdout)
-    assert told == ["overflow 0, tables 13, requests 0, hover true, key true 0, hidden true, link true, seen true."], (
-        done.stderr[-300:]
-    )
+    outputs = re.findall(r'<p id="out">(.*?)</p>', done.stdout)
+    assert outputs == [
+        "overflow 0, tables 13, requests 0, hover true, key true 0, hidden true, link true, seen true."
+    ], done.stderr[-300:]
     assert "CONSOLE" not in done.stderr, done.stderr
     assert page.stat().st_size < 10_000_000

@@ -92,7 +92,7 @@ def test_a_training_uses_all_gpus_of_its_job(
     assert all(words[-5:] == ["date", "train", "x", "--job", "10"] for words in started)
 
 
-def test_a_slurm_that_does_not_answer_is_told_and_no_disaster(
+def test_a_slurm_that_does_not_answer_is_reported_and_no_disaster(
     slurm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (slurm / "scontrol").write_text("#!/bin/sh\necho Unable to contact slurm controller >&2\nexit 1\n")

@@ -76,7 +76,7 @@ def test_the_word_of_an_earlier_process_is_not_a_killed_ones(tmp_path: Path, clo
     assert (second["began"], second["ended"], second["step"]) == ("T001060", "T001060", None), "no negative duration"
 
 
-def test_a_predecessor_that_told_nothing(tmp_path: Path, clock: Clock) -> None:
+def test_a_predecessor_that_wrote_nothing(tmp_path: Path, clock: Clock) -> None:
     begin_segment(tmp_path, {})
     clock.now += 60
     (tmp_path / STATUS).write_bytes(b"\0\0\xff")
@@ -146,12 +146,14 @@ def test_plain_progress_lines(tmp_path: Path, clock: Clock, capsys: pytest.Captu
     ], "the log has the same"
 
 
-def test_a_line_is_told_on_standard_error_and_in_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_is_reported_on_standard_error_and_in_the_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for text in ("first", "second [brackets]"):
         with Journal(tmp_path, "it") as journal:
             journal.say(text)
-    told = capsys.readouterr()
-    assert (told.out, told.err) == ("", "it: first\nit: second [brackets]\n")
+    output = capsys.readouterr()
+    assert (output.out, output.err) == ("", "it: first\nit: second [brackets]\n")
     log = (tmp_path / LOG).read_text()
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ first\n\S+ second \[brackets\]\n", log), "appended"
 

@@ -143,7 +143,7 @@ def here(**changes: Any) -> dict[str, Any]:
     return holder(**mine | changes)
 
 
-def test_a_reused_process_number_is_told_by_its_start(folder: Path, said: Said) -> None:
+def test_a_reused_process_number_is_recognised_by_its_start(folder: Path, said: Said) -> None:
     assert known_dead(here()) is False
     assert known_dead(here(started="1")) is True
     leave(folder, **here(started="1"))
@@ -248,18 +248,18 @@ def test_a_job_that_slurm_started_again_knows_its_predecessor(
     module._restarts.cache_clear()
 
 
-def test_who_was_taken_over_is_told_at_the_next_beat(folder: Path) -> None:
+def test_who_was_taken_over_learns_it_at_the_next_beat(folder: Path) -> None:
     """A bad moment of the file server is no takeover."""
-    told = threading.Event()
-    lease = Lease(folder, "training it", beat=0.2, silence=SILENCE, lose=told.set)
+    lost = threading.Event()
+    lease = Lease(folder, "training it", beat=0.2, silence=SILENCE, lose=lost.set)
     with lease:
         content = (folder / HOLDER).read_text()
         (folder / HOLDER).write_text("{")
-        assert not told.wait(0.6)
+        assert not lost.wait(0.6)
         (folder / HOLDER).write_text(content)
-        assert not told.wait(0.6)
+        assert not lost.wait(0.6)
         leave(folder, token="another")
-        assert told.wait(5)
+        assert lost.wait(5)
         with pytest.raises(UserError, match="taken over by process 1 on"):
             lease.check()
 

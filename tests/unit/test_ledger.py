@@ -38,7 +38,7 @@ def test_what_a_tier_changes_is_named_beside_the_papers() -> None:
     assert tier_changes(load_tier("paper")) == []
 
 
-def test_what_was_tuned_is_told_even_where_the_papers_value_came_out(tmp_path: Path) -> None:
+def test_what_was_tuned_is_reported_even_where_the_papers_value_came_out(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("extends: paper\ntuned: {lr: [FCOS], workers: [OneNet]}\n")
     assert tier_changes(load_tier(str(path))) == [

@@ -269,11 +269,11 @@ def test_three_seeds_cost_thrice(tmp_path: Path) -> None:
     assert costs[1] == pytest.approx(3 * costs[0])
 
 
-def test_hours_are_not_told_where_nothing_tells_them(project: Project) -> None:
+def test_hours_are_unknown_where_nothing_gives_them(project: Project) -> None:
     plan = project.plan("table05")
     assert not plan.known and plan.sealed_bytes > 0
-    told = to_dict(plan)
-    assert told["gpu_hours"] is None and told["schedules"][0]["makespan"] is None
+    answer = to_dict(plan)
+    assert answer["gpu_hours"] is None and answer["schedules"][0]["makespan"] is None
     assert "date calibrate --tier smoke" in to_text(plan)
 
 

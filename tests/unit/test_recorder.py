@@ -49,10 +49,10 @@ def test_lines_hold_means_over_the_interval(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     record = recorder(path, steps=10)
     record.open(0, None)
-    told = [record.add(step, 0.5 / step, loss(step), [step]) for step in range(1, 11)]
+    means_by_step = [record.add(step, 0.5 / step, loss(step), [step]) for step in range(1, 11)]
     record.evaluated(10, {"AP": 12.3456789, "APs": None}, 1.234)
     record.close()
-    assert [step for step, means in enumerate(told, 1) if means is not None] == [4, 8, 10], "and at the end"
+    assert [step for step, means in enumerate(means_by_step, 1) if means is not None] == [4, 8, 10], "and at the end"
     start, *trained, evaluated = lines(path)
     assert start == {"kind": "start", "schema_version": METRICS_SCHEMA, "steps": 10, "epochs": round(10 / 6, 4)}
     for line, steps in zip(trained, ([1, 2, 3, 4], [5, 6, 7, 8], [9, 10]), strict=True):
@@ -290,15 +290,15 @@ def test_all_but_the_first_process_write_nothing(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(Processes, "mean", lambda self, values: values)
     record = recorder(tmp_path / "metrics.jsonl", rank=1, count=2, device=CPU)
     record.open(0, None)
-    told = [record.add(step, 0.5, loss(step), [step]) for step in range(1, 5)]
+    means_by_step = [record.add(step, 0.5, loss(step), [step]) for step in range(1, 5)]
     record.evaluated(4, {"AP": 1.0}, 0.0)
     record.sync()
     record.close()
-    assert told[-1] is not None and math.isclose(told[-1]["loss"], 8 + 2.5 / 8)
+    assert means_by_step[-1] is not None and math.isclose(means_by_step[-1]["loss"], 8 + 2.5 / 8)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_told_once(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_once(tmp_path: Path) -> None:
     """The line's own failure reaches the caller, and closing does not fail anew in its place."""
     record = recorder(tmp_path / "metrics.jsonl", interval=1)
     record.open(0, None)

@@ -207,8 +207,8 @@ def test_the_last_words_are_the_users_sentence_or_the_last_line(tmp_path: Path) 
     "segments", [[("finished", 0)], [("killed", 0), ("finished", 0)], [("killed", 0), ("killed", 10), ("finished", 10)]]
 )
 def test_a_training_that_did_not_resume_is_a_failure(segments: list[tuple[str, int]], tmp_path: Path) -> None:
-    told = [{"reason": reason, "from_step": step} for reason, step in segments]
-    (tmp_path / "provenance.json").write_text(json.dumps({"segments": told}))
+    recorded = [{"reason": reason, "from_step": step} for reason, step in segments]
+    (tmp_path / "provenance.json").write_text(json.dumps({"segments": recorded}))
     with pytest.raises(StageFailedError, match="did not resume"):
         _check_resumed(tmp_path)
 

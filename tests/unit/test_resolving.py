@@ -42,7 +42,7 @@ def test_a_chance_is_how_often_a_claim_is_resolved(tmp_path: Path) -> None:
     add(tmp_path, start)
     claim = claims_of(tmp_path, "date_f_over_onenet_12e")["date_f_over_onenet_12e"]
     present = dict.fromkeys(start, 2)
-    told = claim.chance(present, {**present, DATE_F: 5, ONENET: 5})
+    chance = claim.chance(present, {**present, DATE_F: 5, ONENET: 5})
     (part,) = claim.outcome.parts
     fit = part.comparison.parts[0][0].fit
     sds = {name.split("/")[0]: v**0.5 for name, v in zip(fit.columns, fit.variances, strict=True)}
@@ -58,9 +58,9 @@ def test_a_chance_is_how_often_a_claim_is_resolved(tmp_path: Path) -> None:
         claims = [load().claims["date_f_over_onenet_12e"]]
         (outcome,) = judge_all(scores, load_results(folder, "mini"), load_tier("mini"), load(), None, claims)
         resolved.append(outcome.verdict in (SUPPORTED, "CONTRADICTED"))
-    assert told == pytest.approx(np.mean(resolved), abs=0.17), "three standard errors of 60 draws"
+    assert chance == pytest.approx(np.mean(resolved), abs=0.17), "three standard errors of 60 draws"
     assert claim.chance(present, present) == 0.0
-    assert claim.chance(present, {**present, DATE_F: 9, ONENET: 9}) > told
+    assert claim.chance(present, {**present, DATE_F: 9, ONENET: 9}) > chance
 
 
 def test_two_seeds_a_side_at_least(tmp_path: Path) -> None:
@@ -135,8 +135,8 @@ def test_the_command_writes_what_the_settings_take(tmp_path: Path, capsys: pytes
         seeds = settings.seeds_for(name)
         assert len(seeds) > 2 and seeds == list(range(len(seeds))), "those that are there, and the next ones"
     assert main([*arguments, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["config"] == config and told["hours"] <= 1.0 and 0 < max(told["chances"].values()) <= 1
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["config"] == config and answer["hours"] <= 1.0 and 0 < max(answer["chances"].values()) <= 1
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_the_working_folder_is_removed_when_nothing_in_it_is_open(tmp_path: Path
     assert removed == [(planned.work.with_name(f"{planned.work.name}.done"), [])]
 
 
-def test_a_working_folder_that_stays_is_told_and_no_failure(
+def test_a_working_folder_that_stays_is_reported_and_no_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def rmtree(folder: Path) -> None:
@@ -149,12 +149,12 @@ def left_behind(planned: Any, threads: int, checkpoints: bool = True, **facts: A
 
 
 @pytest.mark.parametrize(
-    ("wanted", "kept", "told"),
+    ("wanted", "kept", "warned"),
     [(None, 3, False), (3, 3, False), (8, 3, True)],
     ids=["none asked", "the same", "another"],
 )
 def test_a_training_goes_on_with_the_threads_that_it_began_with(
-    wanted: int | None, kept: int, told: bool, tmp_path: Path
+    wanted: int | None, kept: int, warned: bool, tmp_path: Path
 ) -> None:
     planned = plan(tmp_path)
     planned.work.mkdir(parents=True)
@@ -165,7 +165,7 @@ def test_a_training_goes_on_with_the_threads_that_it_began_with(
     threads, sentence = kept_threads(planned.work, wanted)
     assert threads == kept
     expected = "goes on with --threads 3, as it began, and not 8, which would give other last bits"
-    assert sentence == (expected if told else None)
+    assert sentence == (expected if warned else None)
 
 
 def test_threads_do_not_matter_on_gpus(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_threads_do_not_matter_on_gpus(tmp_path: Path) -> None:
     assert kept_threads(planned.work, 8) == (8, None)
 
 
-def test_other_kernels_are_recorded_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_kernels_are_recorded_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     planned = plan(tmp_path)
     planned.work.mkdir(parents=True)
     here = hardware()
@@ -191,7 +191,7 @@ def test_other_kernels_are_recorded_and_told(tmp_path: Path, capsys: pytest.Capt
     assert segments[1]["kernels"] == here["kernels"] != ""
 
 
-def test_the_same_hardware_is_not_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_same_hardware_is_not_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     planned = plan(tmp_path)
     planned.work.mkdir(parents=True)
     left_behind(planned, processes=1, **{k: v for k, v in hardware().items() if k != "devices"})
@@ -208,21 +208,21 @@ def test_the_processor_is_named_as_the_system_names_it(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------- what is lost or left
 
 
-def test_a_lost_record_is_told(tmp_path: Path) -> None:
+def test_a_lost_record_is_reported(tmp_path: Path) -> None:
     planned = plan(tmp_path)
     planned.work.mkdir(parents=True)
     left_behind(planned, 1)
-    told = (planned.work / "metrics.jsonl").read_bytes()
+    whole = (planned.work / "metrics.jsonl").read_bytes()
     (planned.work / "metrics.jsonl").unlink()
     with pytest.raises(UserError, match=r"metrics.jsonl lacks records of steps up to 6, of which there is a checkpoint; restore it, or delete .* to train from the beginning"):  # fmt: skip
         carry_out(planned)
-    (planned.work / "metrics.jsonl").write_bytes(told)
+    (planned.work / "metrics.jsonl").write_bytes(whole)
     carry_out(planned)
     assert planned.sealed.exists()
 
 
 @pytest.mark.parametrize("how", ["left after a signal", "resumed before"])
-def test_lost_checkpoints_are_told(how: str, tmp_path: Path) -> None:
+def test_lost_checkpoints_are_reported(how: str, tmp_path: Path) -> None:
     planned = plan(tmp_path)
     planned.work.mkdir(parents=True)
     left_behind(planned, 1, checkpoints=False, **({"from_step": 6} if how == "resumed before" else {}))

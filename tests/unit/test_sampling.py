@@ -256,7 +256,7 @@ def test_any_other_error_is_not_tried_again(slept: list[float]) -> None:
     assert slept == []
 
 
-def test_annotations_too_large_for_the_shared_memory_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_annotations_too_large_for_the_shared_memory_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(content: torch.Tensor) -> None:
         raise RuntimeError("unable to allocate shared memory(shm) for file </x>: No space left on device (28)")
 

@@ -49,7 +49,7 @@ def test_a_schema_rejects_what_the_catalogue_rejects() -> None:
         jsonschema.validate(data, schemas()["table"])
 
 
-def test_editors_are_told_the_schema() -> None:
+def test_editors_find_the_schema() -> None:
     for kind, path in FILES:
         first = path.read_text().splitlines()[0]
         if first.startswith("# yaml-language-server"):

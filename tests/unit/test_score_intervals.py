@@ -57,15 +57,15 @@ def test_intervals_and_paired_differences(protocol: str, tmp_path: Path, capsys:
             assert own[name]["value"] == pytest.approx(value, abs=1e-9)
             assert (own[name]["low"], own[name]["high"]) == pytest.approx((expected.low, expected.high))
     assert main([*arguments, "--against", str(files[1]), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["metrics"] == own
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["metrics"] == own
     if protocol == "coco":  # an engine that is named is used
         assert main([*arguments, "--interval", "--json", "--engine", "pycocotools"]) == 0
         by_engine = json.loads(capsys.readouterr().out)
         assert main([*arguments, "--json", "--engine", "pycocotools"]) == 0
         assert {n: each and each["value"] for n, each in by_engine.items()} == json.loads(capsys.readouterr().out)
-    found = told["differences"]["AP"]
-    assert found["value"] == pytest.approx(plain["AP"] - told["against"]["AP"]) and found["value"] > 0
+    found = answer["differences"]["AP"]
+    assert found["value"] == pytest.approx(plain["AP"] - answer["against"]["AP"]) and found["value"] > 0
     assert found["sd"] == pytest.approx(np.std(values[0]["AP"] - values[1]["AP"], ddof=1))
     assert found["sd"] < own["AP"]["sd"], "what makes images hard is the same for both"
     assert main([*arguments, "--against", str(files[1])]) == 0

@@ -59,11 +59,11 @@ def made_results(results: Path) -> None:
     for path in sorted((results / "mini").glob("*/seed*/evaluation.json")):
         name, seed = path.parent.parent.name, int(path.parent.name[4:])
         record = json.loads(path.read_text())
-        for told in record["variants"].values():
+        for variant in record["variants"].values():
             if "crowdhuman" not in name:
-                told["metrics"]["AP"] += shift[seed]
+                variant["metrics"]["AP"] += shift[seed]
             if name == "fcos-r50-coco-12e":  # a resample of images without any object
-                told["resamples"]["AP"] = re.sub(r"^\S+ \S+", "- -", told["resamples"]["AP"])
+                variant["resamples"]["AP"] = re.sub(r"^\S+ \S+", "- -", variant["resamples"]["AP"])
         if name == "date_r_unshared-r50-coco-12e":
             record["resamples"]["images_sha256"] = "0" * 64
         path.write_text(sealed.seal(record))
@@ -91,10 +91,10 @@ def number(text: str) -> float | None:
 
 
 def test_every_comparison(report: Report) -> None:
-    told = report.lines("claims.csv")
-    assert [line["claim"] for line in told] == [c.name for c in report.claims for _ in c.parts or [None]]
+    csv_lines = report.lines("claims.csv")
+    assert [line["claim"] for line in csv_lines] == [c.name for c in report.claims for _ in c.parts or [None]]
     parts = [(claim, part) for claim in report.claims for part in claim.parts or [None]]
-    for line, (claim, part) in zip(told, parts, strict=True):
+    for line, (claim, part) in zip(csv_lines, parts, strict=True):
         about = f"{line['claim']}: {line['comparison']}"
         assert line["verdict"] == claim.verdict, about
         assert number(line["holm_p"]) == (None if claim.holm is None else pytest.approx(claim.holm, rel=1e-3)), about
@@ -118,18 +118,20 @@ def test_every_comparison(report: Report) -> None:
 
 def test_all_of_a_comparison_was_met(report: Report, request: pytest.FixtureRequest) -> None:
     """The checks above met what they are for, as far as the results have it."""
-    told = report.lines("claims.csv")
+    csv_lines = report.lines("claims.csv")
     kinds = {second.CLAIMS[claim.name]["predicate"]["kind"] for claim in report.claims}
     assert kinds == {"higher", "within", "ordered", "gap", "curve", "loss", "complexity"}
-    with_interval = [line for line in told if line["low"]]
+    with_interval = [line for line in csv_lines if line["low"]]
     has_resamples = bool(report.results.moved)
     assert any(line["image_error"] for line in with_interval) == has_resamples
     judged = [p for c in report.claims for p in c.parts if p.runs and min(p.runs) > 1]
     assert len(with_interval) == len([p for p in judged if p.error is not None]) > 0
     if "made" in request.node.callspec.params.values():
         assert has_resamples and len(judged) == len([p for c in report.claims for p in c.parts])
-        assert any(not line["image_error"] and line["unit"] != "loss" for line in told if line["low"]), "other images"
-        assert any(line["runs"] == "2 3" for line in told), "a start counts once, and so does a seed that lacks"
+        assert any(not line["image_error"] and line["unit"] != "loss" for line in csv_lines if line["low"]), (
+            "other images"
+        )
+        assert any(line["runs"] == "2 3" for line in csv_lines), "a start counts once, and so does a seed that lacks"
 
 
 def test_the_summary_of_all_verdicts(report: Report) -> None:
@@ -140,9 +142,11 @@ def test_the_summary_of_all_verdicts(report: Report) -> None:
     judged = [claim for claim in report.claims if claim.holm is not None]
     decided = [claim for claim in judged if claim.verdict in ("SUPPORTED", "CONTRADICTED")]
     lost = [claim.name for claim in decided if (claim.holm or 0.0) > 0.05]
-    told = re.search(r"^(\d+) claims? w.*? of the (\d+) verdicts .*? at most ([\d.]+) are expected", text, re.MULTILINE)
-    assert told is not None
-    assert [float(n) for n in told.groups()] == [len(judged), len(decided), float(f"{0.05 * len(judged):.1f}")]
+    summary = re.search(
+        r"^(\d+) claims? w.*? of the (\d+) verdicts .*? at most ([\d.]+) are expected", text, re.MULTILINE
+    )
+    assert summary is not None
+    assert [float(n) for n in summary.groups()] == [len(judged), len(decided), float(f"{0.05 * len(judged):.1f}")]
     holm = re.search(r"correction for their number (\d+) of the (\d+) stand(?:; (.*?) do(?:es)? not)?\.", text)
     assert holm is not None
     assert [int(n) for n in holm.groups()[:2]] == [len(decided) - len(lost), len(decided)]
@@ -177,11 +181,11 @@ def test_every_cell_of_the_tables(report: Report) -> None:
     for number_of in range(1, 12):
         table = second.entries(f"paper/table{number_of:02d}")
         rows = {row["id"]: row for group in table["groups"] for row in group}
-        told = report.lines(f"tables/table{number_of:02d}.csv")
-        assert [line["row"] for line in told] == list(rows)
+        csv_lines = report.lines(f"tables/table{number_of:02d}.csv")
+        assert [line["row"] for line in csv_lines] == list(rows)
         markdown = (report.folder / "tables" / f"table{number_of:02d}.md").read_text()
         body = [line for line in markdown.splitlines() if line.startswith("|")][2:]
-        for line, row, printed in zip(told, rows.values(), body, strict=True):
+        for line, row, printed in zip(csv_lines, rows.values(), body, strict=True):
             fields = [re.sub(r"\*\*|</?ins>", "", text).strip() for text in printed.split(" | ")]
             fields = [text.removesuffix("|").strip() for text in fields][-2 * len(table["metrics"]) :]
             for metric, paper_text, ours_text in zip(table["metrics"], fields[::2], fields[1::2], strict=True):
@@ -250,14 +254,14 @@ def test_the_ends_of_the_headlines_curves(report: Report) -> None:
     headline = second.entries("paper")["headline"]
     rows = [row for group in second.entries(f"paper/{headline['table']}")["groups"] for row in group]
     text = sections(report)[headline["title"]]
-    told = re.findall(r"^- .*, (.*?)(?: \(NMS\))?: ([\d.]+) at the end", text, re.MULTILINE)
+    ends = re.findall(r"^- .*, (.*?)(?: \(NMS\))?: ([\d.]+) at the end", text, re.MULTILINE)
     wanted = [
         (row["label"], shown(figure_ends(report.results, row["network"], "AP"), 1))
         for row in rows
         if second.TRAININGS[row["network"]]["schedule"] == headline["schedule"]
     ]
-    assert len(told) == len(wanted)
-    for (label, value), (row_label, end) in zip(told, wanted, strict=True):
+    assert len(ends) == len(wanted)
+    for (label, value), (row_label, end) in zip(ends, wanted, strict=True):
         assert row_label.startswith(label) and value == end
 
 

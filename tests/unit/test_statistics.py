@@ -62,17 +62,17 @@ def test_the_documentations_looks() -> None:
         if line.startswith(("| seeds", "| error"))
     )
     assert errors == [round(100 * look_error(int(n)), 2) for n in seeds]
-    told = " ".join(text.split())
-    assert f"{100 - 100 * look_error(5):.1f} % with five seeds" in told
-    assert f"({0.05 / look_error(5):.1f} times with five seeds" in told
-    assert f"{stats.norm.ppf(1 - look_error(5) / 2):.2f} instead of 1.96 standard errors with five" in told
+    joined = " ".join(text.split())
+    assert f"{100 - 100 * look_error(5):.1f} % with five seeds" in joined
+    assert f"({0.05 / look_error(5):.1f} times with five seeds" in joined
+    assert f"{stats.norm.ppf(1 - look_error(5) / 2):.2f} instead of 1.96 standard errors with five" in joined
 
 
 def test_more_seeds_need_smaller_differences() -> None:
     """Whatever the looks' errors, the difference that is told shrinks with the seeds, so that power rises with them."""
     for freedom in (1.0, 4.0, 1e9):
-        told = [stats.t.ppf(1 - look_error(n) / 2, freedom * n) / math.sqrt(n) for n in range(2, 400)]
-        assert all(later < earlier for earlier, later in itertools.pairwise(told)), freedom
+        widths = [stats.t.ppf(1 - look_error(n) / 2, freedom * n) / math.sqrt(n) for n in range(2, 400)]
+        assert all(later < earlier for earlier, later in itertools.pairwise(widths)), freedom
 
 
 @given(st.floats(1e-12, 1), st.floats(1e-12, 1), st.integers(1, 30))

@@ -120,10 +120,10 @@ def test_a_run_under_way(overview: Overview, runs: Path) -> None:
         work = under_way(stack, runs)
         status = one(overview)
         assert (status.state, status.step, status.steps, status.ap, status.reason) == ("running", 10, STEPS, 11.0, ""), "the status file is written now and then"  # fmt: skip
-        told = json.loads((work / STATUS).read_text())
-        assert status.eta_seconds == told["eta_seconds"] is not None
+        published = json.loads((work / STATUS).read_text())
+        assert status.eta_seconds == published["eta_seconds"] is not None
         assert status.host == os.uname().nodename and status.heard_seconds is not None and status.heard_seconds < 60
-        replace_text(work / STATUS, json.dumps(told | {"state": "evaluating"}))
+        replace_text(work / STATUS, json.dumps(published | {"state": "evaluating"}))
         assert (one(overview).state, one(overview).reason) == ("running", "evaluating")
         long_ago = time.time() - NO_NEWS - 60
         os.utime(work / STATUS, (long_ago, long_ago))
@@ -133,12 +133,14 @@ def test_a_run_under_way(overview: Overview, runs: Path) -> None:
         )
 
 
-def test_a_process_that_has_told_nothing_yet_is_starting(overview: Overview, runs: Path) -> None:
+def test_a_process_that_has_written_nothing_yet_is_starting(overview: Overview, runs: Path) -> None:
     with Lease(plan(runs).work, "training it"):
         assert (one(overview).state, one(overview).reason, one(overview).step) == ("running", "starting", None)
     work = killed(runs)
-    told = json.loads((work / STATUS).read_text())
-    replace_text(work / STATUS, json.dumps(told | {"pid": 1, "state": "failed", "reason": "of the process before"}))
+    published = json.loads((work / STATUS).read_text())
+    replace_text(
+        work / STATUS, json.dumps(published | {"pid": 1, "state": "failed", "reason": "of the process before"})
+    )
     (work / HOLDER).unlink()
     with Lease(work, "training it"):
         assert (one(overview).state, one(overview).reason, one(overview).eta_seconds) == ("running", "starting", None)
@@ -309,7 +311,7 @@ def test_of_several_the_present_one_is_shown(overview: Overview, runs: Path, tmp
     assert view.plain("smoke", [status]).endswith("3 older (1 running)")
 
 
-def test_an_imported_run_is_told_as_such(overview: Overview, runs: Path, tmp_path: Path) -> None:
+def test_an_imported_run_is_reported_as_such(overview: Overview, runs: Path, tmp_path: Path) -> None:
     carry_out(plan(runs))
     path = plan(runs).sealed / "provenance.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"imported": {"file": "date_f.pth"}, "segments": []}))
@@ -331,18 +333,18 @@ def test_results_without_their_run_are_cached_imported_or_stale(overview: Overvi
     shutil.copytree(plan(runs).sealed, results / FCOS / "seed0")
     shutil.rmtree(plan(runs).sealed)
 
-    def told() -> tuple[str, str]:
+    def states() -> tuple[str, str]:
         training = load().training(FCOS)
         return one(overview).state, Runs(overview.tier, overview.results, runs).trained(training, 0).state
 
-    assert told() == ("cached", "cached") and one(overview).ap == 12.0
+    assert states() == ("cached", "cached") and one(overview).ap == 12.0
     path = results / FCOS / "seed0" / "provenance.json"
     provenance = json.loads(path.read_text())
     path.write_text(json.dumps(provenance | {"code_sha256": "old", "run_digest": "old"}))
-    assert told() == ("stale", "changed") and one(overview).reason == "training code changed"
+    assert states() == ("stale", "changed") and one(overview).reason == "training code changed"
     imported = {"detections": {"head": {"file": "a.json"}}, "log": {"file": "b.json"}}
     path.write_text(json.dumps(provenance | {"run_digest": "of no run", "imported": imported}))
-    assert told() == ("imported", "cached") and one(overview).reason == "imported from a.json, b.json"
+    assert states() == ("imported", "cached") and one(overview).reason == "imported from a.json, b.json"
 
 
 @pytest.mark.parametrize("name", [STATUS, HOLDER, "metrics.jsonl", "segments.jsonl"])
@@ -353,7 +355,7 @@ def test_torn_files_are_borne(name: str, content: bytes, overview: Overview, run
     assert one(overview).state in ("dead", "waiting")
 
 
-def test_a_damaged_provenance_is_told(overview: Overview, runs: Path) -> None:
+def test_a_damaged_provenance_is_reported(overview: Overview, runs: Path) -> None:
     carry_out(plan(runs))
     (plan(runs).sealed / "provenance.json").write_text("{")
     assert one(overview).state == "failed" and "delete the folder and train again" in one(overview).reason

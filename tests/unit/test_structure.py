@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from benchmarks.structure import FLOORS, LONG, arrows, arrows_up, long_functions, modules
+from benchmarks.structure import FLOORS, LONG, arrows, arrows_up, long_functions, modules, twins
 from date.catalogue import ROOT
 
 
@@ -30,6 +30,22 @@ def test_a_longer_function_is_found(tmp_path: Path) -> None:
     fits = "def fits():\n" + "    pass\n" * (LONG - 1)
     (tmp_path / "room" / "module.py").write_text(fits + "async def longer():\n" + "    pass\n" * LONG)
     assert long_functions(tmp_path) == [f"room/module.py longer {LONG + 1}"]
+
+
+TWINS = [["models/branches.py bboxes", "models/one_to_many.py bboxes"]]
+"""Code of trainings: to merge them makes every run stale."""
+
+
+def test_no_function_is_written_twice() -> None:
+    assert twins() == TWINS
+
+
+def test_a_twin_is_found_whatever_its_name_and_docstring(tmp_path: Path) -> None:
+    body = "    total = first * second\n    for item in items:\n        total += item.value\n    return total / len(items)\n"
+    (tmp_path / "one.py").write_text("def one(first, second, items):\n" + body)
+    (tmp_path / "two.py").write_text('def two(first, second, items):\n    """Return it."""\n' + body)
+    (tmp_path / "three.py").write_text("def three(first, second, items):\n" + body.replace("+=", "-="))
+    assert twins(tmp_path) == [["one.py one", "two.py two"]]
 
 
 def test_no_two_rooms_import_each_other() -> None:

@@ -112,13 +112,13 @@ def check_date(words: list[str], whole: bool) -> None:
 
 
 def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace | None:
-    told = io.StringIO()
-    with contextlib.redirect_stderr(told), contextlib.redirect_stdout(told):
+    output = io.StringIO()
+    with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
         try:
             return parser.parse_args(words)
         except SystemExit as left:
             if left.code:
-                raise Wrong(told.getvalue().strip().splitlines()[-1]) from None
+                raise Wrong(output.getvalue().strip().splitlines()[-1]) from None
             return None
 
 

@@ -28,14 +28,14 @@ def verdict(
     values: list[float], paper: float, metric: str = "AP", crowd: bool = False, exact: bool = False, others: int = 0
 ) -> str:
     """Return the verdict as tables have it; ``others`` trainings of the schedule have runs 0.3 apart."""
-    part, told = "crowdhuman" if crowd else "coco", load_paper()
-    sd = told.stated_sd(part, metric)
+    part, published = "crowdhuman" if crowd else "coco", load_paper()
+    sd = published.stated_sd(part, metric)
     cells = {"a": dict(enumerate(values))} | {f"b{i}": {s: 30 + 0.3 * s for s in range(3)} for i in range(others)}
     found = fit(cells, sd)
     own = np.append(found.variances[0], np.zeros(others))
     known = not np.isnan(own[0])
     spread = Spread(math.sqrt(own[0] + found.shared), found.freedom(own, found.shared)) if known else None
-    noise, bound = told.stated_noise(part, metric), told.bound(part, metric)
+    noise, bound = published.stated_noise(part, metric), published.bound(part, metric)
     judged = number_verdict(Sample(dict(enumerate(values)), exact), paper, METRICS[metric], noise, bound, spread)
     assert judged is not None
     return judged.text
@@ -83,17 +83,17 @@ def test_no_spread_of_a_few_runs_is_not_no_noise() -> None:
 
 def test_bounds_are_half_of_the_smallest_gain_that_the_paper_claims() -> None:
     """Of every column without stated noise, from the brackets of the tables and the claims."""
-    told, smallest = load_paper(), {}
+    published, smallest = load_paper(), {}
     for table in load().tables.values():
         for row in table.rows:
             if row.bracket is not None and row.bracket.difference_from is not None:
                 for metric, gain in row.bracket.paper.items():
                     smallest[metric] = min(smallest.get(metric, 99.0), gain)
-    assert {m: pytest.approx(g / 2) for m, g in smallest.items() if m != "AP"} == told.bounds["coco"]
+    assert {m: pytest.approx(g / 2) for m, g in smallest.items() if m != "AP"} == published.bounds["coco"]
     recall = load().claims["crowd_recall_over_annotations"].predicate
-    assert told.bounds["crowdhuman"] == {"Recall": recall.paper / 2}  # type: ignore[union-attr]
-    for part, bounds in told.bounds.items():
-        assert not bounds.keys() & told.noise[part].keys(), "stated noise is the better bound"
+    assert published.bounds["crowdhuman"] == {"Recall": recall.paper / 2}  # type: ignore[union-attr]
+    for part, bounds in published.bounds.items():
+        assert not bounds.keys() & published.noise[part].keys(), "stated noise is the better bound"
     assert bound_of(0.3, None) == pytest.approx(1.959964 * math.sqrt(2) * 0.15, abs=1e-6)
     assert bound_of(None, None) is None
 
@@ -104,7 +104,7 @@ def test_unresolved_with_the_seeds_it_takes() -> None:
 
 
 @pytest.mark.parametrize("distance", [0.4, 0.6, 1.0])
-def test_seeds_that_it_takes_have_the_power_that_is_told(distance: float) -> None:
+def test_seeds_that_it_takes_have_the_power_that_is_reported(distance: float) -> None:
     """Stated noise that is right: 80 % of so many runs decide, within ten points, and those of fewer do not."""
     needed = seeds_to_tell(distance, Spread(0.15, 4), 1, None, stated=True)
     assert needed is not None

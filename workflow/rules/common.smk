@@ -12,11 +12,22 @@ from date.catalogue.publication import load_paper
 from date.catalogue.settings import load_settings
 from date.datasets.files import annotation_file
 from date.errors import UserError
-from date.identity import parts as reasons
+from date.identity import parts
 from date.identity.config import resolve
 from date.identity.digests import networks_digest
 from date.planning.dag import ranks
 from date.planning.durations import Durations
+from date.results import (
+    ANNOTATIONS,
+    COMPLEXITY,
+    DETECTIONS,
+    EVALUATION,
+    LATENCY,
+    MANIFESTS,
+    METRICS,
+    PICTURES,
+    PROVENANCE,
+)
 
 if Path.cwd().resolve() != Path(workflow.basedir).resolve():
     raise WorkflowError(f"leave --directory out, or name {workflow.basedir}: jobs run in the project's folder.")
@@ -60,13 +71,13 @@ def initial_run(wildcards):
     training = CATALOGUE.training(wildcards.training)
     if training.init_training is None:
         return []
-    return f"{RESULTS}/{training.init_training}/seed{wildcards.seed}/provenance.json"
+    return f"{RESULTS}/{training.init_training}/seed{wildcards.seed}/{PROVENANCE}"
 
 
 @functools.cache
 def sections(training, seed):
     """Return the sections of a run's config, each with its content or digest."""
-    return reasons.config_parts(CATALOGUE.training(training), TIER, int(seed))
+    return parts.config_parts(CATALOGUE.training(training), TIER, int(seed))
 
 
 def section(name):
@@ -76,12 +87,12 @@ def section(name):
 
 def own_modules(wildcards):
     """Return the Python modules of the experiments that a run uses, with their digests."""
-    return reasons.module_parts(CATALOGUE.training(wildcards.training))
+    return parts.module_parts(CATALOGUE.training(wildcards.training))
 
 
 def starts_from(wildcards):
     """Return what a run starts from, with its digest."""
-    return reasons.initial_part(CATALOGUE.training(wildcards.training), TIER, int(wildcards.seed))
+    return parts.initial_part(CATALOGUE.training(wildcards.training), TIER, int(wildcards.seed))
 
 
 def pictured_how(training):

@@ -3,7 +3,7 @@
 
 rule prepare_data:
     output:
-        f"{RESULTS}/data/{{dataset}}.json",
+        f"{RESULTS}/{MANIFESTS}/{{dataset}}.json",
     log:
         f"{LOGS}/data-{{dataset}}.log",
     localrule: True

@@ -3,12 +3,12 @@
 
 rule evaluate:
     input:
-        provenance=f"{RUN}/provenance.json",
+        provenance=f"{RUN}/{PROVENANCE}",
     output:
-        evaluation=f"{RUN}/evaluation.json",
-        detections=f"{RUN}/detections.npz",
+        evaluation=f"{RUN}/{EVALUATION}",
+        detections=f"{RUN}/{DETECTIONS}",
         # Of a training that no figure shows images of, it says so.
-        pictures=f"{RUN}/pictures.json",
+        pictures=f"{RUN}/{PICTURES}",
     log:
         f"{LOGS}/{{training}}-seed{{seed}}.evaluate.log",
     priority: rank("evaluate")

@@ -3,7 +3,7 @@
 
 rule count_complexity:
     output:
-        f"{ALL_RESULTS}/complexity.json",
+        f"{ALL_RESULTS}/{COMPLEXITY}",
     log:
         f"{ALL_LOGS}/complexity.log",
     localrule: True
@@ -18,9 +18,9 @@ rule count_complexity:
 
 rule nms_recall:
     input:
-        lambda wildcards: f"{RESULTS}/data/{dataset_played(CATALOGUE.annotations[wildcards.annotations].data)}.json",
+        lambda wildcards: f"{RESULTS}/{MANIFESTS}/{dataset_played(CATALOGUE.annotations[wildcards.annotations].data)}.json",
     output:
-        f"{RESULTS}/annotations/{{annotations}}.json",
+        f"{RESULTS}/{ANNOTATIONS}/{{annotations}}.json",
     log:
         f"{LOGS}/{{annotations}}.log",
     localrule: True
@@ -40,9 +40,9 @@ MEASURED_SEED = SETTINGS.seeds[0]
 
 rule measure_latency:
     input:
-        [f"{RESULTS}/{CATALOGUE.evaluation(name).training}/seed{MEASURED_SEED}/provenance.json" for name in MEASURED],
+        [f"{RESULTS}/{CATALOGUE.evaluation(name).training}/seed{MEASURED_SEED}/{PROVENANCE}" for name in MEASURED],
     output:
-        f"{RESULTS}/latency.json",
+        f"{RESULTS}/{LATENCY}",
     log:
         f"{LOGS}/latency.log",
     threads: workflow.resource_settings.cores or 8  # on Slurm no number of cores is given
@@ -59,7 +59,7 @@ rule measure_latency:
 
 rule latency:
     input:
-        f"{RESULTS}/latency.json",
+        f"{RESULTS}/{LATENCY}",
     localrule: True
     message:
         "latency: {input}"

@@ -1,40 +1,42 @@
 # Tables, figures and the page, from sealed results alone. What is asked for by name needs its own results only.
 from date.catalogue.targets import find_target, trainings_of
 
-RUN_FILES = ("provenance.json", "metrics.jsonl", "evaluation.json")
-COMPLEXITY = f"{ALL_RESULTS}/complexity.json"
+RUN_FILES = (PROVENANCE, METRICS, EVALUATION)
+COUNTED = f"{ALL_RESULTS}/{COMPLEXITY}"
 
 
 def annotations_of(data):
     """Return the evaluations of annotations of the chosen trainings' datasets."""
-    return [f"{RESULTS}/annotations/{name}.json" for name, entry in CATALOGUE.annotations.items() if entry.data in data]
+    return [
+        f"{RESULTS}/{ANNOTATIONS}/{name}.json" for name, entry in CATALOGUE.annotations.items() if entry.data in data
+    ]
 
 
 def table_results(name):
     """Return the results that the rows of one table need, chosen or not."""
     table = CATALOGUE.tables[name]
-    files = of_runs(trainings_of(CATALOGUE, table), *RUN_FILES) + [COMPLEXITY] * bool(table.networks)
-    return files + [f"{RESULTS}/annotations/{row.annotations}.json" for row in table.rows if row.annotations]
+    files = of_runs(trainings_of(CATALOGUE, table), *RUN_FILES) + [COUNTED] * bool(table.networks)
+    return files + [f"{RESULTS}/{ANNOTATIONS}/{row.annotations}.json" for row in table.rows if row.annotations]
 
 
 def pictures_of(trainings):
     """Return the recorded pictures of those of some trainings that figures show images of."""
-    return of_runs([name for name in trainings if name in CATALOGUE.pictured], "pictures.json")
+    return of_runs([name for name in trainings if name in CATALOGUE.pictured], PICTURES)
 
 
 def figure_results(name):
     """Return the records of the trainings that one figure shows, and its evaluations or pictures."""
     figure = CATALOGUE.drawn[name]
-    shown = pictures_of(figure.judged) if figure.views else of_runs(figure.judged, "evaluation.json")
-    return of_runs(figure.trainings, "provenance.json", "metrics.jsonl") + shown
+    shown = pictures_of(figure.judged) if figure.views else of_runs(figure.judged, EVALUATION)
+    return of_runs(figure.trainings, PROVENANCE, METRICS) + shown
 
 
 CHOSEN_ANNOTATIONS = annotations_of({CATALOGUE.training(name).data for name in TRAININGS})
-TABLES_RESULTS = [*of_runs(TRAININGS, *RUN_FILES), *CHOSEN_ANNOTATIONS, COMPLEXITY]
+TABLES_RESULTS = [*of_runs(TRAININGS, *RUN_FILES), *CHOSEN_ANNOTATIONS, COUNTED]
 REPORT_RESULTS = [*TABLES_RESULTS, *pictures_of(TRAININGS)]
 FIGURES_RESULTS = [
-    *of_runs(TRAININGS, "provenance.json", "metrics.jsonl"),
-    *of_runs(find_target(CATALOGUE, "figures", TRAININGS).evaluated, "evaluation.json"),
+    *of_runs(TRAININGS, PROVENANCE, METRICS),
+    *of_runs(find_target(CATALOGUE, "figures", TRAININGS).evaluated, EVALUATION),
     *pictures_of(TRAININGS),
 ]
 

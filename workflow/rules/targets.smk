@@ -20,7 +20,7 @@ def files_of(name, target):
         return [f"{REPORT}/tables/{name}.md", *table_results(name)]
     if name in CATALOGUE.drawn:
         return [f"{REPORT}/figures/{name}.svg", *figure_results(name)]
-    return of_runs(target.trainings, "evaluation.json" if target.evaluated else "provenance.json")
+    return of_runs(target.trainings, EVALUATION if target.evaluated else PROVENANCE)
 
 
 for target, files in {**GROUP_FILES, **{name: files_of(name, target) for name, target in WANTED.items()}}.items():

@@ -3,11 +3,11 @@
 
 rule train:
     input:
-        manifest=lambda wildcards: f"{RESULTS}/data/{dataset_of(wildcards)}.json",
+        manifest=lambda wildcards: f"{RESULTS}/{MANIFESTS}/{dataset_of(wildcards)}.json",
         init=initial_run,
     output:
-        provenance=f"{RUN}/provenance.json",
-        metrics=f"{RUN}/metrics.jsonl",
+        provenance=f"{RUN}/{PROVENANCE}",
+        metrics=f"{RUN}/{METRICS}",
     log:
         f"{LOGS}/{{training}}-seed{{seed}}.train.log",
     priority: rank("train")
@@ -18,8 +18,8 @@ rule train:
         images_per_pass=0,  # all of a process's; a profile sets fewer where a GPU's memory is too small
     params:
         # Another config or other training code makes another run; another comment, table or figure does not.
-        *reasons.code_parts(),
-        *map(section, reasons.section_names()),
+        *parts.code_parts(),
+        *map(section, parts.section_names()),
         modules=own_modules,
         starts_from=starts_from,
         tier=SETTINGS.tier,
