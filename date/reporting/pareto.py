@@ -36,7 +36,7 @@ def _plain(axes: Axes, title: str, x_label: str, y_label: str) -> None:
 def draw_losses(axes: Axes) -> None:
     """Draw the two losses, the interval of Pareto optimal parameters, and where trainings end."""
     x = np.linspace(-1.8, 2.0, 120)
-    one, many = style.SERIES["blue"], style.SERIES["pink"]
+    one, many = style.ONE_TO_ONE, style.ONE_TO_MANY
     axes.axvspan(BOTTOM_OF_O2O, BOTTOM_OF_O2M, color=style.GRID, alpha=0.7, linewidth=0)
     for losses, color, end, name in zip(_losses(x), (one, many), (0, -1), ("o2o", "o2m"), strict=True):
         axes.plot(x, losses, color=color)

@@ -26,8 +26,6 @@ WIDTH, SIDE, GAP, TOP, LABEL, SCORE, COUNT, BOTTOM, MARK = 6.8, 0.12, 0.12, 0.36
 an image; and at the bottom for legend and watermark, each."""
 TALLEST = 1.25
 """Height over width of the tallest panel; taller images are narrower than their column."""
-ONE_TO_ONE, ONE_TO_MANY = "#d55e00", "#0072b2"
-"""Of the colours of all figures, the two that are told apart best."""
 LIGHT, SHADE = "#fefefe", "#101214"
 """Around what is drawn on photos, which are as bright on a dark page: not the colours that change with the page."""
 FINEST_STRIDE = 8
@@ -224,7 +222,7 @@ def _draw_view(axes: Axes, image: dict[str, Any], view: View, catalogue: Catalog
         return total
     assert view.branch is not None and view.training is not None
     one_to_one = catalogue.training(view.training).branches[view.branch].one_to_one
-    color = ONE_TO_ONE if one_to_one else ONE_TO_MANY
+    color = style.ONE_TO_ONE if one_to_one else style.ONE_TO_MANY
     branch = image["branches"][view.branch]
     if view.shows == "positives":
         _draw_boxes(axes, objects, LIGHT, SHADE)
@@ -289,13 +287,13 @@ def _draw_legend(figure: Figure, sources: Sequence[_Source], images: Sequence[di
         if (own := source.image(image)) and source.view.branch
         for point in own["branches"][source.view.branch]["positives"]
     }
-    kinds = {"one-to-many": ONE_TO_MANY, "one-to-one": ONE_TO_ONE}
+    kinds = {"one-to-many": style.ONE_TO_MANY, "one-to-one": style.ONE_TO_ONE}
     handles = [Line2D([], [], linestyle="", marker="o", color=c, markersize=5, label=k) for k, c in kinds.items()]
     handles += [
         Line2D([], [], linestyle="", marker="o", color=style.MUTED, markersize=_size(s), label=f"stride {s}")
         for s in sorted(strides)
     ]
-    handles.append(Line2D([], [], color=ONE_TO_ONE, linewidth=0.9, label="to its object's centre"))
+    handles.append(Line2D([], [], color=style.ONE_TO_ONE, linewidth=0.9, label="to its object's centre"))
     figure.legend(
         handles=handles, loc="lower center", bbox_to_anchor=(0.5, bottom), ncols=len(handles), frameon=False,
         fontsize=7.5, handlelength=1.4, handletextpad=0.4, columnspacing=1.2, borderpad=0, borderaxespad=0,

@@ -50,6 +50,8 @@ DARK = {
     "#a84f82": "#e09cc4",
 }
 """What takes the place of a colour on a dark page."""
+ONE_TO_ONE, ONE_TO_MANY = SERIES["vermilion"], SERIES["blue"]
+"""Of kinds of branches, the same in every figure: the two colours that are told apart best."""
 MARKERS = ("o", "s", "D", "v", "^", "P", "X")
 FORMATS = ("svg", "png", "pdf")
 
