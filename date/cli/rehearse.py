@@ -20,7 +20,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("trainings", nargs="*", metavar="TRAINING", help="names or patterns [one of each kind]")
     add_tier(parser)
-    parser.add_argument("--minutes", type=count, default=10, metavar="N", help="end after so many [10]")
+    parser.add_argument("--minutes", type=count, default=10, metavar="N", help="stop after this many minutes [10]")
     add_images_per_pass(parser)
     add_threads(parser)
     add_kept(parser, "runs")

@@ -60,7 +60,7 @@ class Detections:
     rows: NDArray[np.float64]
     """(D, 7) with `date.evaluation.coco.DETECTION_COLUMNS`, in the file's order."""
     notes: list[str] = field(default_factory=list)
-    """Sentences on what was treated in some standard way, with counts."""
+    """Sentences on odd but legal records that were handled as the protocol prescribes, with their numbers."""
     sizes: dict[int, tuple[float, float]] = field(default_factory=dict)
     """Width and height of images by index, where the file (odgt) has them."""
 

@@ -59,7 +59,7 @@ class GroundTruth:
     ignored: NDArray[np.bool_]
     """(N,) whether the box is a region to be ignored: ``iscrowd``, or odgt boxes that are no person or ``ignore``."""
     notes: list[str] = field(default_factory=list)
-    """Sentences on what was treated in some standard way, with counts."""
+    """Sentences on odd but legal records that were handled as the protocol prescribes, with their numbers."""
     files: list[str] = field(default_factory=list)
     """The images' file names as they stand in a COCO file."""
 

@@ -30,7 +30,7 @@ class Score:
     metrics: dict[str, float | None]
     """In percent; None where undefined."""
     notes: list[str]
-    """Sentences on what was treated in some standard way, with counts."""
+    """Sentences on odd but legal records that were handled as the protocol prescribes, with their numbers."""
     ground_truth: GroundTruth
     """What was judged against, with the sizes of images that the detections' file adds."""
     rows: NDArray[np.float64]
