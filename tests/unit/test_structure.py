@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks.structure import FLOORS, LONG, arrows, arrows_up, long_functions, modules, twins
+from date import results
 from date.catalogue import ROOT
 
 
@@ -46,6 +47,18 @@ def test_a_twin_is_found_whatever_its_name_and_docstring(tmp_path: Path) -> None
     (tmp_path / "two.py").write_text('def two(first, second, items):\n    """Return it."""\n' + body)
     (tmp_path / "three.py").write_text("def three(first, second, items):\n" + body.replace("+=", "-="))
     assert twins(tmp_path) == [["one.py one", "two.py two"]]
+
+
+RUN_FILES = (
+    results.PROVENANCE, results.METRICS, results.EVALUATION, results.DETECTIONS, results.PICTURES, results.WEIGHTS,
+    results.COMPLEXITY, results.LATENCY,
+)  # fmt: skip
+
+
+def test_only_one_module_states_the_names_of_a_runs_files() -> None:
+    name = re.compile(rf"""["'/]({"|".join(map(re.escape, RUN_FILES))})["']""")
+    paths = [*(ROOT / "date").rglob("*.py"), *(ROOT / "workflow").rglob("*.smk"), ROOT / "Snakefile"]
+    assert {path.name for path in paths if name.search(path.read_text())} == {"results.py"}
 
 
 def test_no_two_rooms_import_each_other() -> None:
