@@ -1,4 +1,4 @@
-"""Annotations that the evaluation of their own data set treats otherwise than COCO's: counted, and told in sentences.
+"""Annotations that the evaluation of their own data set treats otherwise than COCO's: counted, reported in sentences.
 
 Their files have COCO's form, so nothing else would show that their numbers are not those of that evaluation.
 """
@@ -126,7 +126,7 @@ def regions(categories: dict[int, str], category_ids: Integers, iscrowd: Flags) 
     return {REGIONS: count} if count else {}
 
 
-def told(counts: dict[str, Any]) -> list[str]:
+def protocol_notes(counts: dict[str, Any]) -> list[str]:
     """Return a sentence for each of the counts above in a mapping that may have others."""
     return [
         f"{counted(counts[what], things, verb)} {rest}."

@@ -19,7 +19,7 @@ from date.datasets.files import data_files
 from date.datasets.lean import annotation_file
 from date.datasets.normal import INFO
 from date.datasets.prepare import examine, refusal, verify_weights
-from date.datasets.protocols import IGNORED, told
+from date.datasets.protocols import IGNORED, protocol_notes
 from date.errors import UserError
 from date.experiments.fragments import fragment
 
@@ -139,7 +139,7 @@ def describe(record: dict[str, Any], deep: bool) -> str:
     total: Counter[str] = Counter()
     for part in manifest["splits"].values():
         total.update({what: n for what, n in part.items() if isinstance(n, int)} | {IGNORED: part["boxes"]["ignored"]})
-    lines += [f"  {sentence}" for sentence in told(total)]
+    lines += [f"  {sentence}" for sentence in protocol_notes(total)]
     if not deep:
         lines.append(
             "  no image was opened; --deep decodes every image and compares its size and depth with its record"

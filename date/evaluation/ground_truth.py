@@ -16,7 +16,7 @@ from date.datasets.content import whole_ids
 from date.datasets.foreign import ANNOTATIONS_READ, other_annotations
 from date.datasets.images import header_sizes
 from date.datasets.lean import ImageRecord
-from date.datasets.protocols import has_marks, marks, regions, told
+from date.datasets.protocols import has_marks, marks, protocol_notes, regions
 from date.errors import UserError
 from date.evaluation.reading import (
     Defects,
@@ -118,7 +118,7 @@ def read_ground_truth(path: Path, images: Path | None = None, accept: str | None
         check_form(path, ground_truth.bboxes, ground_truth.sizes[ground_truth.image], accept)
     counts = marks(marked, path) | regions(ground_truth.categories, ground_truth.category_ids, ground_truth.ignored)
     if counts:
-        ground_truth = replace(ground_truth, notes=[*ground_truth.notes, *told(counts)])
+        ground_truth = replace(ground_truth, notes=[*ground_truth.notes, *protocol_notes(counts)])
     return ground_truth
 
 

@@ -22,7 +22,7 @@ from date.datasets.boxes import KEY, OPTION
 from date.datasets.crowdhuman import read_odgt
 from date.datasets.foreign import other_annotations, other_form
 from date.datasets.prepare import examine
-from date.datasets.protocols import SENTENCES, marks, told
+from date.datasets.protocols import SENTENCES, marks, protocol_notes
 from date.datasets.verify import describe
 from date.errors import UserError
 from date.evaluation.detections import read_detections
@@ -274,7 +274,9 @@ def test_a_dataset_that_says_nothing_of_its_boxes_has_the_identity_of_before() -
 
 
 @pytest.mark.parametrize("command", ["score", "nms-recall"])
-def test_commands_take_boxes_that_look_like_corners_when_told(command: str, beyond: tuple[Path, np.ndarray]) -> None:
+def test_commands_take_boxes_that_look_like_corners_when_asked_to(
+    command: str, beyond: tuple[Path, np.ndarray]
+) -> None:
     folder, _ = beyond
     words = ["data", "nms-recall", "--gt", folder / "toy" / "gt.json", "--json"]
     if command == "score":
@@ -306,7 +308,7 @@ def test_lvis_is_read_by_its_urls_and_its_protocol_is_named(tmp_path: Path) -> N
     assert part["normal_form"]["changes"] == {"file_names_of_urls": 2}
     (normal,) = (tmp_path / "toy-converted").glob("*.json")
     assert [r["file_name"] for r in json.loads(normal.read_text())["images"]] == ["val2017/0.jpg", "val2017/1.jpg"]
-    (sentence,) = told(part)
+    (sentence,) = protocol_notes(part)
     assert sentence.startswith(
         "2 images have 'neg_category_ids', as LVIS's have: annotations are complete for some cat"
     )
@@ -338,7 +340,7 @@ MARKED: dict[str, tuple[list[dict[str, Any]], str]] = {
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
 @pytest.mark.parametrize("kind", MARKED)
-def test_what_other_protocols_leave_out_is_counted_and_told(kind: str, packed: bool, tmp_path: Path) -> None:
+def test_what_other_protocols_leave_out_is_counted_and_reported(kind: str, packed: bool, tmp_path: Path) -> None:
     changes, what = MARKED[kind]
     data = plain()
     for record, change in zip(data["annotations"], changes, strict=True):
@@ -350,7 +352,7 @@ def test_what_other_protocols_leave_out_is_counted_and_told(kind: str, packed: b
     assert marks(path.read_bytes(), path) == ({what: 1} if what else {})
     assert [key for key in counts if key in SENTENCES] == ([what] if what else [])
     notes = [note for note in read_ground_truth(path).notes if "here" in note]
-    assert notes == told(counts) and len(notes) == bool(what)
+    assert notes == protocol_notes(counts) and len(notes) == bool(what)
     assert all(note.startswith("1 box has '") or note.startswith("1 box has CVAT's") for note in notes)
 
 
@@ -364,17 +366,19 @@ def test_marks_that_cannot_be_read_are_a_sentence(value: str, why: str, tmp_path
 
 
 @pytest.mark.parametrize("name", ["DontCare", "ignored regions", "ignore", "Don't care"])
-def test_categories_of_regions_to_ignore_are_told(name: str, tmp_path: Path) -> None:
+def test_categories_of_regions_to_ignore_are_reported(name: str, tmp_path: Path) -> None:
     data = plain()
     data["categories"][1]["name"] = name
     counts = check_annotations(write(tmp_path, data), ["cat", name]).counts
-    (note,) = told(counts)
+    (note,) = protocol_notes(counts)
     assert counts["boxes_of_ignored_regions"] == 1 and note in read_ground_truth(tmp_path / "a.json").notes
     data["annotations"][1]["iscrowd"] = 1
-    assert told(check_annotations(write(tmp_path, data), ["cat", name]).counts) == [], "evaluation ignores it, too"
+    assert protocol_notes(check_annotations(write(tmp_path, data), ["cat", name]).counts) == [], (
+        "evaluation ignores it, too"
+    )
 
 
-def test_boxes_with_ignore_are_told_by_verify(tmp_path: Path) -> None:
+def test_boxes_with_ignore_are_reported_by_verify(tmp_path: Path) -> None:
     data = plain()
     data["annotations"][0]["ignore"] = 1
     part = check_annotations(write(tmp_path, data), ["cat", "dog"]).counts

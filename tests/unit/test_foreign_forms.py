@@ -20,7 +20,7 @@ import pytest
 from date.catalogue import ROOT, Dataset, DatasetSplit
 from date.datasets.normal import INFO
 from date.datasets.prepare import examine
-from date.datasets.protocols import told
+from date.datasets.protocols import protocol_notes
 from date.errors import UserError
 from date.evaluation.detections import READ
 from date.evaluation.ground_truth import read_ground_truth
@@ -272,7 +272,7 @@ def annotations_outcome(form: Form, folder: Path) -> str:
         counted.append(f"{part['boxes']['ignored']} box not trained on, an object for COCO's evaluation")
     truth = read_ground_truth(folder / "toy" / "gt.json")
     assert len(truth.bboxes) == part["annotations"] == 2
-    noted = told(part)
+    noted = protocol_notes(part)
     assert all(note in truth.notes for note in noted), "`score` and `data verify` say the same"
     sentences = f"; noted: {' '.join(noted)}" if noted else ""
     return "read" + (f"; counted: {', '.join(counted)}" if counted else "") + sentences

@@ -49,6 +49,22 @@ def test_a_twin_is_found_whatever_its_name_and_docstring(tmp_path: Path) -> None
     assert twins(tmp_path) == [["one.py one", "two.py two"]]
 
 
+PRIVATE = {"told", "survey", "presented", "health", "lack"}
+"""Words that stood for things that have names: reported, state, drawn, dead side, missing seed."""
+
+
+def test_names_are_the_fields_words() -> None:
+    found = set()
+    for path in (ROOT / "date").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            stored = isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store)
+            named = stored or isinstance(node, ast.FunctionDef | ast.ClassDef | ast.arg)
+            name = next((getattr(node, key) for key in ("name", "id", "attr", "arg") if hasattr(node, key)), path.stem)
+            if PRIVATE & set(re.findall(r"[a-z]+", (name if named else path.stem).lower())):
+                found.add(f"{path.name} {name}")
+    assert found == set()
+
+
 RUN_FILES = (
     results.PROVENANCE, results.METRICS, results.EVALUATION, results.DETECTIONS, results.PICTURES, results.WEIGHTS,
     results.COMPLEXITY, results.LATENCY,
