@@ -73,10 +73,14 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         annotated = sources.category_ids is not None
         written = write_results(args.json, outcome.found, opened.named, annotated, args.score or 0.0)
-        print(f"{written:,} detections of {len(outcome.found):,} images in {args.json}")
+        print(f"{written:,} detections of {_images(len(outcome.found))} in {args.json}")
     if painter is not None and outcome.found:
         counted = ", ".join(f"{n:,} {name}" for name, n in painter.drawn.most_common()) or "none"
-        print(f"{len(outcome.found):,} images in {out}, boxes with a score of {shown:g} or more: {counted}")
+        print(f"{_images(len(outcome.found))} in {out}, boxes with a score of {shown:g} or more: {counted}")
     for source, reason in outcome.unreadable:
         print(f"error: {source.path} can't be read and was skipped ({reason})", file=sys.stderr)
     return 2 if outcome.unreadable else 0
+
+
+def _images(number: int) -> str:
+    return f"{number:,} image{'' if number == 1 else 's'}"

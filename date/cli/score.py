@@ -122,6 +122,10 @@ def _print_intervals(args: argparse.Namespace, scored: Score, other: Score | Non
             output = {"metrics": output, "against": other.metrics, "differences": apart}
         print(json.dumps(output))
         return
+    print(
+        "in percent, with 95 % intervals for images like these"
+        + ("" if other is None else f"; {args.detections} against {args.against}")
+    )
     for name, score in scored.metrics.items():
         line = f"{name:<6}  {_number(score)}  {_limits(own[name]):<16}"
         if other is not None and differences is not None:
