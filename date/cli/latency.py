@@ -15,8 +15,8 @@ def add(commands: Any) -> None:
     """Add the command to a parser's commands."""
     parser = commands.add_parser("latency", help="measure how long trained networks take for an image")
     parser.add_argument(
-        "networks", nargs="*", metavar="NETWORK", help="evaluations, e.g. date_f-r50-coco-12e/o2o, or folders of "
-        "sealed runs [those that `latency` of experiments/paper.yaml names]"
+        "networks", nargs="*", metavar="NETWORK", help="evaluations (`date list evaluations`), or folders of sealed "
+        "runs [those that `latency` of experiments/paper.yaml names]"
     )  # fmt: skip
     add_tier(parser)
     add_seed(parser)

@@ -78,8 +78,8 @@ def _hours(plan: Plan) -> list[str]:
         lines.append(f"  {_gpus(bill.gpus):>8}  {took:>11}, {100 * above:.1f} % above the lower bound of {bound}")
     if path := path_hours(plan):
         enough = math.ceil(plan.gpu_hours / path)
-        help_ = "helps" if enough == 1 else "help"
-        lines.append(f"  more than {_gpus(enough)} hardly {help_}: the critical path dominates")
+        verb = "helps" if enough == 1 else "help"
+        lines.append(f"  more than {_gpus(enough)} hardly {verb}: the critical path dominates")
     return lines
 
 

@@ -74,6 +74,8 @@ class Results:
     """By evaluation of annotations and IoU."""
     counted: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
     """Parameters and operations by training and phase."""
+    milliseconds: dict[tuple[str, str, int], dict[str, np.ndarray]] = field(default_factory=lambda: defaultdict(dict))
+    """Of every round, by size, runtime and threads, and by training."""
 
     def of(self, evaluation: str, metric: str) -> dict[int, float]:
         """A metric by seed."""
@@ -116,6 +118,11 @@ def read(results: Path, tier: str) -> Results:
             for training in network["trainings"]:
                 for phase in ("train", "infer") if network["phase"] == "both" else (network["phase"],):
                     found.counted[training, phase] = {"params": network["params_m"], "gflops": network["gflops"]}
+    if (results / tier / "latency.json").exists():
+        for record in json.loads((results / tier / "latency.json").read_text())["records"]:
+            way = record["size"], record["runtime"], record["threads"]
+            times = np.sum(list(record["ms"].values()), axis=0)
+            found.milliseconds[way][record["name"].split("/")[0]] = times
     return found
 
 
@@ -500,4 +507,19 @@ def complexity(results: Results, predicate: dict[str, Any]) -> str:
             continue
         more, less = (half_up(each[figure], digits) for each in pair if each)
         words.append("SUPPORTED" if 100 * (more - less) / less <= limit + 1e-9 else "CONTRADICTED")
-    return next((w for w in ("CONTRADICTED", "MISSING") if w in words), "SUPPORTED")
+    if "time_at_most" in predicate:
+        words += slower(results, *(predicate[side][0] for side in ("network", "than")), predicate["time_at_most"])
+    return next((w for w in ("CONTRADICTED", "MISSING", "UNRESOLVED") if w in words), "SUPPORTED")
+
+
+def slower(results: Results, network: str, than: str, limit: float) -> list[str]:
+    """For every way of measuring both, whether the one takes longer by more than so many percent: by the median."""
+    words = []
+    for ways in results.milliseconds.values():
+        if network in ways and than in ways:
+            percent = 100 * (ways[network] / ways[than] - 1)
+            interval = stats.quantile_test(percent, p=0.5).confidence_interval(0.95)
+            words.append(
+                "SUPPORTED" if interval.high <= limit else "CONTRADICTED" if interval.low > limit else "UNRESOLVED"
+            )
+    return words

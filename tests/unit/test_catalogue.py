@@ -55,6 +55,7 @@ def test_every_training_has_an_evaluation() -> None:
 @pytest.mark.parametrize("path", sorted((EXPERIMENTS / "tiers").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_tier_is_valid(path: Path) -> None:
     tier = load_tier(path.stem)
+    assert (tier.option, tier.file) == (path.stem, None)
     assert load().select(tier.trainings)
     for name in tier.datasets.values():
         assert load_dataset(name).classes
@@ -151,6 +152,7 @@ def test_a_tier_by_path_extends_another(tmp_path: Path) -> None:
     path.write_text("extends: mini\nchannels: 128\n")
     tier, mini = load_tier(str(path)), load_tier("mini")
     assert (tier.name, tier.channels) == ("wide", 128)
+    assert (tier.option, tier.file) == (str(path), path)
     assert tier.model_dump(exclude={"name", "channels"}) == mini.model_dump(exclude={"name", "channels"})
     path.write_text("extends: mini\nchanels: 128\n")
     with pytest.raises(UserError, match="unknown key 'chanels'; did you mean 'channels'"):
