@@ -42,7 +42,6 @@ from date.cli import (
     train,
 )
 from date.errors import NO_SPACE, UserError
-from date.experiments.refusals import understood
 from date.memory import noticed
 
 COMMANDS = (
@@ -81,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     args = parser.parse_args(arguments)
+    from date.experiments.refusals import understood  # not for --help
+
     try:
         with noticed(), understood():
             if args.experiments:

@@ -10,13 +10,14 @@ Four kinds of file, told apart by their content:
   width, height], score}``; a ``tag`` is not looked at, as in the official tool.
 
 Refused, with all places listed: values that are no finite numbers, negative sizes, images that are not among the
-annotated ones, an odgt ID twice; and a file without any detection of an annotated category. Counted in
-`Detections.notes`: single detections of other categories, which no metric counts (COCO's own tool does the same), and
-boxes without extent, which can find nothing.
+annotated ones, an odgt ID twice; a ``category`` that names another class than the annotations do; and a file without
+any detection of an annotated category. Counted in `Detections.notes`: single detections of other categories, which no
+metric counts (COCO's own tool does the same), and boxes without extent, which can find nothing.
 """
 
 from __future__ import annotations
 
+import re
 import zipfile
 import zlib
 from dataclasses import dataclass, field
@@ -99,6 +100,8 @@ def read_detections(
     if not isinstance(data, list):
         raise UserError(f"{path} holds a JSON {_kind(data)}; {READ}.")
     rows, notes = _from_results(path, data, ground_truth)
+    if categories is None:
+        _compare_names(path, data, ground_truth)
     return _checked(path, rows, [*conversion_notes, *notes], ground_truth, categories)
 
 
@@ -228,6 +231,28 @@ def _from_results(path: Path, data: list[Any], ground_truth: GroundTruth) -> tup
             rows.append([image_id, *box, record["score"], category_id])  # type: ignore[misc]
     defects.raise_if_any(REMEDY)
     return np.array(rows, dtype=np.float64).reshape(-1, len(DETECTION_COLUMNS)), _renamed(renamed)
+
+
+def _compare_names(path: Path, data: list[Any], ground_truth: GroundTruth) -> None:
+    """Refuse records whose ``category`` is not the name of the annotations' category with their ``category_id``."""
+    given = {(whole(record["category_id"]), record["category"]) for record in data if _has_name(record)}
+    ours = ground_truth.categories
+    wrong = [(i, name) for i, name in sorted(given) if i in ours and _plain(ours[i]) != _plain(name)]
+    if wrong:
+        places = [f"category {i} ({shown(name)} in it, {shown(ours[i])} in {ground_truth.path})" for i, name in wrong]
+        raise UserError(
+            f"{path} has {defect('categories of other names than the annotations', places)}; score detections of the "
+            f"annotations' classes, or say --categories ids if the ids are right and the names mean the same."
+        )
+
+
+def _has_name(record: dict[str, Any]) -> bool:
+    return isinstance(record.get("category"), str) and is_integer(whole(record.get("category_id")))
+
+
+def _plain(name: str) -> str:
+    """Return a name without case and without what stands between its words."""
+    return " ".join(re.findall(r"[^\W_]+", name.casefold())) or name
 
 
 def _ids_of_texts(path: Path, data: list[Any], ground_truth: GroundTruth) -> dict[str, int]:

@@ -39,6 +39,8 @@ class Result(msgspec.Struct, gc=False):
     bbox: XYWH
     score: float
     file_name: Any = UNSET
+    category: Any = UNSET
+    """Name of the category, which may contradict the annotations'."""
     ID: Any = UNSET
     """Makes a record one of odgt, perhaps."""
 
@@ -136,7 +138,7 @@ def _rows(
     records: list[Result], by_name: Callable[[], dict[str, int]]
 ) -> tuple[NDArray[np.float64], Integers | None] | None:
     """Return the rows of records, and their own image ids where they name files; None where an id is none."""
-    if any(value is not UNSET for value in map(operator.attrgetter("ID"), records)):
+    if any(set(map(type, map(operator.attrgetter(key), records))) - {msgspec.UnsetType} for key in ("ID", "category")):
         return None
     given, names = (list(map(operator.attrgetter(key), records)) for key in ("image_id", "file_name"))
     original = None

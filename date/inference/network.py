@@ -185,9 +185,11 @@ def open_network(path: Path, training: str | None = None, tier: str | None = Non
     if path.suffix == ".ckpt" and path.parent.parent.parent.name == ".work":
         return _in_training(path.parent.parent, path)
     if path.is_dir():
-        raise UserError(
-            f"{path} is not a sealed run (it has no {PROVENANCE}); name a folder that `date train` printed, or a file."
+        runs = sorted(each.parent for each in path.glob(f"*/{PROVENANCE}"))
+        instead = (
+            f"one of the {len(runs)} runs in it, such as {runs[0]}" if runs else "a folder that `date train` printed"
         )
+        raise UserError(f"{path} is not a sealed run (it has no {PROVENANCE}); name {instead}, or a file.")
     if not path.is_file():
         raise UserError(f"there is no {path}; name a sealed run's folder, a checkpoint or an exported network.")
     return _weights(path, training, tier)
@@ -245,13 +247,14 @@ def _in_training(work: Path, path: Path | None) -> Network:
 
 
 def _weights(path: Path, training: str | None, tier: str | None) -> Network:
+    state = load_checkpoint(path)
     if training is None or tier is None:
         raise UserError(
             f"{path} holds weights and not what network they are of; name it by --training and --tier (or import the "
             "file once, by `date import-checkpoint`)."
         )
     config = Config(resolve(load().training(training), load_tier(tier), 0, None))
-    return build(path.name, config, load_checkpoint(path), path, training)
+    return build(path.name, config, state, path, training)
 
 
 def _register(training: str, provenance: dict[str, Any]) -> None:

@@ -73,7 +73,7 @@ def test_an_image_alone_gets_the_same_but_for_rounding(place: Place, tmp_path: P
     assert {row[0] for row in alone} == {1}, "its place among the images"
     with Image.open(tmp_path / "000003.png") as drawn:
         assert max(drawn.size) == 512, "a small image is enlarged, so that names can be read"
-    assert f"{len(alone)} detections of 1 images" in done.stdout
+    assert f"{len(alone)} detections of 1 image in " in done.stdout
 
 
 def test_a_score_leaves_detections_out(place: Place, tmp_path: Path) -> None:
@@ -220,6 +220,8 @@ def test_images_of_one_size_share_a_batch_and_no_others() -> None:
 
 MISTAKES = {
     "no run": (lambda p, t: [t, p.images], "is not a sealed run (it has no provenance.json)"),
+    "folder of runs": (lambda p, t: [p.runs[FCOS].parent, p.images], "runs in it, such as "),
+    "no checkpoint": (lambda p, t: [p.annotations, p.images], "is damaged, incomplete or no checkpoint"),
     "nothing": (
         lambda p, t: [t / "none", p.images],
         "name a sealed run's folder, a checkpoint or an exported network",

@@ -41,3 +41,12 @@ def test_the_trainings_of_the_page_have_the_networks_that_it_promises(ideas: Pat
     heavier, branch = (resolve(load().training(name), tier, 0, None)["model"]["bbox_head"] for name in OWN)
     assert [b.get("loss_weight") for b in heavier["branches"]] == [1.0, 8.0]
     assert [b["type"] for b in branch["branches"]] == ["OneToOneBranch", "CentresAlone"]
+
+
+def test_the_map_of_tests_has_every_room_and_names_tests_that_exist() -> None:
+    table = (ROOT / "tests" / "README.md").read_text().split("| you change |")[1].split("\n\n")[0]
+    rooms = {path.parent.name for path in (ROOT / "date").glob("*/__init__.py")}
+    assert rooms == set(re.findall(r"`date/(\w+)/`", table))
+    for folder, names in re.findall(r"`tests/(unit|integration)/([\w. ]+)`", table):
+        missing = [name for name in names.split() if not (ROOT / "tests" / folder / name).is_file()]
+        assert not missing, f"tests/{folder} has no {', '.join(missing)}"

@@ -307,3 +307,18 @@ def test_texts_that_are_an_id_and_another_images_name_are_refused(names: list[st
     expected = r"has \d image ids that are texts, each the id of one image and the name of another: '?1.*; write ids as numbers, without"  # fmt: skip
     with pytest.raises(UserError, match=expected):
         score("coco", write("gt.json", numbered(names)), write("found.json", found))
+
+
+@pytest.mark.parametrize("lines", [False, True])
+def test_names_of_categories_have_to_be_the_annotations(write: Any, lines: bool) -> None:
+    """`date detect --json` writes them for images without annotations; ids alone would score another class in silence."""
+    right = [found | {"category": f" {CATEGORIES[found['category_id']].upper()}_"} for found in perfect()]
+    assert ap(write, right, lines) == ap(write, perfect(), lines)
+    wrong = [found | {"category": "disc"} if found["category_id"] == 2 else found for found in perfect()]
+    with pytest.raises(
+        UserError, match=r"categories of other names than the annotations: category 2 \('disc' in it, 'b' in "
+    ):
+        ap(write, wrong, lines)
+    assert ap(write, wrong, lines, categories="ids")[0] == 100
+    unknown = [*perfect(), perfect()[0] | {"category_id": 77, "category": "disc"}]
+    assert ap(write, unknown, lines)[1] == ["1 detection is of unknown categories, which no metric counts: 77 (1)."]

@@ -69,7 +69,8 @@ def test_intervals_and_paired_differences(protocol: str, tmp_path: Path, capsys:
     assert found["sd"] == pytest.approx(np.std(values[0]["AP"] - values[1]["AP"], ddof=1))
     assert found["sd"] < own["AP"]["sd"], "what makes images hard is the same for both"
     assert main([*arguments, "--against", str(files[1])]) == 0
-    first = capsys.readouterr().out.splitlines()[0]
+    about, first, *_ = capsys.readouterr().out.splitlines()
+    assert about.startswith("in percent, with 95 % intervals for images like these; ") and " against " in about
     assert first.startswith("AP") and " to " in first and "difference  +" in first and "against" in first
 
 
