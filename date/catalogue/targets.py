@@ -70,15 +70,19 @@ def find_target(catalogue: Catalogue, name: str, chosen: Sequence[str]) -> Targe
 def _unknown(name: str, valid: Sequence[str]) -> UserError:
     """Return the error for an unknown target: own experiments' are known only where their folder is named."""
     used = folders()
-    named = f"--config experiments='[{', '.join([*map(shown, used), '{}'])}]' of Snakemake, or --experiments {{}}"
+
+    def naming(folder: str) -> str:
+        all_folders = ", ".join([*map(shown, used), folder])
+        return f"--config experiments='[{all_folders}]' of Snakemake, or --experiments {folder}."
+
     for folder in own_folders():
         if folder not in used and name in _names_in(folder):
             place = shown(folder)
-            return UserError(f"unknown target {name!r}; {place} has it: add {named.format(place, place)}.")
+            return UserError(f"unknown target {name!r}; {place} has it: add {naming(place)}")
     error = unknown_name("target", name, valid)
     if len(used) > 1 or "did you mean" in str(error):
         return error
-    return UserError(f"{error} If it is your own, name its folder by {named.format('DIR', 'DIR')}.")
+    return UserError(f"{error} If it is your own, name its folder by {naming('DIR')}")
 
 
 def own_folders() -> list[Path]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from date.cli.options import add_bare_weights, add_branch, add_threads, print_notes
 from date.errors import UserError
+from date.formatting import counted
 
 PICTURES = Path("detections")
 
@@ -73,14 +74,10 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         annotated = sources.category_ids is not None
         written = write_results(args.json, outcome.found, opened.named, annotated, args.score or 0.0)
-        print(f"{written:,} detections of {_images(len(outcome.found))} in {args.json}")
+        print(f"{written:,} detections of {counted(len(outcome.found), 'images')} in {args.json}")
     if painter is not None and outcome.found:
-        counted = ", ".join(f"{n:,} {name}" for name, n in painter.drawn.most_common()) or "none"
-        print(f"{_images(len(outcome.found))} in {out}, boxes with a score of {shown:g} or more: {counted}")
+        drawn = ", ".join(f"{n:,} {name}" for name, n in painter.drawn.most_common()) or "none"
+        print(f"{counted(len(outcome.found), 'images')} in {out}, boxes with a score of {shown:g} or more: {drawn}")
     for source, reason in outcome.unreadable:
         print(f"error: {source.path} can't be read and was skipped ({reason})", file=sys.stderr)
     return 2 if outcome.unreadable else 0
-
-
-def _images(number: int) -> str:
-    return f"{number:,} image{'' if number == 1 else 's'}"

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from date.formatting import counted
+
 DONE = "COMPLETED"
 ENDED = {"BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED", "OUT_OF_MEMORY", "REVOKED", "TIMEOUT"}
 MAYBE_ENDED = {"NODE_FAIL", "PREEMPTED"}
@@ -146,6 +148,6 @@ class Silence:
     def answered(self) -> None:
         """Note that a question got an answer."""
         if self.since is not None:
-            questions = f"{self.polls} question{'' if self.polls == 1 else 's'}"
-            self.say(f"Slurm answers again, after {self.now() - self.since:.0f} s and {questions} in vain.")
+            took = self.now() - self.since
+            self.say(f"Slurm answers again, after {took:.0f} s and {counted(self.polls, 'questions')} in vain.")
         self.since, self.polls = None, 0

@@ -239,10 +239,10 @@ def _compare_names(path: Path, data: list[Any], ground_truth: GroundTruth) -> No
     ours = ground_truth.categories
     wrong = [(i, name) for i, name in sorted(given) if i in ours and _plain(ours[i]) != _plain(name)]
     if wrong:
-        places = [f"category {i} ({shown(name)} in it, {shown(ours[i])} in {ground_truth.path})" for i, name in wrong]
+        places = [f"category {i} ({shown(name)} in it, {shown(ours[i])} in the annotations)" for i, name in wrong]
         raise UserError(
-            f"{path} has {defect('categories of other names than the annotations', places)}; score detections of the "
-            f"annotations' classes, or say --categories ids if the ids are right and the names mean the same."
+            f"{path} has {defect('categories of other names than the annotations', places)}; score it against "
+            f"annotations of its classes, or say --categories ids if the ids are right and the names mean the same."
         )
 
 

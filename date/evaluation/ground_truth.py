@@ -95,7 +95,6 @@ def read_ground_truth(path: Path, images: Path | None = None, accept: str | None
     Args:
         path: of the annotation file.
         images: folder of the images, whose headers give the sizes that an odgt file lacks.
-
         accept: how to say that boxes are as they should be, for the message on boxes that look like corners or
             fractions; None to take them, as where the dataset was verified.
 

@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from date.datasets.decoding import decode
+from date.formatting import counted
 from date.inference.deploy import Deployable
 from date.inference.detect import Pipeline
 from date.inference.evaluate import Selection
@@ -100,7 +101,7 @@ def measure(subjects: Sequence[Subject], plan: Plan, say: Callable[[str], None])
         before = cv2.getNumThreads()
         try:
             for size, runtime, threads in itertools.product(plan.sizes, plan.runtimes, plan.threads):
-                say(f"measuring {runtime}, {threads} threads, {size}")
+                say(f"measuring {runtime}, {counted(threads, 'threads')}, {size}")
                 cv2.setNumThreads(threads)
                 timed = {s.name: _timed(s, files.get(s.name), runtime, threads, size) for s in subjects}
                 for name, times in _rounds(subjects, timed, plan.rounds, size).items():

@@ -36,6 +36,7 @@ from date.catalogue.publication import load_paper  # noqa: E402
 from date.catalogue.settings import dataset_name  # noqa: E402
 from date.errors import UserError  # noqa: E402
 from date.files import replace_text  # noqa: E402
+from date.formatting import counted  # noqa: E402
 from date.identity.config import resolve  # noqa: E402
 from date.memory import ran_out  # noqa: E402
 from date.planning.durations import CALIBRATION, CALIBRATION_SCHEMA, kind, speed_digest  # noqa: E402
@@ -236,7 +237,7 @@ def device_name(device: torch.device) -> str:
     """Return what a device is called."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} thread{'' if torch.get_num_threads() == 1 else 's'}"
+    return f"CPU, {counted(torch.get_num_threads(), 'threads')}"
 
 
 def _json(found: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from date.catalogue import Catalogue, Tier, load
 from date.catalogue.settings import Settings, dataset_name
 from date.catalogue.targets import find_target, named_targets
+from date.formatting import counted
 from date.planning.dag import dag
 from date.planning.disk import Disk, checkpoints_at_work, disk
 from date.planning.durations import Duration, Durations
@@ -228,5 +229,5 @@ def path_hours(plan: Plan) -> float:
 def counts(jobs: list[Job]) -> str:
     """Return how many trainings and evaluations there are, e.g. ``4 trainings, 1 evaluation``."""
     found = Counter(job.task.kind for job in jobs)
-    words = {"train": "training", "evaluate": "evaluation"}
-    return ", ".join(f"{found[k]} {w}{'' if found[k] == 1 else 's'}" for k, w in words.items() if found[k]) or "nothing"  # type: ignore[index]
+    words = {"train": "trainings", "evaluate": "evaluations"}
+    return ", ".join(counted(found[k], w) for k, w in words.items() if found[k]) or "nothing"  # type: ignore[index]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from date.formatting import format_duration, format_size
+from date.formatting import counted, format_duration, format_size
 from date.planning.plan import Job, Plan, counts, path_hours
 
 NAMES_SHOWN = 4
@@ -75,20 +75,18 @@ def _hours(plan: Plan) -> list[str]:
     for bill in plan.bills:
         above = max(0.0, bill.makespan / bill.lower_bound - 1) if bill.lower_bound else 0.0
         took, bound = format_duration(3600 * bill.makespan), format_duration(3600 * bill.lower_bound)
-        lines.append(f"  {_gpus(bill.gpus):>8}  {took:>11}, {100 * above:.1f} % above the lower bound of {bound}")
+        lines.append(
+            f"  {counted(bill.gpus, 'GPUs'):>8}  {took:>11}, {100 * above:.1f} % above the lower bound of {bound}"
+        )
     if path := path_hours(plan):
         enough = math.ceil(plan.gpu_hours / path)
         verb = "helps" if enough == 1 else "help"
-        lines.append(f"  more than {_gpus(enough)} hardly {verb}: the critical path dominates")
+        lines.append(f"  more than {counted(enough, 'GPUs')} hardly {verb}: the critical path dominates")
     return lines
 
 
-def _gpus(number: int) -> str:
-    return f"{number} GPU{'' if number == 1 else 's'}"
-
-
 def _disk(plan: Plan) -> list[str]:
-    checkpoints = ", ".join(f"{format_size(bill.checkpoints)} on {_gpus(bill.gpus)}" for bill in plan.bills)
+    checkpoints = ", ".join(f"{format_size(bill.checkpoints)} on {counted(bill.gpus, 'GPUs')}" for bill in plan.bills)
     return [
         f"disk: {format_size(plan.sealed_bytes)} of sealed runs and detections; checkpoints of running trainings: "
         f"{checkpoints}",

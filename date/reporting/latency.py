@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from date.catalogue import Complexity, Tier
+from date.formatting import counted
 from date.inference.latency_table import HEADER, latency_rows, median_share, ratio
 from date.reporting.formats import marks
 from date.reporting.scores import number
@@ -13,7 +14,8 @@ from date.reporting.scores import number
 ABOUT = (
     "Ours, not the paper's: milliseconds for one image, batch 1, from the decoded image to the detections, median over "
     "the rounds with its quartiles, and the median share of each stage. All networks took turns in one run. One thread "
-    "is timed in its processor time, several in wall time."
+    "is timed in its processor time, several in wall time. The column NMS is the final choice of detections, "
+    "also in networks without NMS."
 )
 
 
@@ -57,12 +59,11 @@ def judge_time(predicate: Complexity, measured: dict[str, Any] | None) -> list[t
             continue
         limit = predicate.time_at_most
         word = "within" if r.high <= limit else "above" if r.low > limit else "open"
-        thread = "1 thread" if threads == 1 else f"{threads} threads"
         found.append(
             (
                 word,
-                f"Time, {runtime}, {thread}, {size}: {number(r.median, 1)} % more (95 % interval {number(r.low, 1)} to "
-                f"{number(r.high, 1)}, {r.rounds} rounds), at most {limit:g} % counts as none.",
+                f"Time, {runtime}, {counted(threads, 'threads')}, {size}: {number(r.median, 1)} % more (95 % interval "
+                f"{number(r.low, 1)} to {number(r.high, 1)}, {r.rounds} rounds), at most {limit:g} % counts as none.",
             )
         )
     return found

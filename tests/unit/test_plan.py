@@ -257,6 +257,8 @@ def test_the_paper_costs_what_the_catalogue_says(tmp_path: Path) -> None:
     text = to_text(plan)
     assert "0.28 s per iteration of 16 images on 8 V100" in text and "critical path: 13 d 16 h" in text
     assert "more than 11 GPUs hardly help: the critical path dominates" in text
+    alone = to_text(make_plan(["onenet-r50-coco-12e"], paper, settings, tmp_path, tmp_path, [1]))
+    assert "more than 1 GPU hardly helps: the critical path dominates" in alone and " on 1 GPU\n" in alone
     assert plan.bills[0].lower_bound == pytest.approx(plan.gpu_hours / 8)
 
 
