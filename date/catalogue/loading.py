@@ -313,12 +313,15 @@ def _follow_the_data(
     data: dict[str, Any], inherited: dict[str, Any], name: str, base: str, experiments: Path | None
 ) -> None:
     """Drop what a tier inherits about the data if it has datasets of its own; both dicts are changed."""
+    if "pixel_scale" in data:
+        inherited["fit_pixels"] = False
     datasets = data.get("datasets")
     if not isinstance(datasets, dict):
         return
     changed = {part: str(used) for part, used in datasets.items() if used != inherited["datasets"].get(part)}
     if not changed:
         return
+    inherited["fit_pixels"] = "pixel_scale" not in data
     steps = inherited["steps_per_epoch"]
     inherited["steps_per_epoch"] = {p: n for p, n in steps.items() if p in datasets and p not in changed}
     used = ", ".join(dict.fromkeys(load_dataset(dataset, experiments).name for dataset in changed.values()))

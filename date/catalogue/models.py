@@ -246,6 +246,8 @@ class Tier(Entry):
     """Of the feature pyramid, from stride 8 (paper: 5)."""
     pixel_scale: float
     """Multiplies every pixel number of the paper's resizing and cropping (short side 800)."""
+    fit_pixels: bool = False
+    """Raise ``pixel_scale`` as far as a dataset's objects need it; see `date.datasets.sizes.pixel_scale`."""
     object_scale: float
     """Multiplies FCOS's regression ranges and RetinaNet's anchors."""
     pad_divisor: int

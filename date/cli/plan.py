@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from date.cli.options import add_json, add_kept, add_seeds, add_tier, count, kept, print_left_out
+from date.cli.options import add_json, add_kept, add_seeds, add_tier, count, kept, print_left_out, print_notes
 from date.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,8 +47,9 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Carry out the command."""
-    from date.catalogue import load_tier
+    from date.catalogue import load, load_tier
     from date.catalogue.settings import load_settings
+    from date.datasets.sizes import fitted_sides
     from date.planning.plan import make_plan, to_dict
     from date.planning.plan_text import to_text
 
@@ -61,6 +62,8 @@ def run(args: argparse.Namespace) -> None:
     if args.hours is not None or args.output is not None:
         raise UserError("--hours and --output belong to --resolve; add it, or leave them out.")
     print_left_out(tier, settings.trainings)
+    sides = fitted_sides(tier, [training.data for training in load().chosen(tier, settings.trainings)])
+    print_notes([f"short side {side} px in the part of {part!r}, chosen by the boxes" for part, side in sides.items()])
     plan = make_plan(
         args.targets or ["all"],
         tier,

@@ -20,11 +20,8 @@ from date.datasets.lean import annotation_file
 from date.datasets.normal import INFO
 from date.datasets.prepare import examine, refusal, verify_weights
 from date.datasets.protocols import IGNORED, protocol_notes
+from date.datasets.sizes import FINEST_STRIDE, paper_scale, pixel_scale
 from date.errors import UserError
-from date.experiments.fragments import fragment
-
-FINEST_STRIDE = 8
-"""Pixels between the points of the finest level."""
 
 
 def datasets_of(tier: Tier) -> list[Dataset]:
@@ -84,7 +81,7 @@ def progress_lines(title: str) -> Any:
 
 
 def scaled_sizes(dataset: Dataset, tier: Tier, root: Path) -> str:
-    """Return what becomes of images and boxes at a tier's resolution, which is the tier's choice.
+    """Return what becomes of images and boxes at a tier's resolution, its choice or that of the data.
 
     Args:
         dataset: a sound one.
@@ -96,8 +93,9 @@ def scaled_sizes(dataset: Dataset, tier: Tier, root: Path) -> str:
     data: dict[str, Any] = (
         json.loads(raw) if found is None else {"images": found.images, "annotations": found.annotations}
     )
-    scale = next(step["scale"] for step in fragment("schedules/base.py")["test_pipeline"] if step["type"] == "Resize")
-    long, short = (side * tier.pixel_scale for side in scale)
+    part = next((part for part, name in tier.datasets.items() if load_dataset(name).name == dataset.name), "")
+    scale = pixel_scale(tier, part)
+    long, short = (side * scale for side in paper_scale())
     factors, sides = {}, []
     for image in data["images"]:
         smaller, larger = sorted((image.get("width"), image.get("height")))
@@ -106,10 +104,11 @@ def scaled_sizes(dataset: Dataset, tier: Tier, root: Path) -> str:
     sizes = ((a.get("image_id"), *a.get("bbox")[2:]) for a in data["annotations"])
     boxes = [factors[image_id] * math.sqrt(max(0, w * h)) for image_id, w, h in sizes]
     small = 100 * sum(side < FINEST_STRIDE for side in boxes) / max(1, len(boxes))
+    chosen = ", chosen by the boxes" if tier.fit_pixels and tier.pixel_scale < 1 else ""
     before, after = statistics.median(sides), statistics.median(map(operator.mul, sides, factors.values()))
     return (
         f"  short sides of {before:.0f} px (median) become {after:.0f} px at this tier; {small:.0f} % of the training "
-        f"boxes are then smaller than {FINEST_STRIDE} px, the finest stride (pixel_scale {tier.pixel_scale:g})"
+        f"boxes are then smaller than {FINEST_STRIDE} px, the finest stride (pixel_scale {scale:.3g}{chosen})"
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from date.catalogue import Dataset, Tier, Training
 from date.datasets.lengths import check_steps, steps_per_epoch
 from date.datasets.prepare import incomplete, prepare, verify_weights
+from date.datasets.sizes import fitted_sides
 from date.datasets.verify import progress_lines
 from date.doctor import Finding
 from date.errors import UserError
@@ -35,15 +36,18 @@ def datasets(datasets: list[Dataset], root: Path) -> Iterator[Finding]:
 
 
 def steps(trainings: list[Training], tier: Tier, root: Path) -> Iterator[Finding]:
-    """Say how long an epoch is, which a tier may leave to the data and must not misstate."""
+    """Say how long an epoch is, and how large images are, where a tier leaves it to the data."""
     for part in dict.fromkeys(training.data for training in trainings):
         try:
             number = steps_per_epoch(tier, part)
             check_steps(tier, part, root)
+            sides = fitted_sides(tier, [part])
         except UserError as error:
             yield Finding("epoch", "error", str(error))
         else:
             yield Finding("epoch", "ok", f"{number:,} steps in the part of {part!r}")
+            for side in sides.values():
+                yield Finding("images", "ok", f"short side {side} px in the part of {part!r}, chosen by the boxes")
 
 
 def weights(trainings: list[Training], tier: Tier, root: Path) -> Iterator[Finding]:

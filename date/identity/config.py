@@ -17,6 +17,7 @@ from date.catalogue.publication import load_paper
 from date.catalogue.settings import dataset_name
 from date.datasets.files import NAMES_ONLY, data_files, weights_file
 from date.datasets.lengths import least_side, steps_per_epoch
+from date.datasets.sizes import pixel_scale
 from date.errors import UserError
 from date.experiments.fragments import fragment, merge, schedule_fragment
 from date.families import Facts
@@ -46,9 +47,10 @@ def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dic
     steps = schedule_steps(train_cfg, training.data, tier)
     warmup = base["warmup"] | dict(end=_warmup(steps, tier))
 
-    training_images = _images(dataset, tier, files.train_annotations, files.train_images, schedule["train_pipeline"])
+    scale = pixel_scale(tier, training.data)
+    training_images = _images(dataset, scale, files.train_annotations, files.train_images, schedule["train_pipeline"])
     test_pipeline = schedule.get("test_pipeline", base["test_pipeline"])
-    validation_images = _images(dataset, tier, files.val_annotations, files.val_images, test_pipeline)
+    validation_images = _images(dataset, scale, files.val_annotations, files.val_images, test_pipeline)
     val_loader = _validation_loader(validation_images, tier, seed)
     evaluator = _evaluator(dataset, files.val_annotations)
     return dict(
@@ -74,7 +76,7 @@ def resolve(training: Training, tier: Tier, seed: int, root: Path | None) -> dic
 
 
 def _images(
-    dataset: Dataset, tier: Tier, annotations: Path, folder: Path, pipeline: list[dict[str, Any]]
+    dataset: Dataset, scale: float, annotations: Path, folder: Path, pipeline: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """Return MMDetection's dataset of a split, as a validation reads it: every image, in the order of the file."""
     return dict(
@@ -82,7 +84,7 @@ def _images(
         ann_file=str(annotations),
         data_prefix=dict(img=str(folder)),
         metainfo=dict(classes=tuple(dataset.classes)),
-        pipeline=scale_pixels(pipeline, tier.pixel_scale),
+        pipeline=scale_pixels(pipeline, scale),
         test_mode=True,
     )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from date.catalogue import Tier, Training, Variant, load
+from date.datasets.sizes import pixel_scale
 from date.experiments.fragments import schedule_fragment
 from date.files import replace_text
 from date.rehearsal.sample import Sample
@@ -92,7 +93,9 @@ def _schedule(name: str, epochs: int) -> str:
 def _tier(
     tier: Tier, datasets: dict[str, str], samples: dict[str, Sample], trainings: list[str], root: Path
 ) -> dict[str, Any]:
-    content = tier.model_dump(mode="json", exclude={"name", "reference", "tuned", "steps_per_epoch", "monitored"})
+    """Return the content of the rehearsal's tier; one size of images, the largest, where the data choose it."""
+    unlike = {"name", "reference", "tuned", "steps_per_epoch", "monitored", "fit_pixels"}
+    content = tier.model_dump(mode="json", exclude=unlike)
     for weights in content["weights"].values():
         if weights["package"] is None:
             weights["file"] = str((root / weights["file"]).resolve())
@@ -102,6 +105,7 @@ def _tier(
         "watermark": f"rehearsal of the tier {tier.name}; the numbers mean nothing",
         "datasets": datasets,
         "trainings": trainings,
+        "pixel_scale": max(pixel_scale(tier, part) for part in datasets),
         "epoch_scale": 1.0,
         "log_interval": max(1, min(shortest, EPOCH) // 2),
     }

@@ -17,7 +17,8 @@ from date.reporting.scores import MISSING
 from date.results import RunResult
 
 NOT_SCALING = {
-    "name", "summary", "watermark", "reference", "trainings", "workers", "log_interval", "monitored", "compute", "tuned"
+    "name", "summary", "watermark", "reference", "trainings", "workers", "log_interval", "monitored", "compute",
+    "tuned", "fit_pixels",
 }  # fmt: skip
 """Keys of a tier that change no number, or that stand in the ledger by themselves."""
 TUNING_RULES = "Settings not marked as tuned follow the tier's rules, the same for all trainings."
@@ -78,6 +79,8 @@ def tier_changes(tier: Tier) -> list[tuple[str, str]]:
     changed = [key for key in paper if key in tier.tuned or (key not in NOT_SCALING and ours[key] != paper[key])]
     tuned = {key: f"; tuned on {' and '.join(networks)}, for all trainings" for key, networks in tier.tuned.items()}
     beside = {key: f"{_short(ours[key])} (the paper: {_short(paper[key])})" for key in changed}
+    if tier.fit_pixels and "pixel_scale" in beside:
+        beside["pixel_scale"] = beside["pixel_scale"].replace(" (", ", more where the boxes need it (", 1)
     return [(key.replace("_", " "), text + tuned.get(key, "")) for key, text in beside.items()]
 
 

@@ -91,14 +91,14 @@ def test_every_command_works_and_names_what_is_left_out(command: str, own: Path,
         "plan": "would run: 35 trainings, 35 evaluations",
         "doctor": "ok       epoch           6 steps in the part of 'coco'",
         "status": "date_f-r50-coco-12e",
-        "data verify": "48 px (median) become 240 px at this tier; 0 % of the training boxes are then smaller than 8 px",
+        "data verify": "48 px (median) become 128 px at this tier; 0 % of the training boxes are then smaller than 8 px, the finest stride (pixel_scale 0.16, chosen by the boxes)",
     }
     assert expected[command] in done.stdout
     assert ("  no image was opened; --deep decodes every image" in done.stdout) == (command == "data verify")
 
 
 def test_short_sides_are_those_of_each_image(own: Path) -> None:
-    """A wide image is scaled by its long side, to 400 px, and the others by their short one, to 240 px."""
+    """A wide image is scaled by its long side, to 213 px, and the others by their short one, to 128 px."""
     data = json.loads((own / "data" / "pets" / "train.json").read_text())
     for record, size in zip(data["images"], [(480, 640), (900, 300), (640, 480), (900, 300), (500, 480)], strict=False):
         record["width"], record["height"] = size
@@ -108,7 +108,7 @@ def test_short_sides_are_those_of_each_image(own: Path) -> None:
     text = (own / "pets_data.yaml").read_text().replace("train.json", "mixed.json")
     (own / "mixed_data.yaml").write_text(text)
     said = scaled_sizes(load_dataset(str(own / "mixed_data.yaml")), load_tier(str(own / "pets.yaml")), own / "data")
-    assert "short sides of 480 px (median) become 240 px at this tier" in said
+    assert "short sides of 480 px (median) become 128 px at this tier" in said
 
 
 def dry_run(own: Path, target: str) -> str:
