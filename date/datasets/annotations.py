@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from date.datasets.boxes import KEY, check_form
-from date.datasets.columns import Flags, Floats, Integers, boxes, floats, integers, is_file_name
+from date.datasets.columns import Flags, Floats, Integers, boxes, floats, integers, is_file_name, positions
 from date.datasets.content import GZIP
 from date.datasets.crowdhuman import LARGEST, shown
 from date.datasets.lean import Record, Records, column, lacking
@@ -145,7 +145,10 @@ class _Check:
     def _ids(self, records: Records, what: str, least: int) -> Integers:
         """Return the ids of records; those that are no integers, too large, too small or repeated are problems."""
         values = column(records, "id")
-        ids, texts, absent = integers(values, least), _texts(values), lacking(records, "id")
+        ids = integers(values, least)
+        texts = absent = np.zeros(len(values), dtype=bool)
+        if not set(map(type, values)) <= {int}:
+            texts, absent = _texts(values), lacking(records, "id")
         self._refuse(f"{what} records without an 'id': {{}}; number them", absent, lambda i: f"number {i + 1}")
         self._refuse(
             f"{what} ids that are texts: {{}}; write them as numbers, without quotation marks",
@@ -212,14 +215,11 @@ class _Check:
         def describe(key: str) -> Callable[[int], str]:
             return lambda i: f"{shown(records[i].get('id'))} ({shown(records[i].get(key))})"
 
-        self.image_ids, self.label_ids = (
-            integers(column(records, "image_id"), 0),
-            integers(column(records, "category_id"), 0),
-        )
-        odd = {}
-        for key, ids in (("image_id", self.image_ids), ("category_id", self.label_ids)):
+        places, odd = {}, {}
+        for key in ("image_id", "category_id"):
             values = column(records, key)
             text = _texts(values)
+            places[key] = ids = integers(values, 0)
             odd[key] = ids < 0
             odd[key][odd[key]] = [type(v) is not int for v in itertools.compress(values, odd[key])]
             self._refuse(
@@ -232,6 +232,7 @@ class _Check:
                 odd[key] & ~text,
                 describe(key),
             )
+        self.image_ids, self.label_ids = places["image_id"], places["category_id"]
         self._refuse(
             "annotations of unknown images: {}; correct the ids, or remove annotations of images that were left out",
             (~np.isin(self.image_ids, self.images.ids) | (self.image_ids < 0)) & ~odd["image_id"] & bool(known.all()),
@@ -307,8 +308,7 @@ class _Check:
 
     def _image(self) -> Integers:
         """Return the index of each annotation's image, (A,)."""
-        order = np.argsort(self.images.ids)
-        return order[np.searchsorted(self.images.ids, self.image_ids, sorter=order)]
+        return positions(self.images.ids, self.image_ids)
 
     # ----------------------------------------------------------------------------------------------------- the counts
 
@@ -316,8 +316,10 @@ class _Check:
         """Return the manifest's counts of a file without problems; ``boxes`` adds up to ``annotations``."""
         image = self._image()
         uses = self._uses(self.images.widths[image], self.images.heights[image])
-        label = dict(zip(self.category_ids.tolist(), self.classes, strict=True))
-        objects = Counter(label[i] for i in self.label_ids.tolist())
+        labels = np.bincount(positions(self.category_ids, self.label_ids), minlength=len(self.classes)).tolist()
+        objects: Counter[str] = Counter()
+        for name, count in zip(self.classes, labels, strict=True):
+            objects[name] += count
         annotated = np.bincount(image, minlength=len(self.images.ids))
         trained = np.bincount(image[uses["trained_on"]], minlength=len(self.images.ids))
         x, y, w, h = self.boxes.T
@@ -331,7 +333,7 @@ class _Check:
             ),
             "repeated_file_names": len(self.images.names) - len(set(self.images.names)),
             "annotations": len(self.ids),
-            "objects": dict(sorted(objects.items())),
+            "objects": dict(sorted((+objects).items())),
             "boxes": {use: int(flags.sum()) for use, flags in uses.items()},
             "boxes_beyond_the_border": int((uses["trained_on"] & beyond).sum()),
             **{what: count for what, count in self._oddities().items() if count},

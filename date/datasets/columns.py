@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 LARGEST_ID = 2**53
 """Detections carry ids as 64-bit floats."""
+SPARSE = 64
+"""Up to so many times as large as they are many, ids are looked up in a table, which is faster than a search."""
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -50,6 +52,22 @@ def exact_integers(values: Sequence[int]) -> Integers | None:
     except OverflowError:
         return None
     return found if np.abs(found).max(initial=0) < LARGEST_ID and found.min(initial=0) > -LARGEST_ID else None
+
+
+def positions(ids: Integers, wanted: Integers) -> Integers:
+    """Return the index in ``ids`` (N,) of each of ``wanted`` (M,), all of which are among them; (M,).
+
+    Args:
+        ids: different ones, not negative, in any order.
+        wanted: what to look up.
+    """
+    largest = int(ids.max(initial=0))
+    if largest <= SPARSE * len(ids):
+        table = np.zeros(largest + 1, dtype=np.int64)
+        table[ids] = np.arange(len(ids))
+        return table[wanted]
+    order = np.argsort(ids)
+    return order[np.searchsorted(ids, wanted, sorter=order)]
 
 
 def floats(values: list[Any]) -> Floats:

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from date.catalogue import Dataset
+from date.datasets.columns import SPARSE, positions
 from date.datasets.crowdhuman import read_odgt
 from date.datasets.files import data_files
 from date.datasets.prepare import examine
@@ -221,3 +222,14 @@ def test_damaged_odgt_bytes_are_refused_in_words(folder: Path, content: bytes, c
     (folder / "a.odgt").write_bytes(whole[:cut] + content + whole[cut + len(content) :])
     with contextlib.suppress(UserError):
         assert len(read_odgt(folder / "a.odgt")) >= 1
+
+
+@given(
+    st.lists(st.one_of(st.integers(0, 9), st.integers(0, 5 * SPARSE), st.integers(0, 2**53)), unique=True, min_size=1),
+    st.data(),
+)
+def test_ids_are_looked_up_as_by_a_dictionary(ids: list[int], data: st.DataObject) -> None:
+    wanted = data.draw(st.lists(st.sampled_from(ids)))
+    places = {number: place for place, number in enumerate(ids)}
+    found = positions(np.array(ids, dtype=np.int64), np.array(wanted, dtype=np.int64))
+    assert found.tolist() == [places[number] for number in wanted]
