@@ -101,7 +101,8 @@ def read_detections(
         raise UserError(f"{path} holds a JSON {_kind(data)}; {READ}.")
     rows, notes = _from_results(path, data, ground_truth)
     if categories is None:
-        _compare_names(path, data, ground_truth)
+        names = {(whole(record["category_id"]), record["category"]) for record in data if _has_name(record)}
+        _compare_names(path, names, ground_truth)
     return _checked(path, rows, [*conversion_notes, *notes], ground_truth, categories)
 
 
@@ -110,7 +111,9 @@ def _typed(path: Path, ground_truth: GroundTruth, categories: Categories) -> Det
     raw = read_bytes(path)
     if (results := coco_results(raw, lambda: _ids_by_name(ground_truth))) is not None:
         del raw
-        rows, originals = results
+        rows, originals, names = results
+        if categories is None:
+            _compare_names(path, names, ground_truth)
         renamed = 0 if originals is None else int((rows[:, 0] != originals).sum())
         return _checked(path, rows, _renamed(renamed), ground_truth, categories)
     if (odgt := odgt_detections(raw)) is None:
@@ -233,9 +236,8 @@ def _from_results(path: Path, data: list[Any], ground_truth: GroundTruth) -> tup
     return np.array(rows, dtype=np.float64).reshape(-1, len(DETECTION_COLUMNS)), _renamed(renamed)
 
 
-def _compare_names(path: Path, data: list[Any], ground_truth: GroundTruth) -> None:
-    """Refuse records whose ``category`` is not the name of the annotations' category with their ``category_id``."""
-    given = {(whole(record["category_id"]), record["category"]) for record in data if _has_name(record)}
+def _compare_names(path: Path, given: set[tuple[int, str]], ground_truth: GroundTruth) -> None:
+    """Refuse names that records give to ids of categories (``category``), where the annotations have other ones."""
     ours = ground_truth.categories
     wrong = [(i, name) for i, name in sorted(given) if i in ours and _plain(ours[i]) != _plain(name)]
     if wrong:

@@ -11,7 +11,7 @@ import itertools
 import operator
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -63,40 +63,46 @@ class OdgtDetections(msgspec.Struct, gc=False):
     """Makes a line one of COCO's results, perhaps."""
 
 
+class Results(NamedTuple):
+    """COCO's results as arrays."""
+
+    rows: NDArray[np.float64]
+    """(D, 7) with `date.evaluation.coco.DETECTION_COLUMNS`."""
+    image_ids: Integers | None
+    """Image id of each record as it stands in the file, where some have names of files."""
+    categories: set[tuple[int, str]]
+    """Each id of a category with a name that the records give it."""
+
+
 _results = msgspec.json.Decoder(list[Result])
 _result = msgspec.json.Decoder(Result)
 _odgt = msgspec.json.Decoder(OdgtDetections)
 
 
-def coco_results(
-    raw: bytes, by_name: Callable[[], dict[str, int]]
-) -> tuple[NDArray[np.float64], Integers | None] | None:
+def coco_results(raw: bytes, by_name: Callable[[], dict[str, int]]) -> Results | None:
     """Read COCO's results, a list or an object per line.
 
     Args:
         raw: content of the file.
         by_name: gives the ids of images by name; asked only where records name images.
-
-    Returns:
-        (D, 7) with `date.evaluation.coco.DETECTION_COLUMNS`; and the ``image_id`` of each record as it stands in the
-        file, where some have names of files, else None.
     """
     if not is_text(raw):
         return None
     is_list = raw.lstrip(BLANK)[:1] == b"["
-    parts, originals = [], []
+    parts, originals, names = [], [], set()
     for records in _in_pieces(raw) if is_list else _in_lines(raw, _result):
         part = None if records is None else _rows(records, by_name)
         if part is None:
             return None
         parts.append(part[0])
         originals.append(part[1])
+        names |= _category_names(records)
     if not is_list and sum(map(len, parts)) < 2:
         return None  # a single object is no list
     rows = np.concatenate(parts) if parts else np.empty((0, 7))
     named = any(original is not None for original in originals)
     ids = (part[:, 0] if own is None else own for part, own in zip(parts, originals, strict=True))
-    return rows, np.concatenate([each.astype(np.int64) for each in ids]) if named else None
+    return Results(rows, np.concatenate([each.astype(np.int64) for each in ids]) if named else None, names)
 
 
 def _in_pieces(raw: bytes) -> Iterator[list[Result] | None]:
@@ -138,7 +144,7 @@ def _rows(
     records: list[Result], by_name: Callable[[], dict[str, int]]
 ) -> tuple[NDArray[np.float64], Integers | None] | None:
     """Return the rows of records, and their own image ids where they name files; None where an id is none."""
-    if any(set(map(type, map(operator.attrgetter(key), records))) - {msgspec.UnsetType} for key in ("ID", "category")):
+    if set(map(type, map(operator.attrgetter("ID"), records))) - {msgspec.UnsetType}:
         return None
     given, names = (list(map(operator.attrgetter(key), records)) for key in ("image_id", "file_name"))
     original = None
@@ -170,6 +176,11 @@ def _rows(
     rows[:, 1:5] = np.fromiter(corners, np.float64, count=4 * len(records)).reshape(-1, 4)
     rows[:, 5] = np.fromiter(map(operator.attrgetter("score"), records), np.float64, count=len(records))
     return rows, original
+
+
+def _category_names(records: list[Result]) -> set[tuple[int, str]]:
+    ids, names = (map(operator.attrgetter(key), records) for key in ("category_id", "category"))
+    return {(number, name) for number, name in zip(ids, names, strict=True) if type(name) is str}
 
 
 def odgt_detections(raw: bytes) -> tuple[list[OdgtDetections], NDArray[np.float64]] | None:

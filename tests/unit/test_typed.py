@@ -44,6 +44,9 @@ FOUND: list[dict[str, Any]] = [
     {"image_id": "one", "file_name": "one.jpg", "category_id": 2, "bbox": [3, 4, 5, 6], "score": 0.25},
     {"image_id": 9, "file_name": "two.jpg", "category_id": 2, "bbox": [3, 4, 5, 6], "score": 0.25},
 ]
+NAMED = [record | {"category": {7: "Cat", 2: "dog"}[record["category_id"]]} for record in FOUND[:3]] + FOUND[3:]
+"""As `date detect` writes them."""
+MISNAMED = [*NAMED, FOUND[0] | {"category": "cow"}, FOUND[1] | {"category": ["cat"]}, FOUND[1] | {"category": "\u00e9"}]
 ODGT: list[dict[str, Any]] = [
     {"ID": "one", "width": 40, "height": 30, "dtboxes": [{"box": [1, 2, 3, 4], "score": 0.5, "tag": 1}]},
     {"ID": "two", "dtboxes": []},
@@ -104,7 +107,7 @@ def test_annotations(tmp_path: Path, by_record: Any, value: Any) -> None:
 
 
 @FUZZ
-@given(st.data(), st.sampled_from([FOUND, ODGT]), st.booleans(), st.booleans(), st.integers(1, 200))
+@given(st.data(), st.sampled_from([FOUND, NAMED, MISNAMED, ODGT]), st.booleans(), st.booleans(), st.integers(1, 200))
 def test_detections(
     tmp_path: Path, by_record: Any, data: st.DataObject, sound: Any, harm: bool, lines: bool, piece: int
 ) -> None:
@@ -133,6 +136,14 @@ def test_sound_files_are_read_by_type(tmp_path: Path, monkeypatch: pytest.Monkey
         assert rows.tolist() == [
             [1, 1, 2, 10.5, 9, 0.5, 2], [3, -1, 0, 5, 0, 1, 7], [3, 3, 4, 5, 6, 0.25, 2], [1, 3, 4, 5, 6, 0.25, 2]
         ]  # fmt: skip
+        named = read_detections(write(tmp_path / "found", NAMED, lines), truth).rows
+        assert named.tolist() == rows.tolist()
+        wrong = write(tmp_path / "found", MISNAMED, lines)
+        with pytest.raises(
+            UserError, match=r"category 2 \('cow' in it, 'dog' in the annotations\), category 7 \('.xe9' in"
+        ):
+            read_detections(wrong, truth)
+        assert len(read_detections(wrong, truth, categories="ids").rows) == len(MISNAMED)
     people = write(tmp_path / "people.json", {**TRUTH, "categories": [{"id": 7}], "annotations": []})
     found = read_detections(write(tmp_path / "found", ODGT, lines=True), read_ground_truth(people))
     assert found.rows.tolist() == [[3, 1, 2, 3, 4, 0.5, 7]] and found.sizes == {0: (40.0, 30.0)}
