@@ -55,7 +55,7 @@ class World:
         self.catalogue, self.tier = load(), load_tier(self.tier_name)
         self.record = [run for run in load_results(self.folder, self.tier_name) if run.evaluation]
         self.names = [name for name in self.catalogue.trainings if any(r.training == name for r in self.record)]
-        durations = Durations(self.tier, self.folder)
+        durations = Durations(self.tier, self.folder, self.folder)
         self.hours = {n: durations.training(t).hours + durations.evaluation(t).hours for n, t in self._trainings()}
         ious = {name: entry.iou for name, entry in self.catalogue.annotations.items()}
         self.annotations = load_annotation_recalls(self.folder, self.tier_name), ious

@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     catalogue, tier = load(), load_tier("paper")
-    durations = Durations(tier, Path("no results"))
+    durations = Durations(tier, Path("no results"), Path("no runs"))
     order = ranks(catalogue, tier, durations)
     rows = []
     for seeds in args.seeds:

@@ -14,7 +14,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / "date"
 
 FLOORS = (
-    ("errors", "formatting"),
+    ("errors", "formatting", "progress"),
     ("files", "memory", "compat", "stack", "data"),
     ("results", "models"),
     ("experiments",),

@@ -79,10 +79,12 @@ def _unknown(name: str, valid: Sequence[str]) -> UserError:
         if folder not in used and name in _names_in(folder):
             place = shown(folder)
             return UserError(f"unknown target {name!r}; {place} has it: add {naming(place)}")
-    error = unknown_name("target", name, valid)
-    if len(used) > 1 or "did you mean" in str(error):
-        return error
-    return UserError(f"{error} If it is your own, name its folder by {naming('DIR')}")
+    places = ", ".join(map(shown, used))
+    return UserError(
+        f"{unknown_name('target', name, valid)} Targets are the tables, figures, trainings and evaluations of {places} "
+        f"(python -m date list experiments) and {', '.join(GROUPS)}. "
+        f"If it is your own, name its folder by {naming('DIR')}"
+    )
 
 
 def own_folders() -> list[Path]:

@@ -33,8 +33,11 @@ def run(args: argparse.Namespace) -> None:
     settings = load_settings({"tier": args.tier} if args.tier else {})
     tier = load_tier(settings.tier)
     print_left_out(tier, settings.trainings)
-    from date.planning.calibration import calibrate, representatives, to_text
+    from date.progress import step
 
-    chosen = representatives(load().chosen(tier, settings.trainings))
-    found = calibrate(chosen, tier, args.steps, args.threads, kept(args, "results"))
+    with step("timing steps of every kind of network"):
+        from date.planning.calibration import calibrate, representatives, to_text
+
+        chosen = representatives(load().chosen(tier, settings.trainings))
+        found = calibrate(chosen, tier, args.steps, args.threads, kept(args, "results"))
     print(json.dumps(found, indent=1) if args.json else to_text(found))

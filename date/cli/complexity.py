@@ -17,6 +17,10 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Carry out the command."""
-    from date.inference.complexity import print_complexity
+    from date.progress import step
 
-    print_complexity(args.json)
+    with step("counting the parameters and operations of all networks"):
+        from date.inference.complexity import complexity_table, to_json, to_text
+
+        rows = complexity_table()
+    print(to_json(rows) if args.json else to_text(rows), end="\n" if args.json else "")

@@ -6,12 +6,13 @@ import argparse
 from typing import Any
 
 from date.cli.options import add_seed, add_tier, tier_name
+from date.errors import UserError
 
 
 def add(commands: Any) -> None:
     """Add the command to a parser's commands."""
-    parser = commands.add_parser("config", help="build every component of a run, then print its MMEngine config")
-    parser.add_argument("training")
+    parser = commands.add_parser("config", help="build every component of runs, then print their MMEngine configs")
+    parser.add_argument("trainings", nargs="+", metavar="TRAINING")
     add_tier(parser)
     add_seed(parser)
     parser.set_defaults(command=run)
@@ -22,11 +23,22 @@ def run(args: argparse.Namespace) -> None:
     from date.catalogue import load, load_tier
     from date.catalogue.settings import data_root
     from date.identity.config import resolve
+    from date.progress import step
     from date.training.trial import build_components
 
-    training = load().training(args.training)
-    config = resolve(training, load_tier(tier_name(args)), args.seed, data_root())
-    build_components(training, config)
+    tier, configs, problems = load_tier(tier_name(args)), [], []
+    for training in map(load().training, args.trainings):
+        try:
+            with step(f"building the components of {training.name}"):
+                config = resolve(training, tier, args.seed, data_root())
+                build_components(training, config)
+        except UserError as error:
+            problems.append(str(error))
+        else:
+            configs.append(config)
+    if problems:
+        raise UserError("\n".join(dict.fromkeys(problems)))
     from mmengine.config import Config
 
-    print(Config(config).pretty_text)
+    for config in configs:
+        print(Config(config).pretty_text)

@@ -38,9 +38,12 @@ def run(args: argparse.Namespace) -> None:
     from date.datasets.boxes import OPTION
     from date.evaluation.ground_truth import read_ground_truth
     from date.evaluation.nms_recall import THRESHOLDS, nms_recall
+    from date.progress import step
 
-    ground_truth = read_ground_truth(args.gt, args.images, None if args.boxes_as_written else OPTION)
-    found = nms_recall(ground_truth, args.iou or THRESHOLDS, args.clip)
+    with step(f"reading {args.gt}"):
+        ground_truth = read_ground_truth(args.gt, args.images, None if args.boxes_as_written else OPTION)
+    with step("removing annotations by NMS"):
+        found = nms_recall(ground_truth, args.iou or THRESHOLDS, args.clip)
     print_notes(ground_truth.notes)
     if args.json:
         print(json.dumps(found))

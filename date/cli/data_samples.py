@@ -28,10 +28,11 @@ def run(args: argparse.Namespace) -> None:
     from date.data.samples import write_samples
     from date.datasets.files import data_files
     from date.datasets.prepare import prepare
+    from date.progress import progress_lines
 
     datasets = [load_dataset(name) for name in args.datasets]
     for dataset in datasets:
         if dataset.scenes is None:
             raise UserError(f"dataset {dataset.name!r} is not generated; name one whose file has the key 'scenes'.")
-        prepare(dataset, data_root())
+        prepare(dataset, data_root(), progress_lines(f"preparing {dataset.name}"))
     write_samples([data_files(d, data_root()).root for d in datasets], args.count, 4, args.output)

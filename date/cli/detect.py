@@ -61,12 +61,15 @@ def run(args: argparse.Namespace) -> int:
         if path is not None and path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file and not a folder; name another place.")
 
-    from date.inference.detect import DRAWN_FROM, Painter, detect, write_results
-    from date.inference.network import Choice
-    from date.inference.opening import open_detector
+    from date.progress import step
 
-    choice = Choice(args.branch, args.nms)
-    opened = open_detector(args.network, sources, choice, args.training, args.tier, args.threads)
+    with step(f"opening {args.network}"):
+        from date.inference.detect import DRAWN_FROM, Painter, detect, write_results
+        from date.inference.network import Choice
+        from date.inference.opening import open_detector
+
+        choice = Choice(args.branch, args.nms)
+        opened = open_detector(args.network, sources, choice, args.training, args.tier, args.threads)
     print_notes(opened.notes)
     shown = DRAWN_FROM if args.score is None else args.score
     painter = None if out is None else Painter(out, opened.named, shown)

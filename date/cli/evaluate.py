@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> None:
     from date.catalogue import load, load_tier
     from date.inference.evaluate import evaluate, write_evaluation
     from date.inference.kept import take
+    from date.progress import step
     from date.training.job import preemptible
     from date.training.run import find_run
     from date.training.waiting import PATIENCE
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
     if args.results is not None and not args.variant:
         record = take(run, args.tier, args.threads, args.results)
     if record is None:
-        with preemptible() if args.job else contextlib.nullcontext():
+        with preemptible() if args.job else contextlib.nullcontext(), step(f"evaluating {run.name}"):
             record, detections, pictures = evaluate(
                 run, args.variant, args.threads, args.tier, args.batch_timeout or PATIENCE
             )

@@ -26,17 +26,21 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Carry out the command."""
     from date.files import replace_text
-    from date.inference.card import card, find_evaluation
-    from date.inference.exporting import SUFFIXES, export
-    from date.inference.network import Choice, open_network
+    from date.progress import step
 
-    network = open_network(args.network, args.training, args.tier)
+    with step(f"opening {args.network}"):
+        from date.inference.card import card, find_evaluation
+        from date.inference.exporting import SUFFIXES, export
+        from date.inference.network import Choice, open_network
+
+        network = open_network(args.network, args.training, args.tier)
     branch = f"-{args.branch}" if args.branch else ""
     stem = network.name.replace(" ", "-")
     path = args.out or Path("exports") / f"{stem}{branch}{'-mmdet' if args.format == 'mmdet' else ''}"
     if args.out is None:
         path = path.with_name(path.name + SUFFIXES[args.format])
-    metadata = export(network, args.format, path, Choice(args.branch, args.nms))
+    with step(f"writing {path}"):
+        metadata = export(network, args.format, path, Choice(args.branch, args.nms))
     text = card(network, metadata, args.format, find_evaluation(kept(args, "results"), network.provenance))
     about = path / CARD if path.is_dir() else path.with_name(f"{path.name}.{CARD}")
     replace_text(about, text)

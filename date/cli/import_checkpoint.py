@@ -26,10 +26,12 @@ def run(args: argparse.Namespace) -> None:
     from date.catalogue import load, load_tier
     from date.catalogue.publication import load_paper
     from date.imports.checkpoint import import_checkpoint
+    from date.progress import step
     from date.results import export_run
 
     training, tier = load().training(args.training), load_tier(args.tier or load_paper().reference_tier)
-    run = import_checkpoint(args.checkpoint, training, tier, kept(args, "runs").resolve(), args.seed)
+    with step(f"importing {args.checkpoint}"):
+        run = import_checkpoint(args.checkpoint, training, tier, kept(args, "runs").resolve(), args.seed)
     if args.results is not None:
         export_run(run, args.results)
     print(run)

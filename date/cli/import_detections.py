@@ -41,20 +41,22 @@ def run(args: argparse.Namespace) -> None:
     from date.catalogue import load, load_tier
     from date.catalogue.publication import load_paper
     from date.imports.detections import import_detections
+    from date.progress import step
     from date.results import EVALUATION, PROVENANCE
 
-    folder = import_detections(
-        load().training(args.training),
-        load_tier(args.tier or load_paper().reference_tier),
-        kept(args, "results"),
-        file=args.file,
-        log=args.log,
-        variant=args.variant,
-        seed=args.seed,
-        source=args.source,
-        replace=args.replace,
-        categories=args.categories,
-    )
+    with step(f"importing {args.file or args.log}"):
+        folder = import_detections(
+            load().training(args.training),
+            load_tier(args.tier or load_paper().reference_tier),
+            kept(args, "results"),
+            file=args.file,
+            log=args.log,
+            variant=args.variant,
+            seed=args.seed,
+            source=args.source,
+            replace=args.replace,
+            categories=args.categories,
+        )
     imported = json.loads((folder / PROVENANCE).read_text())["imported"]
     for entry in [*imported["detections"].values(), *filter(None, [imported["log"]])]:
         print_notes([f"{entry['file']}: {note}" for note in entry["notes"]])

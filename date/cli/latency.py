@@ -43,11 +43,15 @@ def run(args: argparse.Namespace) -> None:
     from date.inference.latency import Plan, cores, measure
     from date.inference.latency_subjects import subject
     from date.inference.latency_table import latency_text
+    from date.progress import step
     from date.results import seal
     from date.training.hardware import hardware
 
     tier, runs = tier_name(args), kept(args, "runs").resolve()
-    subjects = [subject(name, tier, args.seed, runs) for name in names]
+    subjects = []
+    for name in names:
+        with step(f"opening {name}"):
+            subjects.append(subject(name, tier, args.seed, runs))
     defaults = Plan()
     plan = Plan(
         tuple(args.size or defaults.sizes),

@@ -21,10 +21,14 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Carry out the command."""
     from date.catalogue import load
-    from date.inference.complexity import complexity_table
-    from date.inference.complexity import to_json as counted_json
     from date.paperlint.lint import lint, to_json, to_text
+    from date.progress import step
     from date.results import complexity_figures
 
-    checks = lint(load().of_the_paper(), complexity_figures(json.loads(counted_json(complexity_table()))))
+    with step("counting the parameters and operations of all networks"):
+        from date.inference.complexity import complexity_table
+        from date.inference.complexity import to_json as counted_json
+
+        counted = complexity_figures(json.loads(counted_json(complexity_table())))
+    checks = lint(load().of_the_paper(), counted)
     print(to_json(checks) if args.json else to_text(checks))

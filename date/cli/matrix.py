@@ -21,6 +21,9 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Carry out the command."""
     from date.catalogue import load_tier
+    from date.progress import step
     from date.reporting.matrix import matrix
 
-    print(matrix([load_tier(name) for name in args.tiers], kept(args, "results")), end="")
+    with step("judging the claims of every tier"):
+        text = matrix([load_tier(name) for name in args.tiers], kept(args, "results"))
+    print(text, end="")

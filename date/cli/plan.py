@@ -77,13 +77,15 @@ def run(args: argparse.Namespace) -> None:
 
 def resolve(args: argparse.Namespace, settings: Settings, tier: Tier) -> None:
     """Propose the seeds that resolve the most open claims per hour, and write them as a configfile."""
+    from date.progress import step
     from date.resolving.proposal import proposal_text, propose, write_config
 
     if args.targets or args.seeds is not None or args.cached:
         raise UserError("--resolve chooses trainings and seeds itself; leave targets, --seeds and --cached out.")
     if args.gpus is not None and len(args.gpus) > 1:
         raise UserError("--resolve plans for one number of GPUs; give one by --gpus.")
-    proposal = propose(tier, settings, kept(args, "results"), args.hours, (args.gpus or [1])[0])
+    with step("finding the seeds that resolve the most claims per hour"):
+        proposal = propose(tier, settings, kept(args, "results"), kept(args, "runs"), args.hours, (args.gpus or [1])[0])
     path = args.output or Path(f"resolve-{tier.name}.yaml")
     if proposal.choice.added:
         write_config(proposal, path)

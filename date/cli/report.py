@@ -35,6 +35,7 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Carry out the command."""
     from date.catalogue.settings import load_settings
+    from date.progress import step
     from date.reporting.report import report_page, write_report
 
     tier = tier_name(args)
@@ -42,4 +43,6 @@ def run(args: argparse.Namespace) -> None:
         print(report_page(kept(args, "reports"), tier))
         return
     settings = load_settings()
-    print(write_report(tier, kept(args, "results"), kept(args, "reports"), args.only, settings, args.status))
+    with step(f"making the report of {tier}"):
+        path = write_report(tier, kept(args, "results"), kept(args, "reports"), args.only, settings, args.status)
+    print(path)

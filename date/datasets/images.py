@@ -113,6 +113,8 @@ def header_sizes(paths: Sequence[Path], progress: Progress | None = None) -> lis
     None stands for a file that is not an image.
     """
     sizes = []
+    if progress is not None:
+        progress(0, len(paths))
     with ThreadPoolExecutor(THREADS) as pool:
         for size in pool.map(_header_size, paths, chunksize=16):
             sizes.append(size)
@@ -154,6 +156,8 @@ def undecodable(
     """
     workers = workers or len(os.sched_getaffinity(0))
     wrong: list[str] = []
+    if progress is not None:
+        progress(0, len(images))
     for done, problem in enumerate(_in_processes(images, workers), 1):
         if problem:
             wrong.append(problem)

@@ -152,6 +152,8 @@ def make(dataset: Dataset, root: Path, progress: Progress | None = None) -> list
         files.root.parent.mkdir(parents=True, exist_ok=True)
         with exclusive(files.root.with_name(f".{files.root.name}.lock"), wait=True):
             if not files.root.exists():
+                if progress is not None:
+                    progress(0, dataset.scenes.train_images + dataset.scenes.val_images)
                 generate(dataset.scenes, files.root, progress=progress)
     problems = []
     for (name, target, images), odgt in zip(_splits(files), files.odgt or (), strict=False):

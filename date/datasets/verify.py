@@ -6,7 +6,6 @@ import json
 import math
 import operator
 import statistics
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -22,6 +21,7 @@ from date.datasets.prepare import examine, refusal, verify_weights
 from date.datasets.protocols import IGNORED, protocol_notes
 from date.datasets.sizes import FINEST_STRIDE, paper_scale, pixel_scale
 from date.errors import UserError
+from date.progress import progress_lines, step
 
 
 def datasets_of(tier: Tier) -> list[Dataset]:
@@ -52,7 +52,9 @@ def verify(datasets: list[Dataset], root: Path, deep: bool) -> list[dict[str, An
     records = []
     for dataset in datasets:
         began = time.monotonic()
-        found = examine(dataset, root, progress_lines(f"verifying {dataset.name}"), deep)
+        title = f"verifying {dataset.name}"
+        with step(title):
+            found = examine(dataset, root, progress_lines(title), deep)
         records.append(
             {
                 "dataset": dataset.name,
@@ -64,20 +66,6 @@ def verify(datasets: list[Dataset], root: Path, deep: bool) -> list[dict[str, An
             }
         )
     return records
-
-
-def progress_lines(title: str) -> Any:
-    """Return a callback that writes a line on standard error every 5 seconds, and at the end of what took longer."""
-    began = last = time.monotonic()
-
-    def report(done: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= 5 or (done == total and now - began >= 5):
-            last = now
-            print(f"{title}: {done:,}/{total:,} images", file=sys.stderr, flush=True)
-
-    return report
 
 
 def scaled_sizes(dataset: Dataset, tier: Tier, root: Path) -> str:

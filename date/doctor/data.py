@@ -9,9 +9,9 @@ from date.catalogue import Dataset, Tier, Training
 from date.datasets.lengths import check_steps, steps_per_epoch
 from date.datasets.prepare import incomplete, prepare, verify_weights
 from date.datasets.sizes import fitted_sides
-from date.datasets.verify import progress_lines
 from date.doctor import Finding
 from date.errors import UserError
+from date.progress import progress_lines, step
 
 
 def absent(dataset: Dataset, root: Path) -> str | None:
@@ -22,8 +22,10 @@ def absent(dataset: Dataset, root: Path) -> str | None:
 def datasets(datasets: list[Dataset], root: Path) -> Iterator[Finding]:
     """Verify datasets as every training does, generating and converting what is to be made."""
     for dataset in datasets:
+        title = f"preparing {dataset.name}"
         try:
-            manifest = prepare(dataset, root, progress_lines(f"verifying {dataset.name}"))
+            with step(title):
+                manifest = prepare(dataset, root, progress_lines(title))
         except UserError as error:
             yield Finding("data", "error", str(error))
         except OSError as error:

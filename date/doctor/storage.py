@@ -138,7 +138,7 @@ def space(
     from date.runs.state import Runs
 
     jobs = min(int(profile.get("jobs") or os.cpu_count() or 1), sum(runs_of.values()))
-    durations, there = Durations(tier, results), Runs(tier, results, runs)
+    durations, there = Durations(tier, results, runs), Runs(tier, results, runs)
     try:
         sizes = {training.name: disk(training, durations, there) for training in trainings}
     except ImportError:

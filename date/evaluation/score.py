@@ -19,6 +19,7 @@ from date.evaluation.detections import Categories, Detections, read_detections
 from date.evaluation.ground_truth import GroundTruth, read_ground_truth
 from date.evaluation.resamples import resampled_crowd, whole_and_resampled
 from date.formatting import counted
+from date.progress import step
 
 Protocol = Literal["coco", "crowdhuman"]
 
@@ -87,8 +88,23 @@ def score(
     Raises:
         UserError: a file is missing, damaged or does not fit the other; everything wrong with it is listed.
     """
-    ground_truth = read_ground_truth(ground_truth_file, images, None if boxes_as_written else OPTION)
-    detections = read_detections(detections_file, ground_truth, variant, categories)
+    with step(f"reading {ground_truth_file}"):
+        ground_truth = read_ground_truth(ground_truth_file, images, None if boxes_as_written else OPTION)
+    with step(f"reading {detections_file}"):
+        detections = read_detections(detections_file, ground_truth, variant, categories)
+    with step(f"scoring {detections_file}"):
+        return _scored(protocol, ground_truth, detections, area_thresholds, engine, resamples)
+
+
+def _scored(
+    protocol: Protocol,
+    ground_truth: GroundTruth,
+    detections: Detections,
+    area_thresholds: Sequence[float],
+    engine: Engine | None,
+    resamples: bool,
+) -> Score:
+    """Score what was read, see `score`."""
     notes = [*ground_truth.notes, *detections.notes]
     if protocol == "crowdhuman":
         ground_truth, note = sized(ground_truth, detections)

@@ -20,8 +20,9 @@ from date.errors import UserError, listed
 from date.files import file_digest, sealing
 from date.identity.config import resolve
 from date.identity.digests import config_digest, run_name
+from date.progress import progress_lines
 from date.results import CONFIG, METRICS, PROVENANCE, WEIGHTS
-from date.training.run import PROVENANCE_SCHEMA, generation_progress
+from date.training.run import PROVENANCE_SCHEMA
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +51,7 @@ def import_checkpoint(file: Path, training: Training, tier: Tier, runs: Path, se
     _refuse_texts(file)
     root = data_root()
     dataset = load_dataset(dataset_name(training, tier))
-    manifest = prepare(dataset, root, generation_progress(dataset.name))
+    manifest = prepare(dataset, root, progress_lines(f"preparing {dataset.name}"))
     source = {"file": file.name, "sha256": file_digest(file)}
     config_sha256 = config_digest(resolve(training, tier, seed, None))
     parts = (config_sha256, "imported", source["sha256"], manifest["digest"])

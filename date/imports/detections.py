@@ -33,8 +33,8 @@ from date.imports.checkpoint import imported_provenance
 from date.imports.logs import TOLERANCE, TrainingLog, check_length, read_training_log
 from date.inference.evaluate import EVALUATION_SCHEMA, write_evaluation
 from date.inference.pictures import no_pictures
+from date.progress import progress_lines
 from date.results import DETECTIONS, EVALUATION, METRICS, PICTURES, PROVENANCE, seal
-from date.training.run import generation_progress
 
 NO_CHECKPOINT = "detections made elsewhere and imported have no checkpoint"
 """Why such results have no pictures."""
@@ -199,7 +199,7 @@ def _annotations(dataset: Dataset) -> Path:
 def _ground_truth(dataset: Dataset) -> GroundTruth:
     root = data_root()
     if dataset.scenes is not None:
-        prepare(dataset, root, generation_progress(dataset.name))
+        prepare(dataset, root, progress_lines(f"preparing {dataset.name}"))
     path = _annotations(dataset)
     if not path.is_file():
         obtain = f" Get it from: {dataset.obtain}" if dataset.obtain else ""

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from date.catalogue import METRICS as METRIC_NAMES
 from date.catalogue import Dataset, Tier, load, load_dataset
 from date.catalogue.origin import tier_of, training_of
 from date.catalogue.settings import dataset_name
@@ -15,7 +16,7 @@ from date.evaluation.resamples import LEVEL, interval
 from date.evaluation.stored import read_resamples
 from date.inference.metadata import Metadata
 from date.inference.network import Network
-from date.results import EVALUATION
+from date.results import EVALUATION, METRICS, last_evaluation
 
 UNKNOWN = "not recorded"
 UNSTATED = "not stated in the catalogue; ask whoever made them"
@@ -51,7 +52,7 @@ def card(network: Network, metadata: Metadata, form: str, evaluation: dict[str, 
         "## What it is for",
         _uses(tier, dataset),
         "## How good it is",
-        _scores(metadata, evaluation),
+        _last_validation(network) if evaluation is None else _scores(metadata, evaluation),
         "## What it was made of",
         _table(_made_of(network, tier, dataset)),
         "## How to use it",
@@ -95,12 +96,24 @@ def _uses(tier: Tier | None, dataset: Dataset | None) -> str:
     return "\n\n".join(lines)
 
 
-def _scores(metadata: Metadata, evaluation: dict[str, Any] | None) -> str:
-    if evaluation is None:
-        return (
-            "Not evaluated, or the results are not here: `python -m date evaluate RUN --results DIR` judges it; "
-            "export it again after that."
-        )
+def _last_validation(network: Network) -> str:
+    """Return the metrics of the last validation while the network was trained, which `date status` reads, too."""
+    remedy = (
+        "`python -m date evaluate RUN --results DIR` evaluates it with intervals; export it again after that, with the "
+        "same `--results`."
+    )
+    found = None if network.run is None else last_evaluation(network.run / METRICS)
+    if found is None:
+        return f"Not evaluated, or the results are not here: {remedy}"
+    rows = [(key, f"{value:.1f}") for key, value in found.items() if key in METRIC_NAMES and value is not None]
+    return (
+        f"By the last validation of its training, after step {found['step']:,}, with the branch "
+        f"`{network.validated_branch}`. No evaluation of it is in the folder of results: {remedy}\n\n"
+        + _table(rows, ("metric", "%"))
+    )
+
+
+def _scores(metadata: Metadata, evaluation: dict[str, Any]) -> str:
     rows = []
     for name, judged in evaluation["variants"].items():
         chosen = {key: judged["selection"][key] for key in ("branch", "nms")}

@@ -386,12 +386,6 @@ def to_json(rows: Sequence[Row]) -> str:
     return json.dumps({"input_shape": INPUT_SHAPE, "convention": CONVENTION, "networks": entries}, indent=1)
 
 
-def print_complexity(as_json: bool) -> None:
-    """Count all networks and print the table, or JSON."""
-    rows = complexity_table()
-    print(to_json(rows) if as_json else to_text(rows), end="\n" if as_json else "")
-
-
 def _numbers(counts: Counts, digits: int) -> list[str]:
     scaled = (counts.trainable_params / 1e6, counts.params / 1e6, counts.macs / 1e9, counts.operations / 1e9)
     return [f"{value:.{digits}f}" for value in scaled]

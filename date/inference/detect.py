@@ -19,11 +19,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from date.datasets.decoding import decode
-from date.datasets.verify import progress_lines
 from date.errors import UserError
 from date.files import replace_text
 from date.inference.drawing import draw
 from date.inference.sources import Source, Sources
+from date.progress import progress_lines
 
 DRAWN_FROM = 0.3
 """Score of a drawn box at least, unless the user names another."""

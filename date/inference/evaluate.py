@@ -29,6 +29,7 @@ from date.families import family_of
 from date.files import file_digest, replace_bytes, replace_text
 from date.identity.config import resolve
 from date.inference.pictures import PICTURES_SCHEMA, Photographer
+from date.progress import progress_lines
 from date.results import CONFIG, DETECTIONS, EVALUATION, PICTURES, WEIGHTS, seal
 from date.training.run import read_provenance
 from date.training.waiting import PATIENCE, LoadingFailed, all_batches
@@ -163,7 +164,7 @@ def subject(run: Path, tier_name: str | None) -> tuple[dict[str, Any], Training,
     training = training_of(run, provenance)
     tier = tier_of(run, provenance) if tier_name is None else load_tier(tier_name)
     dataset = load_dataset(dataset_name(training, tier))
-    manifest = prepare(dataset, data_root())
+    manifest = prepare(dataset, data_root(), progress_lines(f"preparing {dataset.name}"))
     if manifest["digest"] != provenance["data"]["digest"]:
         raise UserError(f"the data of {dataset.name!r} are not those that {run.name} was trained on; train it again.")
     return provenance, training, tier, dataset, manifest

@@ -71,6 +71,20 @@ class Network:
     device: torch.device
 
     @property
+    def run(self) -> Path | None:
+        """Folder with the records of its run, sealed or in training; None of other files of weights."""
+        folder = self.weights.parent
+        if self.provenance is not None:
+            return folder
+        return folder.parent if (self.weights.suffix, folder.name) == (".ckpt", CHECKPOINTS) else None
+
+    @property
+    def validated_branch(self) -> str:
+        """The branch by which its training validates."""
+        branches = self.branches()
+        return branches[getattr(self.model.bbox_head, "predict_from", 0) % len(branches)]
+
+    @property
     def classes(self) -> list[str]:
         """Names of the classes in the order of the network's outputs."""
         return list(self.source["metainfo"]["classes"])

@@ -1,6 +1,6 @@
 """The durations of trainings and evaluations, from the best basis that exists.
 
-``measured``: a sealed result of the same training at the tier, or one of the same kind, scaled. ``calibrated``: a few
+``measured``: a sealed run of the same training at the tier, or one of the same kind, scaled. ``calibrated``: a few
 steps timed by ``python -m date calibrate``. ``catalogue``: ``gpu_hours`` of ``trainings.yaml``, from published speeds.
 ``relative``: the catalogue's hours at a tier whose networks or images have another size; they tell the order of jobs
 and nothing else.
@@ -22,6 +22,7 @@ from date.identity.config import resolve
 from date.identity.digests import config_digest
 from date.identity.length import Length, length
 from date.results import METRICS, PROVENANCE, last_evaluation
+from date.runs.working import read_or_empty
 
 Basis = Literal["measured", "calibrated", "catalogue", "relative"]
 CALIBRATION = "calibration.json"
@@ -80,11 +81,12 @@ class Durations:
     Args:
         tier: how large the work is.
         results: folder of all results.
+        runs: folder of all runs, of which the sealed ones count where their results are not here.
     """
 
-    def __init__(self, tier: Tier, results: Path) -> None:
+    def __init__(self, tier: Tier, results: Path, runs: Path) -> None:
         self.tier = tier
-        self.measured = _measured(results / tier.name)
+        self.measured = _measured(tier, results, runs)
         self.calibration = read_calibration(results / tier.name / CALIBRATION)
         self.calibrated = self._calibrated()
         paper = load_tier(load_paper().reference_tier)
@@ -117,7 +119,7 @@ class Durations:
         for donors, basis in ((self.measured, "measured"), (self.calibrated, "calibrated")):
             second = _scaled(training, donors, lambda speed: speed.image)
             if second is not None:
-                source = self._calibration_source if basis == "calibrated" else "validations of sealed results"
+                source = self._calibration_source if basis == "calibrated" else "validations of sealed runs"
                 return Duration(images * second / 3600, basis, source)  # type: ignore[arg-type]
         seconds, found, _ = self._step(training)
         source = "a third of the GPU time of training on the images"
@@ -127,12 +129,12 @@ class Durations:
         """Return the GPU seconds of a step."""
         own = self.measured.get(training.name)
         if own is not None and own.step is not None:
-            return own.step, "measured", "sealed results of the same training"
+            return own.step, "measured", "sealed runs of the same training"
         alike = {name: speed for name, speed in self.measured.items() if kind(load().trainings[name]) == kind(training)}
         for donors, basis, source in (
-            (alike, "measured", "sealed results of the same kind of network, scaled"),
+            (alike, "measured", "sealed runs of the same kind of network, scaled"),
             (self.calibrated, "calibrated", self._calibration_source),
-            (self.measured, "measured", "sealed results of other networks, scaled by the catalogue"),
+            (self.measured, "measured", "sealed runs of other networks, scaled by the catalogue"),
         ):
             seconds = _scaled(training, donors, lambda speed: speed.step)
             if seconds is not None:
@@ -183,25 +185,38 @@ def read_calibration(path: Path) -> dict[str, Any] | None:
     return content if content.get("schema_version") == CALIBRATION_SCHEMA else None
 
 
-def _measured(folder: Path) -> dict[str, Speed]:
-    """Return the speeds of a tier's sealed results by training, medians over seeds; what was imported is left out."""
-    speeds: dict[str, list[Speed]] = {}
-    for path in sorted(folder.glob(f"*/seed*/{PROVENANCE}")):
-        try:
-            provenance = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError:
-            continue  # the report names it
-        segments, steps = provenance.get("segments") or [], provenance.get("steps")
-        if provenance.get("training") not in load().trainings or not segments or not steps:
-            continue
-        seconds = sum(segment.get("seconds", 0.0) * segment.get("processes", 1) for segment in segments)
-        images = provenance.get("data", {}).get("splits", {}).get("val", {}).get("images")
-        validation = (last_evaluation(path.parent / METRICS) or {}).get("seconds")
-        image = validation / images if validation and images else None
-        speeds.setdefault(provenance["training"], []).append(Speed(seconds / steps, image))
+def _measured(tier: Tier, results: Path, runs: Path) -> dict[str, Speed]:
+    """Return the speeds of a tier's sealed runs by training, medians over seeds; what was imported is left out.
+
+    Of a training and seed its result counts, or else the sealed folder that was written last.
+    """
+    folders = {(path.parent.name, path.name): path for path in sorted((results / tier.name).glob("*/seed*"))}
+    speeds = {key: _speed(folder) for key, folder in folders.items()}
+    for path in sorted(runs.glob(f"{tier.name}-*/{PROVENANCE}"), key=lambda path: (-path.stat().st_mtime, path)):
+        provenance = read_or_empty(path)
+        key = (str(provenance.get("training")), f"seed{provenance.get('seed')}")
+        if provenance.get("tier") == tier.name and speeds.get(key) is None:
+            speeds[key] = _speed(path.parent)
+    by_training: dict[str, list[Speed]] = {}
+    for (name, _), speed in sorted(speeds.items()):
+        if speed is not None and name in load().trainings:
+            by_training.setdefault(name, []).append(speed)
     return {
-        name: Speed(_median(s.step for s in found), _median(s.image for s in found)) for name, found in speeds.items()
+        name: Speed(_median(s.step for s in found), _median(s.image for s in found))
+        for name, found in by_training.items()
     }
+
+
+def _speed(folder: Path) -> Speed | None:
+    """Return the speed of a sealed run, from its folder or its results; None where it was not timed."""
+    provenance = read_or_empty(folder / PROVENANCE)  # the report names a damaged one
+    segments, steps = provenance.get("segments") or [], provenance.get("steps")
+    if not segments or not steps:
+        return None
+    seconds = sum(segment.get("seconds", 0.0) * segment.get("processes", 1) for segment in segments)
+    images = provenance.get("data", {}).get("splits", {}).get("val", {}).get("images")
+    validation = (last_evaluation(folder / METRICS) or {}).get("seconds")
+    return Speed(seconds / steps, validation / images if validation and images else None)
 
 
 def _median(values: Any) -> float | None:

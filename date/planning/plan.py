@@ -88,7 +88,7 @@ def make_plan(
     """
     catalogue = load()
     chosen = [training.name for training in catalogue.chosen(tier, settings.trainings)]
-    durations, runs = Durations(tier, results), Runs(tier, results, runs_folder)
+    durations, runs = Durations(tier, results, runs_folder), Runs(tier, results, runs_folder)
     asked: dict[str, list[str]] = {}
     needed: dict[str, bool] = {}
     for name in targets:

@@ -72,13 +72,16 @@ def groups(trainings: Iterable[str], catalogue: Catalogue, tier: Tier) -> tuple[
     return tuple(tuple(t.name for t in possible if (t.data, t.schedule) == kind) for kind in kinds)
 
 
-def propose(tier: Tier, settings: Settings, results_dir: Path, hours: float | None, gpus: int) -> Proposal:
+def propose(
+    tier: Tier, settings: Settings, results_dir: Path, runs_dir: Path, hours: float | None, gpus: int
+) -> Proposal:
     """Choose what to train next.
 
     Args:
         tier: whose results are there.
         settings: whose trainings may be trained: by default the tier's.
         results_dir: the folder of all results.
+        runs_dir: the folder of all runs, whose hours count where their results are not here.
         hours: for every device; None for a day.
         gpus: how many runs there may be at a time.
 
@@ -91,7 +94,7 @@ def propose(tier: Tier, settings: Settings, results_dir: Path, hours: float | No
     claims = [claim for claim in open_claims(results, results_dir, tier) if set(claim.trainings) <= known]
     if not claims:
         raise UserError(f"no claim of tier {tier.name!r} is open; there is nothing to resolve.")
-    durations = Durations(tier, results_dir)
+    durations = Durations(tier, results_dir, runs_dir)
     trainings = dict.fromkeys(name for claim in claims for name in claim.trainings)
     unknown = [name for name in trainings if not durations.training(catalogue.training(name)).known]
     if unknown:
@@ -150,7 +153,8 @@ def proposal_text(proposal: Proposal, path: Path) -> str:
     lines += [f"  {name:<{width}}  {100 * chance:4.0f} %" for name, chance in ordered if chance >= 0.005]
     rest = sum(chance < 0.005 for _, chance in ordered)
     lines += [f"  {rest} others: below 1 %"] if rest else []
-    lines += ["", f"Run them by: snakemake --profile workflow/profiles/local --configfile {path} -- all", ""]
+    lines += ["", f"These seeds are now in the settings file {path}."]
+    lines += [f"Run them by: snakemake --profile workflow/profiles/local --configfile {path} -- all", ""]
     return "\n".join(lines)
 
 

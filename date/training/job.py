@@ -22,6 +22,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from date.errors import UserError
+from date.progress import say
 from date.training.interruption import RESUME_ME, Interrupted
 from date.training.lease import GONE, LeaseHeldError, known_dead, read_holder, slurm_job_state
 
@@ -129,7 +130,7 @@ def train_as_job(minutes: int, train: Callable[[float | None], Path]) -> Path:
         try:
             return train(None if budget is None else max(0.0, deadline - time.monotonic()))
         except LeaseHeldError as held:
-            _say(f"{held} This job waits for it.")
+            say(f"{held} This job waits for it.")
             _give_way(held.holder)
             _wait(held, deadline)
         except Interrupted as interrupted:
@@ -197,11 +198,11 @@ def _start_again(why: str, resumes: bool, after: str | None = None) -> None:
         signal.signal(number, signal.SIG_IGN)  # Slurm sends SIGTERM now, and kills later
     done = _scontrol("requeue", job["JobId"])
     if done.returncode:
-        _say(f"Slurm does not start job {job['JobId']} again: {done.stderr.strip()}")
+        say(f"Slurm does not start job {job['JobId']} again: {done.stderr.strip()}")
         return
     if after is not None:
         _scontrol("update", f"JobId={job['JobId']}", f"Dependency=afterany:{after}")
-    _say(f"{why}; Slurm job {job['JobId']} is queued again")
+    say(f"{why}; Slurm job {job['JobId']} is queued again")
     time.sleep(KILL_WAIT)
 
 
@@ -215,7 +216,7 @@ def own_job() -> dict[str, str] | None:
         return None
     shown = _scontrol("--oneliner", "show", "job", number)
     if shown.returncode:
-        _say(f"Slurm can't be asked about job {number}: {shown.stderr.strip()}")
+        say(f"Slurm can't be asked about job {number}: {shown.stderr.strip()}")
         return None
     job = parse(shown.stdout)
     return job if job.get("BatchFlag") == "1" and job.get("Comment", "").startswith("rule_") else None
@@ -239,7 +240,3 @@ def _scontrol(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(["scontrol", *words], capture_output=True, text=True, timeout=60)
     except (FileNotFoundError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(words, 1, "", str(error))
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -38,6 +38,7 @@ from date.identity.code import code_fingerprint, module_digests
 from date.identity.config import resolve
 from date.identity.digests import config_digest, run_digest, run_name
 from date.memory import noticed
+from date.progress import progress_lines
 from date.results import CHECKPOINTS, CONFIG, METRICS, PROVENANCE, WEIGHTS, read_metrics
 from date.training.compiler import check_tools
 from date.training.hardware import changes, hardware, kept_threads
@@ -90,7 +91,7 @@ def plan(training: Training, tier: Tier, seed: int, runs: Path) -> Plan:
     """
     root = data_root()
     dataset = load_dataset(dataset_name(training, tier))
-    manifest = prepare(dataset, root, generation_progress(dataset.name))
+    manifest = prepare(dataset, root, progress_lines(f"preparing {dataset.name}"))
     check_steps(tier, training.data, root)
     verify_weights(tier, training.weights, root)
     initial = _initial_weights(training, tier, seed, runs, manifest["digest"])
@@ -322,7 +323,7 @@ def find_run(training: Training, tier: Tier, seed: int, runs: Path) -> Path:
         UserError: there is none.
     """
     dataset = load_dataset(dataset_name(training, tier))
-    manifest = prepare(dataset, data_root(), generation_progress(dataset.name))
+    manifest = prepare(dataset, data_root(), progress_lines(f"preparing {dataset.name}"))
     return _sealed_run(training, tier, seed, runs, manifest["digest"])
 
 
@@ -334,16 +335,6 @@ def _sealed_run(training: Training, tier: Tier, seed: int, runs: Path, manifest_
             f"{training.name} with seed {seed} has not been trained with the present settings; run: {command}"
         )
     return run
-
-
-def generation_progress(name: str) -> Any:
-    """Return a callback that reports the making of a dataset on standard error, every few hundred images."""
-
-    def report(done: int, total: int) -> None:
-        if done == total or done % 200 == 0:
-            print(f"preparing {name}: {done}/{total} images", file=sys.stderr, flush=True)
-
-    return report
 
 
 def _miss_nothing(planned: Plan, step: int, segments: list[dict[str, Any]]) -> None:

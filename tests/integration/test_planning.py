@@ -83,7 +83,8 @@ def test_snakemake_begins_with_the_longest_path_and_evaluates_at_once(tmp_path: 
 
 def test_an_unknown_target_is_a_sentence(tmp_path: Path) -> None:
     done = date("plan", "table5", "--tier", "smoke", data=tmp_path, check=False)
-    assert done.returncode == 2 and done.stderr == "error: unknown target 'table5'; did you mean 'table05'?\n"
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: unknown target 'table5'; did you mean 'table05'? Targets are ")
 
 
 def test_every_kind_of_network_and_size_of_image_is_calibrated_once() -> None:

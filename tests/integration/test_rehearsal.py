@@ -38,7 +38,7 @@ def test_every_network_is_trained_killed_resumed_judged_and_timed(tmp_path: Path
     times = json.loads((tmp_path / "results/smoke/calibration.json").read_text())["trainings"]
     for match in found:
         assert float(match["speed"]) == pytest.approx(4 / times[match["name"]]["seconds_per_step"], abs=0.06)
-    durations = Durations(load_tier("smoke"), tmp_path / "results")
+    durations = Durations(load_tier("smoke"), tmp_path / "results", tmp_path / "runs")
     assert {durations.training(load().training(name)).basis for name in NAMES} == {"calibrated"}
     assert [path.name for path in tmp_path.glob("runs/*/*")] == ["smoke.lock"], "nothing else is left"
 

@@ -410,7 +410,7 @@ def test_deep_verification_in_processes(tmp_path: Path) -> None:
     jobs = [(tmp_path / f"{i}.jpg", 8, 9) for i in range(70)]
     wrong = undecodable(jobs, workers=2, progress=lambda *call: calls.append(call))
     assert [problem.partition(" ")[0] for problem in wrong] == ["0.jpg", "23.jpg", "46.jpg", "69.jpg"]
-    assert calls == [(i, 70) for i in range(1, 71)]
+    assert calls == [(i, 70) for i in range(71)]
 
 
 def test_pretrained_weights_are_asked_for_and_checked(tmp_path: Path) -> None:

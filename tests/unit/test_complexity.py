@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from date.catalogue import METRICS
+from date.cli import main
 from date.errors import UserError
 from date.inference import complexity
 from date.inference.complexity import Complexity, Counts, Network, Row, complexity_table, measure
@@ -267,9 +268,9 @@ def test_markdown_is_a_table(rows: list[Row]) -> None:
 
 
 def test_command_prints_text_or_json(rows: list[Row], capsys: pytest.CaptureFixture[str]) -> None:
-    complexity.print_complexity(as_json=False)
+    assert main(["complexity"]) == 0
     assert capsys.readouterr().out == complexity.to_text(rows)
-    complexity.print_complexity(as_json=True)
+    assert main(["complexity", "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["input_shape"] == [3, 800, 1280]
     assert [n["operations"] for n in data["networks"]] == [row.complexity.operations for row in rows]

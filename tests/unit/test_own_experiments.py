@@ -230,8 +230,19 @@ def test_a_target_of_a_folder_that_is_not_named_says_where_it_is(beside: Any, mo
         find_target(load(), "xyzzy", [])
     beside(EXAMPLE)
     assert find_target(load(), STOP, []).trainings == [STOP]
-    with pytest.raises(UserError, match=f"'{STOP}s'; did you mean '{STOP}'\\?$"):
+    with pytest.raises(UserError, match=f"'{STOP}s'; did you mean '{STOP}'\\? Targets are .* of experiments, {place} "):
         find_target(load(), f"{STOP}s", [])
+
+
+def test_a_target_like_a_known_one_may_be_of_a_folder_elsewhere(beside: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    with pytest.raises(UserError) as error:
+        find_target(load(), "my_table05", [])
+    assert str(error.value) == (
+        "unknown target 'my_table05'; did you mean 'table05'? Targets are the tables, figures, trainings and "
+        "evaluations of experiments (python -m date list experiments) and all, report, tables, figures, latency. If it "
+        "is your own, name its folder by --config experiments='[experiments, DIR]' of Snakemake, or --experiments DIR."
+    )
 
 
 def test_two_own_folders_may_not_use_one_name(beside: Any, tmp_path: Path) -> None:

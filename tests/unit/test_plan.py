@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -282,7 +283,7 @@ def test_hours_are_unknown_where_nothing_gives_them(project: Project) -> None:
 def test_measured_runs_count_first_and_scale_others(project: Project, tier: Tier) -> None:
     trainings = load().trainings
     project.seal(NAME, seconds=36.0)  # 18 s, and 9 s of two processes
-    durations = Durations(tier, project.results)
+    durations = Durations(tier, project.results, project.runs)
     measured = durations.training(trainings[NAME])
     assert measured.basis == "measured" and measured.hours * 3600 == pytest.approx(36)
     assert durations.evaluation(trainings[NAME]).hours * 3600 == pytest.approx(
@@ -297,6 +298,27 @@ def test_measured_runs_count_first_and_scale_others(project: Project, tier: Tier
     ratio = published_step(other) / published_step(trainings[NAME])
     assert durations.training(other).hours * 3600 == pytest.approx(36 * ratio)
     assert "other networks" in durations.training(other).source
+
+
+def test_sealed_runs_without_results_are_measured_too(project: Project, tier: Tier) -> None:
+    training = load().trainings[NAME]
+    for seconds, age, manifest in ((36.0, 1, MANIFEST), (72.0, 9, "older")):
+        provenance = project.seal(NAME, seconds=seconds, manifest=manifest)
+        result = project.results / "smoke" / NAME / "seed0"
+        folder = project.runs / provenance["run"]
+        folder.parent.mkdir(exist_ok=True)
+        result.rename(folder)
+        os.utime(folder / "provenance.json", (1e9 - age, 1e9 - age))
+    durations = Durations(tier, project.results, project.runs)
+    assert durations.training(training).basis == "measured"
+    assert durations.training(training).hours * 3600 == pytest.approx(36), "of two runs of a seed, the last one"
+    assert durations.evaluation(training).basis == "measured"
+    plan = project.plan("fcos-r50-coco-36e")
+    assert plan.known and "sealed runs of the same kind of network" in to_text(plan)
+    project.seal(NAME, seconds=12.0)
+    found = Durations(tier, project.results, project.runs).training(training)
+    assert found.hours * 3600 == pytest.approx(12), "the result counts, where there is one"
+    assert Durations(load_tier("mini"), project.results, project.runs).training(training).basis == "relative"
 
 
 def calibration(project: Project, names: list[str], **changes: Any) -> None:
@@ -317,26 +339,26 @@ def calibration(project: Project, names: list[str], **changes: Any) -> None:
 def test_calibrated_steps_count_after_measured_runs_of_the_kind(project: Project, tier: Tier) -> None:
     training = load().training(NAME)
     calibration(project, [NAME])
-    durations = Durations(tier, project.results)
+    durations = Durations(tier, project.results, project.runs)
     work = durations.length(training)
     found = durations.training(training)
     assert found.basis == "calibrated" and found.source == "calibration of 2026-01-02T00:00:00Z on a GPU"
     assert found.hours * 3600 == pytest.approx(2.0 * work.steps + 0.5 * work.validations * work.images)
     assert durations.evaluation(training).hours * 3600 == pytest.approx(0.5 * work.images)
     project.seal("fcos-r50-coco-36e")
-    assert Durations(tier, project.results).training(training).basis == "measured"
+    assert Durations(tier, project.results, project.runs).training(training).basis == "measured"
     other = load().training("retinanet-r50-coco-12e")
-    assert Durations(tier, project.results).training(other).basis == "calibrated"
+    assert Durations(tier, project.results, project.runs).training(other).basis == "calibrated"
 
 
 def test_a_calibration_of_another_network_does_not_count(project: Project, tier: Tier) -> None:
     calibration(project, [NAME], speed_sha256="of a larger network")
-    assert Durations(tier, project.results).training(load().training(NAME)).basis == "relative"
+    assert Durations(tier, project.results, project.runs).training(load().training(NAME)).basis == "relative"
 
 
 def test_unknown_evaluations_take_a_third_of_training(project: Project, tier: Tier) -> None:
     training = load().training(NAME)
-    durations = Durations(tier, project.results)
+    durations = Durations(tier, project.results, project.runs)
     hours = durations.length(training).images * published_step(training) / tier.batch_size * INFERENCE_SHARE / 3600
     assert durations.evaluation(training).hours == pytest.approx(hours)
 
@@ -348,7 +370,9 @@ def test_disk_from_parameters_and_images(project: Project) -> None:
     calibration(project, [NAME])
     plan = project.plan(f"{NAME}/head")
     images = 4 * 1000
-    detections = Durations(project.tier, project.results).length(load().training(NAME)).images * 100 * 7 * 4
+    detections = (
+        Durations(project.tier, project.results, project.runs).length(load().training(NAME)).images * 100 * 7 * 4
+    )
     assert plan.sealed_bytes == images + detections
     assert plan.bills[0].checkpoints == 3 * 3 * images, "three checkpoints of weights and two moments"
 
@@ -404,7 +428,7 @@ def test_a_tier_without_a_backbone_orders_what_it_can_train(tmp_path: Path) -> N
     path = tmp_path / "small.yaml"
     path.write_text("extends: smoke\nbackbones: {r50: {depth: 18}}\n")
     tier = load_tier(str(path))
-    ranked = {training for _, training in ranks(load(), tier, Durations(tier, tmp_path))}
+    ranked = {training for _, training in ranks(load(), tier, Durations(tier, tmp_path, tmp_path))}
     assert ranked == {t.name for t in load().trainings.values() if t.backbone == "r50"}
     with pytest.raises(UserError, match=r"'small' has no backbone in the part of 'r101'.*add it to 'backbones'"):
         resolve(load().training("fcos-r101-coco-36e"), tier, 0, None)

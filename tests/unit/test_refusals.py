@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from date.catalogue import ROOT, load, load_tier
+from date.catalogue import ROOT, Training, load, load_tier
 from date.cli import main
 from date.doctor import components
 from date.errors import UserError
@@ -152,6 +152,26 @@ def test_commands_say_it_in_a_sentence(folder: Path, capsys: pytest.CaptureFixtu
         assert main(words) == 2
         assert capsys.readouterr().err == f"error: {sentence}\n"
     assert list(components.refused([load().training("mine")], load_tier("smoke"))) == [sentence]
+
+
+def test_all_own_networks_are_built_in_one_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = "base = 'fcos'\nmodel = dict(bbox_head=dict(loss_bbox=dict({key}=2)))\n"
+    files = {f"models/own{i}.py": wrong.format(key=key) for i, key in enumerate(["los_weight", "loss_weight", "weigt"])}
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(content)
+    trainings = [f"own{i}: {{model: own{i}, schedule: 12e, gpu_hours: 1, why: ''}}\n" for i in range(3)]
+    (folder / "trainings.yaml").write_text("".join(trainings))
+    started = []
+    run = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda words, **options: started.append(words) or run(words, **options))
+    found = components.refused([load().training(f"own{i}") for i in range(3)], load_tier("smoke"))
+    assert [sentence.partition(",")[0] for sentence in found] == [f"{folder}/models/own{i}.py" for i in (0, 2)]
+    assert "unknown key of IoULoss 'los_weight'" in found[0] and "unknown key of IoULoss 'weigt'" in found[1]
+    assert len(started) == 1
+    monkeypatch.setattr(Training, "modules", property(lambda training: (training.name,)))
+    components.refused([load().training(f"own{i}") for i in range(2)], load_tier("smoke"))
+    assert len(started) == 3, "modules of different networks may register components of one name"
 
 
 def test_errors_of_other_code_stay_what_they_are() -> None:

@@ -98,7 +98,7 @@ def test_a_case_by_hand() -> None:
 
 def test_evaluations_come_before_trainings_and_longer_paths_before_shorter() -> None:
     catalogue, tier = load(), load_tier("paper")
-    order = ranks(catalogue, tier, Durations(tier, Path("nowhere")))
+    order = ranks(catalogue, tier, Durations(tier, Path("nowhere"), Path("nowhere")))
     assert sorted(order.values()) == list(range(1, 81))
     assert min(v for (kind, _), v in order.items() if kind == "evaluate") == 41
     by_rank = sorted((name for kind, name in order if kind == "train"), key=lambda name: -order["train", name])
@@ -108,13 +108,13 @@ def test_evaluations_come_before_trainings_and_longer_paths_before_shorter() -> 
 
 def test_a_tier_without_crowds_orders_what_it_has() -> None:
     tier = load_tier("bccd")
-    order = ranks(load(), tier, Durations(tier, Path("nowhere")))
+    order = ranks(load(), tier, Durations(tier, Path("nowhere"), Path("nowhere")))
     assert len(order) == 70 and not any("crowdhuman" in name for _, name in order)
 
 
 def paper(seeds: int) -> Tasks:
     catalogue, tier = load(), load_tier("paper")
-    durations = Durations(tier, Path("nowhere"))
+    durations = Durations(tier, Path("nowhere"), Path("nowhere"))
     return dag(catalogue, dict.fromkeys(catalogue.trainings, True), lambda _: range(seeds), durations, "all")
 
 
@@ -124,7 +124,7 @@ def test_the_paper_is_done_within_five_percent_of_the_lower_bound(seeds: int, gp
     tasks = paper(seeds)
     assert len(tasks) == 80 * seeds + 1
     # As Snakemake does it: by whole-numbered ranks, which know of no seed.
-    order = ranks(load(), load_tier("paper"), Durations(load_tier("paper"), Path("nowhere")))
+    order = ranks(load(), load_tier("paper"), Durations(load_tier("paper"), Path("nowhere"), Path("nowhere")))
     bound = lower_bound(tasks, gpus)
     best = simulate(tasks, gpus, lambda task: order[task.kind, task.training]).makespan
     assert bound <= best * (1 + NEAR) and best <= 1.05 * bound

@@ -49,7 +49,7 @@ except UserError as error:
 LOGGED = " | {{ tee -ai {log:q} || cat > /dev/null; }}"
 
 # Two papers may have trainings and tiers of the same names: each has its own part of these folders.
-ALL_RESULTS, ALL_LOGS = of_paper(Path("results")), of_paper(Path("logs"))
+ALL_RESULTS, ALL_RUNS, ALL_LOGS = (of_paper(Path(name)) for name in ("results", "runs", "logs"))
 RESULTS = f"{ALL_RESULTS}/{TIER.name}"
 REPORT = f"{of_paper(Path('reports'))}/{TIER.name}"
 LOGS = f"{ALL_LOGS}/{TIER.name}"
@@ -104,7 +104,7 @@ def pictured_how(training):
 @functools.cache
 def job_ranks():
     """Return the priorities of all jobs on GPUs by rule and training."""
-    return ranks(CATALOGUE, TIER, Durations(TIER, ALL_RESULTS))
+    return ranks(CATALOGUE, TIER, Durations(TIER, ALL_RESULTS, ALL_RUNS))
 
 
 def rank(rule):
