@@ -11,6 +11,9 @@ From JSON: the same detections as a list of COCO's results, read by type as by `
 every file was read before and odd files still are. The numbers have to be those of the npz file, whose boxes are the
 same single-precision numbers.
 
+With names: the same list, where each detection has the name of its category in ``category``, too, as `date detect`
+writes it. ``--names`` measures these files alone.
+
 With intervals: metrics and their intervals over 200 resamples of the images, as `date score --interval` prints them.
 ``--intervals`` compares whole commands instead, `date score` without and with ``--interval``, in turns.
 
@@ -29,6 +32,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +94,16 @@ def write_data(folder: Path, name: str, boxes: np.ndarray, images: np.ndarray, l
     rows = rows.astype(np.float32)
     np.savez_compressed(folder / f"{name}.npz", columns=np.array(DETECTION_COLUMNS), all=rows)
     text = '{"image_id": %d, "category_id": %d, "bbox": [%r, %r, %r, %r], "score": %r}'
-    with (folder / f"{name}-results.json").open("w") as stream:
+    write_results(folder / f"{name}-results.json", rows, text)
+    if name == "coco":
+        write_results(folder / f"{name}-results with names.json", rows, text[:-1] + ', "category": "class %d"}', [6])
+
+
+def write_results(path: Path, rows: np.ndarray, text: str, more: Sequence[int] = ()) -> None:
+    """Write a list of COCO's results: ``text`` with the numbers of each row, and some of its columns again."""
+    with path.open("w") as stream:
         for start in range(0, len(rows), 50_000):
-            part = rows[start : start + 50_000].astype(np.float64)[:, [0, 6, 1, 2, 3, 4, 5]].tolist()
+            part = rows[start : start + 50_000].astype(np.float64)[:, [0, 6, 1, 2, 3, 4, 5, *more]].tolist()
             stream.write(("[" if start == 0 else ", ") + ", ".join(text % tuple(row) for row in part))
         stream.write("]")
 
@@ -147,9 +158,10 @@ def child(what: str, folder: Path) -> None:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
     before, began, began_cpu = peak_mib(), time.perf_counter(), time.process_time()
-    if what == "write":  # in a process of its own, since a process inherits its parent's peak
+    if what in WRITE:  # in a process of its own, since a process inherits its parent's peak
         write_coco(folder)
-        write_crowd(folder)
+        if what == WRITE[1]:
+            write_crowd(folder)
         numbers: Any = None
     elif what == "nms":
         from date.evaluation.nms_recall import nms_recall
@@ -169,7 +181,8 @@ def child(what: str, folder: Path) -> None:
             date.evaluation.ground_truth.coco_annotations = lambda *_: None  # type: ignore[assignment]
             date.evaluation.detections._typed = lambda *_: None  # type: ignore[assignment]
         name, protocol = ("coco", "coco") if what.startswith("COCO") else ("crowd", "crowdhuman")
-        numbers = score(protocol, folder / f"{name}.json", folder / f"{name}-results.json").metrics  # type: ignore[arg-type]
+        file = "results with names" if "with names" in what else "results"
+        numbers = score(protocol, folder / f"{name}.json", folder / f"{name}-{file}.json").metrics  # type: ignore[arg-type]
     else:
         numbers = score("coco", folder / "coco.json", folder / "coco.npz", engine=what).metrics  # type: ignore[arg-type]
     times = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - began_cpu}
@@ -181,7 +194,7 @@ def measure(what: str, folder: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.evaluation", "--child", what, str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
-    if what != "write":
+    if what not in WRITE:
         times = f"{found['seconds']:.1f} | {found['cpu_seconds']:.1f}"
         print(f"| {what} | {times} | {found['peak_mib']:.0f} | {found['before_mib']:.0f} |", flush=True)
     return found
@@ -242,26 +255,37 @@ def processor_time(command: list[str]) -> float:
 
 
 WHAT = (
-    "hotcoco", "COCO with intervals", "pycocotools", "COCO results", "COCO results by record", "crowdhuman",
-    "crowd with intervals", "crowd results", "crowd results by record", "nms",
+    "hotcoco", "COCO with intervals", "pycocotools", "COCO results", "COCO results by record",
+    "COCO results with names", "COCO results with names by record", "crowdhuman", "crowd with intervals",
+    "crowd results", "crowd results by record", "nms",
 )  # fmt: skip
 
 
+WRITE = ("write COCO", "write all")
 COSTS = ("time", "CPU time", "peak memory")
+
+
+NAMES = ("COCO results", "COCO results with names", "COCO results with names by record")
+
+
+def compare_costs(found: dict[str, dict[str, Any]], pairs: list[tuple[str, str]], npz: str) -> None:
+    """Print the shares of the costs in each pair; the numbers have to be those of the npz file."""
+    for fast, slow in pairs:
+        ratios = [found[slow][key] / found[fast][key] for key in ("seconds", "cpu_seconds", "peak_mib")]
+        shares = [f"{100 / ratio:.0f} % of its {what}" for ratio, what in zip(ratios, COSTS, strict=True)]
+        print(f"{fast} against {slow}: {', '.join(shares)}")
+        for other in (fast, slow):
+            for metric, value in found[npz]["numbers"].items():
+                np.testing.assert_allclose(found[other]["numbers"][metric], value, rtol=0, atol=1e-10)
 
 
 def compare(found: dict[str, dict[str, Any]]) -> None:
     """Print how much faster what is in use is than what it took the place of; their numbers have to be equal."""
     for protocol, npz in (("COCO", "hotcoco"), ("crowd", "crowdhuman")):
         pairs = [(f"{protocol} results", f"{protocol} results by record")]
+        pairs += [(NAMES[1], NAMES[2])] if protocol == "COCO" else []
         pairs += [("hotcoco", "pycocotools")] if protocol == "COCO" and "pycocotools" in found else []
-        for fast, slow in pairs:
-            ratios = [found[slow][key] / found[fast][key] for key in ("seconds", "cpu_seconds", "peak_mib")]
-            shares = [f"{100 / ratio:.0f} % of its {what}" for ratio, what in zip(ratios, COSTS, strict=True)]
-            print(f"{fast} against {slow}: {', '.join(shares)}")
-            for other in (fast, slow):
-                for metric, value in found[npz]["numbers"].items():
-                    np.testing.assert_allclose(found[other]["numbers"][metric], value, rtol=0, atol=1e-10)
+        compare_costs(found, pairs, npz)
         intervals = found[f"{protocol} with intervals"]["cpu_seconds"] / found[npz]["cpu_seconds"]
         print(f"{protocol} with intervals: {intervals:.1f} times the CPU time without")
         print(json.dumps(found[npz]["numbers"]))
@@ -274,6 +298,7 @@ def main() -> None:
     parser.add_argument(
         "--intervals", action="store_true", help="only compare whole commands without and with intervals"
     )
+    parser.add_argument("--names", action="store_true", help="only compare results with names of categories")
     parser.add_argument("--child", nargs=2, metavar=("WHAT", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
@@ -281,12 +306,17 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        measure("write", folder)
+        measure(WRITE[0] if args.names else WRITE[1], folder)
         if args.intervals:
             save(args.json, compare_commands(folder))
             return
+        chosen = NAMES if args.names else [what for what in WHAT if not (args.quick and what == "pycocotools")]
         print("| | seconds | CPU seconds | peak MiB | before MiB |\n|---|--:|--:|--:|--:|", flush=True)
-        found = {what: measure(what, folder) for what in WHAT if not (args.quick and what == "pycocotools")}
+        found = {what: measure(what, folder) for what in chosen}
+        if args.names:
+            compare_costs(found, [(NAMES[1], NAMES[2]), (NAMES[0], NAMES[1])], NAMES[0])
+            save(args.json, found)
+            return
         compare(found)
         print(f"CrowdHuman: {found['crowdhuman']['numbers']}\nNMS on annotations: {found['nms']['numbers']}")
         found["literal"] = compare_with_literal(folder)

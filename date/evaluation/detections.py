@@ -111,9 +111,9 @@ def _typed(path: Path, ground_truth: GroundTruth, categories: Categories) -> Det
     raw = read_bytes(path)
     if (results := coco_results(raw, lambda: _ids_by_name(ground_truth))) is not None:
         del raw
-        rows, originals, names = results
+        rows, originals, given = results
         if categories is None:
-            _compare_names(path, names, ground_truth)
+            _compare_names(path, given, ground_truth)
         renamed = 0 if originals is None else int((rows[:, 0] != originals).sum())
         return _checked(path, rows, _renamed(renamed), ground_truth, categories)
     if (odgt := odgt_detections(raw)) is None:

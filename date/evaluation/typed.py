@@ -92,7 +92,7 @@ def coco_results(raw: bytes, by_name: Callable[[], dict[str, int]]) -> Results |
     parts, originals, names = [], [], set()
     for records in _in_pieces(raw) if is_list else _in_lines(raw, _result):
         part = None if records is None else _rows(records, by_name)
-        if part is None:
+        if records is None or part is None:
             return None
         parts.append(part[0])
         originals.append(part[1])

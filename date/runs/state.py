@@ -145,7 +145,9 @@ class Runs:
             return State("cached", "" if self.identity(training.name, seed) else status.reason)
         if status.state == "done":
             copied = provenance is not None and provenance.get("run") == status.run
-            return State("cached", "" if copied else f"sealed as {self.runs / str(status.run)}; its results are copied")
+            return State(
+                "cached", "" if copied else f"sealed as {self.runs / str(status.run)}; the DAG will copy its results"
+            )
         before = ""
         if provenance is not None:
             before = (

@@ -21,6 +21,7 @@ def build_components(training: Training, config: dict[str, Any]) -> None:
     import torch
     from mmdet.registry import MODELS, TRANSFORMS
     from mmengine.config import Config
+    from mmengine.logging import MMLogger
     from mmengine.registry import init_default_scope
 
     import date.models
@@ -29,6 +30,7 @@ def build_components(training: Training, config: dict[str, Any]) -> None:
 
     import_modules(training.modules)
     init_default_scope("mmdet")
+    MMLogger.get_current_instance().setLevel("ERROR")  # it tells of every frozen parameter, on standard output
     built = Config(config)
     with understood():
         with torch.device("meta"):

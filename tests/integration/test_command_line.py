@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -181,6 +182,13 @@ def test_a_mistake_is_the_processs_status(tmp_path: Path) -> None:
     done = date_process("train", "onenet", "--tier", "smoke", data=tmp_path, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: unknown training 'onenet'; did you mean 'onenet-r50-coco-12e'?\n"
+
+
+def test_config_prints_the_config_and_nothing_else(tmp_path: Path) -> None:
+    """MMEngine tells on standard output of every parameter that is frozen."""
+    done = date_process("config", "date_f-r50-coco-12e", "--tier", "mini", data=tmp_path)
+    names = [target.id for node in ast.parse(done.stdout).body for target in node.targets]  # type: ignore[attr-defined]
+    assert {"model", "optim_wrapper", "train_cfg"} <= set(names)
 
 
 def test_bad_annotations_stop_before_training(tmp_path: Path) -> None:
