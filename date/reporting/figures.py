@@ -12,9 +12,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from date.catalogue import Catalogue, Panel, Tier, load
+from date.catalogue import Catalogue, Panel, Tier, load, load_tier
 from date.catalogue import Curve as CurveEntry
 from date.catalogue.publication import load_paper
+from date.identity.config import resolve
 from date.reporting import style
 from date.reporting.scores import number
 from date.results import RunResult
@@ -84,19 +85,35 @@ class Drawn:
         return bool(self.panels)
 
 
-def drawings(catalogue: Catalogue) -> list[Drawing]:
-    """Return what is drawn: the headline of the paper, where it has one, then its figures in order."""
+def drawings(catalogue: Catalogue, tier: Tier | None = None) -> list[Drawing]:
+    """Return what is drawn: the headline of the paper, where it has one, then its figures in order.
+
+    Args:
+        catalogue: all there is.
+        tier: whose number of epochs stands in the headline's title, where it is another than the paper's.
+    """
     first = []
     if (headline := load_paper().headline) is not None:
         entries = [CurveEntry(label=training_label(catalogue, t), training=t) for t in shown_trainings(catalogue)]
         panel = Panel(metric="AP", label="AP of the validation images (%)")
-        first = [Drawing("convergence", headline.title, headline.caption, (panel,), tuple(entries))]
+        title = headline.title + ("" if tier is None else _epochs_here(shown_trainings(catalogue), catalogue, tier))
+        first = [Drawing("convergence", title, headline.caption, (panel,), tuple(entries))]
     figures = [
         Drawing(f.name, f.heading, f.marked_caption, tuple(f.panels), tuple(f.curves))
         for f in catalogue.figures.values()
         if f.curves
     ]
     return [*first, *figures]
+
+
+def _epochs_here(names: Sequence[str], catalogue: Catalogue, tier: Tier) -> str:
+    """Return e.g. ``, here 4`` for a tier that trains for another number of epochs than the paper."""
+    of_paper = load_tier(load_paper().reference_tier)
+    possible = [t for t in map(catalogue.training, names) if t.data in tier.datasets and t.backbone in tier.backbones]
+    for training in possible:
+        here, there = (resolve(training, each, 0, None)["train_cfg"].get("max_epochs") for each in (tier, of_paper))
+        return "" if here == there else f", here {here}"
+    return ""
 
 
 def curves(drawing: Drawing, panel: Panel, results: Sequence[RunResult]) -> list[Curve]:

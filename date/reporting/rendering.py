@@ -54,7 +54,7 @@ class FigureRenderer:
 
     def render(self, name: str) -> RenderedFigure:
         """Draw a figure of `figure_names` as ``<name>.svg``, ``.png`` and ``.pdf``; without results it has no files."""
-        curves = {drawing.name: drawing for drawing in drawings(self.catalogue)}
+        curves = {drawing.name: drawing for drawing in drawings(self.catalogue, self.tier)}
         pictures = {drawing.name: drawing for drawing in picture_drawings(self.catalogue)}
         if name in curves:
             return self._curves(curves[name])

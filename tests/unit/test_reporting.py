@@ -199,6 +199,12 @@ def test_convergence_curves_and_learning_rate_drops(three_seeds: Path) -> None:
     assert steps_per_epoch(results) is None
 
 
+def test_the_title_of_convergence_says_how_many_epochs_the_axis_has() -> None:
+    titles = {tier: drawings(load(), load_tier(tier))[0].title for tier in ("paper", "mini", "bccd", "smoke")}
+    title = "Convergence over the paper's 12 epochs"
+    assert titles == {"paper": title, "mini": f"{title}, here 4", "bccd": title, "smoke": f"{title}, here 2"}
+
+
 def test_losses_are_averaged_over_parts_of_the_training(tmp_path: Path) -> None:
     folder = add_run(tmp_path, "mini", ONENET, 0, None)
     records = [{"kind": "train", "step": step, "lr": 1.0, "o2o.loss_cls": float(step)} for step in range(1, 241)]
