@@ -37,6 +37,7 @@ TRAINING_CODE = {
     "3D max filtering": "models/filtering.py",
     "dual-assignment head": "models/head.py",
     "efficientnet-lite": "models/efficientnet_lite.py",
+    "levels": "models/levels.py",
     "losses": "models/losses.py",
     "matching": "models/matching.py",
     "normalisers": "models/normalisers.py",

@@ -59,18 +59,18 @@ class OneNetQuality:
         """See `MatchingQuality`; the result is the negated cost."""
         prob = log_probs[objects.image, objects.labels].exp()  # (T, N)
         eps = 1e-12
-        positive = -(prob + eps).log() * self.alpha * (1 - prob).pow(self.gamma)
-        negative = -(1 - prob + eps).log() * (1 - self.alpha) * prob.pow(self.gamma)
-        cost = self.cls_weight * (positive - negative)
+        other = 1 - prob
+        gain = (prob + eps).log() * self.alpha * other.pow(self.gamma)
+        loss = (other + eps).log() * (1 - self.alpha) * prob.pow(self.gamma)
+        quality = self.cls_weight * (gain - loss)
 
         gt_bboxes = objects.bboxes.to(bboxes.dtype)
         gt = _normalised_cxcywh(gt_bboxes[:, :, None], objects.extents[objects.image])
         pred = _normalised_cxcywh(bboxes, objects.extents)[objects.image]
-        for k in range(4):  # one (T, N) term at a time instead of a (T, N, 4) difference
-            cost += self.reg_weight * (gt[:, k] - pred[:, k]).abs()
-
-        cost -= self.iou_weight * pairwise_giou(gt_bboxes, bboxes[objects.image])
-        return -cost
+        for term in pred.sub_(gt).abs_().mul_(self.reg_weight).unbind(1):  # in place: (T, 4, N) is large
+            quality -= term
+        quality += self.iou_weight * pairwise_giou(gt_bboxes, bboxes[objects.image])
+        return quality
 
 
 def _normalised_cxcywh(bboxes: Tensor, extents: Tensor) -> Tensor:
@@ -160,14 +160,14 @@ def assign_fcos(points: Points, regress_ranges: Tensor, objects: BatchObjects) -
     Returns:
         (B, N) the object that each point of each image takes, an index in [0, T), or T: background.
     """
-    x, y = points.centers.unbind(-1)
-    gt_bboxes = objects.bboxes.to(x.dtype)
-    x1, y1, x2, y2 = gt_bboxes[:, :, None].unbind(1)
-    areas = ((x2 - x1) * (y2 - y1)).flatten()
+    centers = points.centers.t()
+    gt_near, gt_far = objects.bboxes.to(centers.dtype)[:, :, None].chunk(2, dim=1)  # (T, 2, 1) each
+    width, height = (gt_far - gt_near).unbind(1)
+    areas = (width * height).flatten()
     ranks = areas.argsort(stable=True)  # the smallest first, so that the least row is the smallest object's
-    left, top, right, bottom = x - x1, y - y1, x2 - x, y2 - y
-    reach = torch.maximum(torch.maximum(left, right), torch.maximum(top, bottom))
-    nearest = torch.minimum(torch.minimum(left, right), torch.minimum(top, bottom))
+    left_top, right_bottom = centers - gt_near, gt_far - centers
+    reach = torch.maximum(*torch.maximum(left_top, right_bottom).unbind(1))
+    nearest = torch.minimum(*torch.minimum(left_top, right_bottom).unbind(1))
     positive = (nearest > 0) & (reach >= regress_ranges[0]) & (reach <= regress_ranges[1])
     rank = _least_row(positive[ranks], objects.image[ranks], len(objects.counts))
     return torch.cat([ranks, ranks.new_full((1,), len(areas))])[rank]

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from date.models.assigners import assign_fcos, assign_max_iou
 from date.models.branches import flatten_level
 from date.models.geometry import feature_points
+from date.models.losses import weighted
 from date.models.objects import pack
 from date.models.one_to_many import (
     fcos_losses,
@@ -90,7 +91,7 @@ class FCOSHead(MMDetectionsFCOSHead):
         losses = fcos_losses(cls, reg, ctr, points, taken, objects, focal)
         modules = (self.loss_cls, self.loss_bbox, self.loss_centerness)
         names = ("loss_cls", "loss_bbox", "loss_centerness")
-        return {name: part.loss_weight * loss for name, part, loss in zip(names, modules, losses, strict=True)}
+        return {name: weighted(part.loss_weight, loss) for name, part, loss in zip(names, modules, losses, strict=True)}
 
 
 @MODELS.register_module()
@@ -129,8 +130,8 @@ class RetinaNetHead(RetinaHead):
         focal = (self.loss_cls.alpha, self.loss_cls.gamma)
         cls_loss, reg_loss = retinanet_losses(cls, reg, anchors, taken, objects, focal, self.reduce_normaliser)
         return {
-            "loss_cls": self.loss_cls.loss_weight * cls_loss,
-            "loss_bbox": self.loss_bbox.loss_weight * reg_loss,
+            "loss_cls": weighted(self.loss_cls.loss_weight, cls_loss),
+            "loss_bbox": weighted(self.loss_bbox.loss_weight, reg_loss),
         }
 
 

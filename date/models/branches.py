@@ -19,7 +19,8 @@ from torch.nn import functional as F
 
 from date.models.assigners import assign_auxiliary, assign_one_to_one
 from date.models.filtering import MaxFilter3D, product_log_probs
-from date.models.geometry import Points, feature_points, ltrb_to_xyxy, xyxy_to_cxcywh
+from date.models.geometry import Points, feature_points, ltrb_to_xyxy, pick, xyxy_to_cxcywh
+from date.models.levels import Parameters, by_level
 from date.models.losses import (
     NORMALISER_EPS,
     class_targets,
@@ -64,6 +65,11 @@ def flatten_level(x: Tensor, channels: int) -> Tensor:
     """Turn (B, A*channels, H, W) into (B, channels, H*W*A), the order of MMDetection's priors (A per cell, last)."""
     batch, _, height, width = x.shape
     return x.view(batch, -1, channels, height * width).permute(0, 2, 3, 1).reshape(batch, channels, -1)
+
+
+def _predict(conv: PreciseConv2d, own: Sequence[Parameters], feats: Sequence[Tensor], channels: int) -> list[Tensor]:
+    """Convolve each level with its own copy of the parameters, and flatten it."""
+    return [flatten_level(conv(x, *parameters), channels) for x, parameters in zip(feats, own, strict=True)]
 
 
 class Branch(BaseModule):
@@ -115,25 +121,34 @@ class Branch(BaseModule):
         """Turn the scaled regression maps (B, 4, P) into what the branch decodes; the identity unless overridden."""
         return scaled
 
-    def extra_levels(self, cls_feats: Sequence[Tensor], reg_feats: Sequence[Tensor]) -> list[Tensor] | None:
-        """Return the branch's third map per level, each (B, 1, H, W), or None."""
+    def extra_conv(self) -> PreciseConv2d | None:
+        """Return the convolution that predicts the branch's third map, or None."""
         return None
+
+    def extra_feats(self, cls_feats: Sequence[Tensor], reg_feats: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return what the third map is predicted from, per level (B, in_channels, H, W)."""
+        return cls_feats
 
     def forward(
         self, cls_feats: Sequence[Tensor], reg_feats: Sequence[Tensor], scales: Sequence[Scale]
     ) -> BranchOutput:
         """Predict from the towers' outputs of all levels, each (B, in_channels, H_l, W_l), finest first."""
         shapes = [(x.shape[-2], x.shape[-1]) for x in cls_feats]
-        cls = [flatten_level(self.conv_cls(x), self.num_classes) for x in cls_feats]
-        reg = [flatten_level(self.conv_reg(x), 4) for x in reg_feats]
+        extra_conv = self.extra_conv()
+        convs = [self.conv_cls, self.conv_reg, *([] if extra_conv is None else [extra_conv])]
+        of_cls, of_reg, *of_extra = by_level(convs, len(shapes))
+        cls = _predict(self.conv_cls, of_cls, cls_feats, self.num_classes)
+        reg = _predict(self.conv_reg, of_reg, reg_feats, 4)
         sizes = [x.shape[-1] for x in cls]
         factors = torch.stack([module.scale for module in scales]) * self.reg_units
         factor = torch.cat([f.expand(size) for f, size in zip(factors.unbind(), sizes, strict=True)])
-        extra = self.extra_levels(cls_feats, reg_feats)
+        extra = None
+        if extra_conv is not None:
+            extra = _predict(extra_conv, of_extra[0], self.extra_feats(cls_feats, reg_feats), 1)
         return BranchOutput(
             cls=torch.cat(cls, dim=-1),
             reg=self.regress(torch.cat(reg, dim=-1) * factor),
-            extra=None if extra is None else torch.cat([flatten_level(x, 1) for x in extra], dim=-1),
+            extra=None if extra is None else torch.cat(extra, dim=-1),
             level_shapes=shapes,
             level_sizes=sizes,
         )
@@ -243,11 +258,14 @@ class OneToOneBranch(Branch):
         """Return non-negative ltrb distances in pixels."""
         return scaled.clamp(min=0)
 
-    def extra_levels(self, cls_feats: Sequence[Tensor], reg_feats: Sequence[Tensor]) -> list[Tensor] | None:
-        """Return the filter's logits where there is one."""
-        if self.max3d is None:
-            return None
-        return [self.filter(x) for x in self.max3d(reg_feats)]
+    def extra_conv(self) -> PreciseConv2d | None:
+        """Return the convolution of the filter's logits where there is one."""
+        return None if self.max3d is None else self.filter
+
+    def extra_feats(self, cls_feats: Sequence[Tensor], reg_feats: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return the filtered outputs of the regression tower."""
+        assert self.max3d is not None
+        return self.max3d(reg_feats)
 
     def log_probs(self, output: BranchOutput) -> tuple[Tensor, Tensor]:
         """Return ``log p`` and ``log(1 - p)`` of the (filtered) class probabilities, each (B, C, P)."""
@@ -291,7 +309,7 @@ class OneToOneBranch(Branch):
             points, image, gt_labels, gt_bboxes = points[taken], image[taken], gt_labels[taken], gt_bboxes[taken]
         labels = torch.full_like(output.cls[:, 0], self.num_classes, dtype=torch.long)
         labels[image, points] = gt_labels
-        bboxes = ltrb_to_xyxy(self.points(output).centers[points], output.reg.mT[image, points])
+        bboxes = ltrb_to_xyxy(self.points(output).centers[points], pick(output.reg.mT, image, points))
 
         num_pos = reduce_mean(output.reg.new_full((), float(len(points))))
         targets = class_targets(labels, self.num_classes)
@@ -299,14 +317,14 @@ class OneToOneBranch(Branch):
             cls = sigmoid_focal_loss(output.cls, targets, self.alpha, self.gamma)
         else:
             cls = focal_loss_from_log_probs(log_probs, log_others, targets, self.alpha, self.gamma)
-        num_boxes = num_pos.clamp(min=self.min_box_normaliser)
+        by_boxes = num_pos.clamp(min=self.min_box_normaliser) + NORMALISER_EPS
         losses = {"loss_cls": self.loss_weight * self.cls_weight * cls / (num_pos.clamp(min=1) + NORMALISER_EPS)}
         if self.reg_weight:
             extents = objects.extents[image]
             reg = (xyxy_to_cxcywh(bboxes) / extents - xyxy_to_cxcywh(gt_bboxes) / extents).abs().sum()
-            losses["loss_reg"] = self.loss_weight * self.reg_weight * reg / (num_boxes + NORMALISER_EPS)
+            losses["loss_reg"] = self.loss_weight * self.reg_weight * reg / by_boxes
         iou = giou_loss(bboxes, gt_bboxes)
-        losses["loss_iou"] = self.loss_weight * self.iou_weight * iou / (num_boxes + NORMALISER_EPS)
+        losses["loss_iou"] = self.loss_weight * self.iou_weight * iou / by_boxes
         if self.aux_weight:
             losses["loss_aux"] = self.loss_weight * self.aux_weight * self._auxiliary_loss(output, objects)
         return losses

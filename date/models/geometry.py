@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 T = TypeVar("T")
 CACHED_SHAPES = 32
@@ -49,6 +50,7 @@ class ShapeCache:
 
 
 _points = ShapeCache()
+_constants = ShapeCache()
 
 
 def feature_points(level_shapes: Sequence[tuple[int, int]], strides: Sequence[int], like: Tensor) -> Points:
@@ -79,6 +81,40 @@ def _make_points(
     return Points(torch.cat(centers), torch.cat(stride_of))
 
 
+def constant(value: float, device: torch.device) -> Tensor:
+    """Return a number as a scalar on a device, in the default dtype, made once."""
+    return _constants.get((value, torch.get_default_dtype(), device), lambda: torch.full((), value, device=device))
+
+
+def pick(values: Tensor, image: Tensor, point: Tensor) -> Tensor:
+    """Return ``values[image, point]`` for places that differ from each other.
+
+    The gradient then needs no sum over equal places, for which a GPU sorts them in some twenty kernels.
+
+    Args:
+        values: (B, N, ...).
+        image: (K,) index into the first dimension.
+        point: (K,) index into the second.
+    """
+    picked: Tensor = _Pick.apply(values, image, point)
+    return picked
+
+
+class _Pick(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, image: Tensor, point: Tensor) -> Tensor:
+        ctx.save_for_backward(image, point)
+        ctx.shape = values.shape
+        return values[image, point]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        whole = grad.new_zeros(ctx.shape)
+        whole[ctx.saved_tensors] = grad + 0.0  # a sum, which -0.0 does not survive either
+        return whole, None, None
+
+
 def ltrb_to_xyxy(centers: Tensor, ltrb: Tensor) -> Tensor:
     """Return the boxes (..., 4) xyxy whose sides lie at distances (..., 4) ltrb from points (..., 2)."""
     near, far = ltrb.chunk(2, dim=-1)
@@ -93,21 +129,17 @@ def pairwise_iou(gt_bboxes: Tensor, bboxes: Tensor, eps: float = 1e-6) -> tuple[
         bboxes: (T, 4, N) xyxy, the boxes for each object, or (4, N), the same for all.
         eps: least union.
     """
-    x1, y1, x2, y2 = bboxes.unbind(-2)
-    gx1, gy1, gx2, gy2 = gt_bboxes[:, :, None].unbind(1)
-    width = (torch.minimum(x2, gx2) - torch.maximum(x1, gx1)).clamp(min=0)
-    overlap = width * (torch.minimum(y2, gy2) - torch.maximum(y1, gy1)).clamp(min=0)
-    union = ((gx2 - gx1) * (gy2 - gy1) + (x2 - x1) * (y2 - y1) - overlap).clamp(min=eps)
+    (near, far), (gt_near, gt_far) = bboxes.chunk(2, dim=-2), gt_bboxes[:, :, None].chunk(2, dim=1)
+    overlap = _area(torch.minimum(far, gt_far).sub_(torch.maximum(near, gt_near)).clamp_(min=0), -2)
+    union = (_area(gt_far - gt_near, -2) + _area(far - near, -2) - overlap).clamp(min=eps)
     return overlap / union, union
 
 
 def pairwise_giou(gt_bboxes: Tensor, bboxes: Tensor, eps: float = 1e-6) -> Tensor:
     """Return the generalised IoU (T, N); arguments as for `pairwise_iou`."""
     iou, union = pairwise_iou(gt_bboxes, bboxes, eps)
-    x1, y1, x2, y2 = bboxes.unbind(-2)
-    gx1, gy1, gx2, gy2 = gt_bboxes[:, :, None].unbind(1)
-    width = (torch.maximum(x2, gx2) - torch.minimum(x1, gx1)).clamp(min=0)
-    hull = (width * (torch.maximum(y2, gy2) - torch.minimum(y1, gy1)).clamp(min=0)).clamp(min=eps)
+    (near, far), (gt_near, gt_far) = bboxes.chunk(2, dim=-2), gt_bboxes[:, :, None].chunk(2, dim=1)
+    hull = _area(torch.maximum(far, gt_far).sub_(torch.minimum(near, gt_near)).clamp_(min=0), -2).clamp(min=eps)
     return iou - (hull - union) / hull
 
 
@@ -127,8 +159,8 @@ def aligned_giou(pred: Tensor, target: Tensor, eps: float) -> Tensor:
     return iou - (hull - union) / hull
 
 
-def _area(extent: Tensor) -> Tensor:
-    width, height = extent.unbind(-1)
+def _area(extent: Tensor, dim: int = -1) -> Tensor:
+    width, height = extent.unbind(dim)
     return width * height
 
 

@@ -13,15 +13,27 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from date.models.geometry import aligned_giou, aligned_iou
+from date.models.geometry import ShapeCache, aligned_giou, aligned_iou, constant
 
 # What MMDetection adds to every normaliser (float32 machine epsilon), so that no positives give 0 and not NaN.
 NORMALISER_EPS = torch.finfo(torch.float32).eps
 
+_classes = ShapeCache()
+
 
 def class_targets(labels: Tensor, num_classes: int) -> Tensor:
     """Return bool (B, C, N) targets for (B, N) labels; those outside of [0, C), e.g. C of background, have none."""
-    return labels.unsqueeze(1) == torch.arange(num_classes, device=labels.device)[:, None]
+    key = (num_classes, labels.device)
+    return labels.unsqueeze(1) == _classes.get(key, lambda: torch.arange(num_classes, device=labels.device)[:, None])
+
+
+def weighted(weight: float, loss: Tensor) -> Tensor:
+    """Return a loss times its weight, which most often is 1."""
+    return loss if weight == 1 else weight * loss
+
+
+def _class_weights(targets: Tensor, alpha: float) -> Tensor:
+    return torch.where(targets, constant(alpha, targets.device), constant(1.0 - alpha, targets.device))
 
 
 def sigmoid_focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
@@ -44,7 +56,7 @@ class _SigmoidFocalLoss(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, targets: Tensor, alpha: float, gamma: float) -> Tensor:
         right = torch.where(targets, logits, -logits)  # logit of the right answer: p for positives, 1 - p for negatives
         log_right, wrong = F.logsigmoid(right), torch.sigmoid(-right)
-        weight = torch.where(targets, alpha, 1.0 - alpha).to(logits.dtype) * wrong.pow(gamma)
+        weight = _class_weights(targets, alpha).to(logits.dtype) * wrong.pow(gamma)
         if ctx.needs_input_grad[0]:
             slope = weight * (gamma * log_right * (1 - wrong) - wrong)
             ctx.save_for_backward(torch.where(targets, slope, -slope))
@@ -66,7 +78,7 @@ def focal_loss_from_log_probs(
     """
     log_right = torch.where(targets, log_p, log_not_p)
     log_wrong = torch.where(targets, log_not_p, log_p)
-    weight = torch.where(targets, alpha, 1.0 - alpha)
+    weight = _class_weights(targets, alpha)
     return -(weight * torch.exp(gamma * log_wrong) * log_right).sum()
 
 

@@ -53,8 +53,9 @@ SMALLEST_FLOAT = 5e-324
 SMALL_ENTRIES, SMALL_POINTS_PER_OBJECT = 2**15, 8
 
 
-# Points of a row that an accelerator ranks together, before it ranks the best of all.
-RANKED_BLOCK = 2048
+# Rows of up to so many points are ranked at once; of longer ones first the best of every so many points, since PyTorch
+# ranks rows of 400 points and more, where they are many, in over thirty kernels.
+RANKED_ROW, RANKED_BLOCK = 2048, 256
 
 
 class NonFiniteQualityError(ValueError):
@@ -438,7 +439,8 @@ def _pack(qualities: Sequence[Tensor]) -> list[Tensor]:
     """
     counts = [quality.shape[1] for quality in qualities]
     by_object = torch.cat([quality.T for quality in qualities])
-    finite, whole = by_object.isfinite().all(dim=1).int().split(counts), by_object.split(counts)
+    finite = ((by_object * 0).sum(dim=1) == 0).int().split(counts)  # 0 times what is not finite is NaN
+    whole = by_object.split(counts)
     small = [_is_small(*quality.shape) for quality in qualities]
     if all(small):
         return [part for parts in zip(finite, map(_bits, whole), strict=True) for part in parts]
@@ -466,9 +468,10 @@ def _rank(rows: Tensor, count: int) -> Tensor:
     sortable = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     last = rows.shape[1] - 1
     keys = (sortable.long() << 32) + torch.arange(last, -1, -1, device=rows.device)
-    if rows.shape[1] > RANKED_BLOCK:  # the best of the blocks' best: long rows alone take many kernels
-        keys = F.pad(keys, (0, -rows.shape[1] % RANKED_BLOCK), value=torch.iinfo(torch.int64).min)
-        keys = keys.view(len(rows), -1, RANKED_BLOCK).topk(min(count, RANKED_BLOCK), dim=2).values.flatten(1)
+    block = max(RANKED_BLOCK, 4 * count)  # so that each round leaves less than half of the points
+    while keys.shape[1] > max(RANKED_ROW, block):
+        keys = F.pad(keys, (0, -keys.shape[1] % block), value=torch.iinfo(torch.int64).min)
+        keys = keys.view(len(rows), -1, block).topk(count, dim=2, sorted=False).values.flatten(1)
     return last - (keys.topk(count, dim=1).values & 0xFFFFFFFF)
 
 

@@ -42,14 +42,14 @@ def pack(instances: Sequence[InstanceData], metas: Sequence[dict[str, Any]]) -> 
     counts = tuple(len(found.bboxes) for found in instances)
     shapes = [tuple(meta["img_shape"][:2]) for meta in metas]
     image = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-    sent = torch.cat([image, torch.tensor([side for height, width in shapes for side in (width, height)])])
+    sent = torch.cat([image, torch.tensor([side for height, width in shapes for side in (width, height) * 2])])
     if bboxes.is_cuda:
         sent = sent.pin_memory().to(bboxes.device, non_blocking=True)
     return BatchObjects(
         bboxes=bboxes,
         labels=torch.cat([found.labels for found in instances]),
         image=sent[: len(image)],
-        extents=sent[len(image) :].view(-1, 2).to(bboxes.dtype).repeat(1, 2),
+        extents=sent[len(image) :].view(-1, 4).to(bboxes.dtype),
         counts=counts,
         pad_shapes=tuple(tuple(meta.get("pad_shape", meta["img_shape"])[:2]) for meta in metas),
     )

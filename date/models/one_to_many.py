@@ -17,13 +17,14 @@ from torch.nn import functional as F
 
 from date.models.assigners import assign_fcos, assign_max_iou
 from date.models.branches import Branch, BranchOutput
-from date.models.geometry import Points, ShapeCache, anchor_deltas, ltrb_to_xyxy
+from date.models.geometry import Points, ShapeCache, anchor_deltas, ltrb_to_xyxy, pick
 from date.models.losses import (
     NORMALISER_EPS,
     centerness_target,
     class_targets,
     log_iou_loss,
     sigmoid_focal_loss,
+    weighted,
 )
 from date.models.normalisers import reduce_mean
 from date.models.objects import BatchObjects
@@ -75,8 +76,8 @@ def fcos_losses(
     ctr_sum = reduce_mean(ctr_target.sum()).clamp(min=1e-6)
 
     cls_loss = sigmoid_focal_loss(cls, class_targets(objects.labels_of(taken, num_classes), num_classes), *focal)
-    iou_loss = log_iou_loss(ltrb_to_xyxy(centers, reg.mT[image, point]), bboxes, ctr_target)
-    ctr_loss = F.binary_cross_entropy_with_logits(ctr[image, point], ctr_target, reduction="sum")
+    iou_loss = log_iou_loss(ltrb_to_xyxy(centers, pick(reg.mT, image, point)), bboxes, ctr_target)
+    ctr_loss = F.binary_cross_entropy_with_logits(pick(ctr, image, point), ctr_target, reduction="sum")
     by_points, by_centerness = num_pos + NORMALISER_EPS, ctr_sum + NORMALISER_EPS
     return cls_loss / by_points, iou_loss / by_centerness, ctr_loss / by_points
 
@@ -102,9 +103,9 @@ class FCOSBranch(Branch):
         """Return positive ltrb distances in pixels."""
         return scaled.exp()
 
-    def extra_levels(self, cls_feats: Sequence[Tensor], reg_feats: Sequence[Tensor]) -> list[Tensor] | None:
-        """Return the centre-ness logits."""
-        return [self.conv_ctr(x) for x in cls_feats]
+    def extra_conv(self) -> PreciseConv2d | None:
+        """Return the convolution of the centre-ness logits; they are predicted from the class tower."""
+        return self.conv_ctr
 
     def bboxes(self, output: BranchOutput, image: int, prior_index: Tensor | slice) -> Tensor:
         """See `Branch`."""
@@ -126,7 +127,8 @@ class FCOSBranch(Branch):
         taken = self.assign(output, objects)
         focal = (self.alpha, self.gamma)
         found = fcos_losses(output.cls, output.reg, output.extra[:, 0], self.points(output), taken, objects, focal)
-        return dict(zip(("loss_cls", "loss_iou", "loss_ctr"), (self.loss_weight * loss for loss in found), strict=True))
+        losses = (weighted(self.loss_weight, loss) for loss in found)
+        return dict(zip(("loss_cls", "loss_iou", "loss_ctr"), losses, strict=True))
 
 
 def grid_anchors(generator: AnchorGenerator, level_shapes: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
@@ -197,7 +199,7 @@ def retinanet_losses(
     cls_loss = sigmoid_focal_loss(logits, class_targets(labels, num_classes), *focal)
     image, anchor = positive.nonzero(as_tuple=True)
     target = anchor_deltas(anchors[anchor], objects.bboxes.to(reg.dtype)[taken[image, anchor]])
-    reg_loss = (reg.mT[image, anchor] - target).abs().sum()
+    reg_loss = (pick(reg.mT, image, anchor) - target).abs().sum()
     return cls_loss / (num_pos + NORMALISER_EPS), reg_loss / (num_pos + NORMALISER_EPS)
 
 
@@ -252,4 +254,4 @@ class RetinaBranch(Branch):
         cls, reg = retinanet_losses(
             output.cls, output.reg, self.anchors(output), taken, objects, focal, self.reduce_normaliser
         )
-        return {"loss_cls": self.loss_weight * cls, "loss_reg": self.loss_weight * reg}
+        return {"loss_cls": weighted(self.loss_weight, cls), "loss_reg": weighted(self.loss_weight, reg)}

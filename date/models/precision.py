@@ -29,9 +29,11 @@ class PreciseConv2d(nn.Conv2d):
         precise.weight, precise.bias = conv.weight, conv.bias
         return precise
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve (B, in, H, W) to (B, out, H, W)."""
+    def forward(self, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        """Convolve (B, in, H, W) to (B, out, H, W), with the module's weight and bias or with copies of both."""
+        if weight is None:
+            weight, bias = self.weight, self.bias
         if x.is_meta or not torch.is_autocast_enabled(x.device.type):
-            return super().forward(x)
+            return self._conv_forward(x, weight, bias)
         with torch.autocast(x.device.type, enabled=False):
-            return super().forward(x.to(self.weight.dtype))
+            return self._conv_forward(x.to(weight.dtype), weight, bias)

@@ -127,10 +127,11 @@ class Recorder:
         Raises:
             NonFiniteLoss: the loss of this step or of one since the last line is not finite.
         """
-        values = torch.stack([value.detach() for value in losses.values()]).double()
-        self.names, self.sums = list(losses), values if self.sums is None else self.sums + values
-        bad = torch.where(losses["loss"].detach().isfinite(), _NEVER, float(step))
-        self.first_bad = torch.minimum(self.first_bad, bad)
+        values = torch.stack([value.detach() for value in losses.values()])
+        self.names, self.sums = list(losses), values.double() if self.sums is None else self.sums + values
+        loss = losses["loss"].detach()
+        finite = loss - loss == 0  # the fewest kernels that tell
+        self.first_bad = torch.where(finite, self.first_bad, self.first_bad.clamp(max=step))
         self.images.append((step, images))
         self.count += 1
         self.timed += 1

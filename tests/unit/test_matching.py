@@ -111,6 +111,17 @@ def test_ranks_points_by_quality_then_index(kind: str, layout: str) -> None:
             assert values.tolist() == quality[points, objects[:, None]].tolist()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("points", "count"), [(2048, 3), (2049, 1), (2100, 100), (22_400, 7), (22_401, 60), (9001, 700)]
+)
+def test_long_rows_are_ranked_in_rounds(kind: str, points: int, count: int) -> None:
+    """Of long rows the best of each block are ranked again, until few are left; ties stay in their order."""
+    quality = KINDS[kind](np.random.default_rng(1), points, max(5, count))[:, :3].astype(np.float32)
+    expected = np.argsort(-quality, axis=0, kind="stable")[:count].T
+    assert matching._rank(torch.from_numpy(quality.T.copy()), count).tolist() == expected.tolist()
+
+
 @settings(max_examples=examples(100))
 @given(
     arrays(
