@@ -267,8 +267,11 @@ class _Check:
     def _boxes(self, records: Records, describe: Callable[[int], str]) -> None:
         values = column(records, "bbox")
         self.boxes = boxes(values)
-        absent = np.array([value is None or value == [] for value in values], dtype=bool)
-        longer = np.array([isinstance(value, list) and len(value) > 4 for value in values], dtype=bool)
+        absent: Flags = np.all(np.isnan(self.boxes), 1)  # all that are not four numbers have such rows
+        longer = absent.copy()
+        unread = list(itertools.compress(values, absent))
+        longer[longer] = [isinstance(value, list) and len(value) > 4 for value in unread]
+        absent[absent] = [value is None or value == [] for value in unread]
         self._refuse(
             "annotations without a box ('bbox'): {}; compute it from the segmentation, or remove them",
             absent,

@@ -50,7 +50,8 @@ def recall(root: Path, key: str, splits: Splits, digest: Any) -> dict[str, Any] 
     try:
         entry = json.loads(path.read_text())
         manifest, folders = entry["manifest"], entry["folders"]
-        same = digest(manifest) == manifest["digest"] and entry["files"] == _fingerprint(splits, folders)
+        listings = {images: Listing(images) for _, _, images in splits}
+        same = digest(manifest) == manifest["digest"] and entry["files"] == _fingerprint(splits, folders, listings)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -59,7 +60,14 @@ def recall(root: Path, key: str, splits: Splits, digest: Any) -> dict[str, Any] 
     return manifest if same else None
 
 
-def remember(root: Path, key: str, splits: Splits, folders: dict[str, list[str]], manifest: dict[str, Any]) -> None:
+def remember(
+    root: Path,
+    key: str,
+    splits: Splits,
+    folders: dict[str, list[str]],
+    manifest: dict[str, Any],
+    listings: dict[Path, Listing],
+) -> None:
     """Keep a manifest; where that fails, say so and go on, since it only costs time.
 
     Args:
@@ -68,8 +76,9 @@ def remember(root: Path, key: str, splits: Splits, folders: dict[str, list[str]]
         splits: of the dataset.
         folders: per split the folders that its images lie in, relative to its image folder.
         manifest: of the verified data.
+        listings: of the image folders, as they were when they were verified.
     """
-    entry = {"folders": folders, "files": _fingerprint(splits, folders), "manifest": manifest}
+    entry = {"folders": folders, "files": _fingerprint(splits, folders, listings), "manifest": manifest}
     folder = cache_folder(root)
     try:
         with exclusive(folder / ".lock", wait=True):
@@ -78,7 +87,6 @@ def remember(root: Path, key: str, splits: Splits, folders: dict[str, list[str]]
         print(f"the verification of {manifest['dataset']} could not be kept: {error}", file=sys.stderr)
 
 
-def _fingerprint(splits: Splits, folders: dict[str, list[str]]) -> str:
-    listings = {images: Listing(images) for _, _, images in splits}
+def _fingerprint(splits: Splits, folders: dict[str, list[str]], listings: dict[Path, Listing]) -> str:
     parts = [listings[images].fingerprint(folders[name]) for name, _, images in splits]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()

@@ -111,7 +111,7 @@ def examine(dataset: Dataset, root: Path, progress: Progress | None = None, deep
     content = {"schema_version": MANIFEST_SCHEMA, "dataset": dataset.name, "splits": parts}
     manifest = content | {"digest": manifest_digest(content)}
     key = _key(dataset, {name: part["annotations_sha256"] for name, part in parts.items()})
-    remember(root, key, splits, folders, manifest)
+    remember(root, key, splits, folders, manifest, listings)
     return Examination(manifest, [])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,28 @@ def test_a_moved_and_renamed_module_leaves_the_identity(tmp_path: Path, monkeypa
     moved = tmp_path / "date" / "assignment" / "one_to_one.py"
     moved.write_text(moved.read_text() + "\nMORE = 1\n")
     assert _fingerprint() != fingerprint
+
+
+def test_kept_digests_are_those_of_the_code_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(PACKAGE, tmp_path / "date")
+    monkeypatch.setattr(code, "PACKAGE", tmp_path / "date")
+    monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path / "cache"))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    digests = code.part_digests()
+    assert not (tmp_path / "cache").exists()
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    assert code.part_digests() == digests
+    (kept,) = (path for path in (tmp_path / "cache").rglob("*") if path.is_file())
+    with monkeypatch.context() as patch:
+        patch.setattr(code, "normalised_code", lambda text: pytest.fail("found anew"))
+        assert code.part_digests() == digests
+    for damaged in (b"", b"\xff", b"[]", b"{}", kept.read_bytes()[:-9], kept.read_bytes().replace(b'"losses"', b'"l"')):
+        kept.write_bytes(damaged)
+        assert code.part_digests() == digests
+    losses = tmp_path / "date" / "models" / "losses.py"
+    losses.write_text(losses.read_text() + "\nMORE = 1\n")
+    changed = code.part_digests()
+    assert {name for name in digests if digests[name] != changed[name]} == {"losses"}
 
 
 def _fingerprint() -> str:
