@@ -158,6 +158,8 @@ def _cell(outcome: Outcome) -> str:
     text = f"**{outcome.verdict}**<br>{signed(found.mean, digits)}"
     if found.low is not None and found.high is not None:
         text += f" ({signed(found.low, digits)} to {signed(found.high, digits)})"
+    if part.comparison.margin:
+        text += f"<br>claimed above {signed(part.comparison.margin, digits)}"
     return f"{text}<br>{' and '.join(map(str, dict.fromkeys(found.seeds)))} seeds"
 
 

@@ -29,14 +29,14 @@ def results(tmp_path: Path) -> Path:
     folder = tmp_path / "results"
     for seed in range(4):
         noise = 0.1 * (-1) ** seed
-        add_run(folder, "mini", "date_f-r50-coco-12e", seed, {"o2o": ap(40 + noise)})
+        add_run(folder, "mini", "date_f-r50-coco-12e", seed, {"o2o": ap(40 + noise), "o2o_nms50": ap(40 + 0.9 * noise)})
         add_run(folder, "mini", "onenet-r50-coco-12e", seed, {"o2o": ap(38 - noise)})
         add_run(folder, "mini", "fcos-r50-coco-12e", seed, {"head": ap(41 + noise)})
         add_run(folder, "mini", "retinanet-r50-coco-12e", seed, {"head": ap(42 + noise)})
         for name, value in {"fcos": 70, "retinanet": 75, "onenet": 80}.items():
             variant = "o2o" if name == "onenet" else "head"
             add_run(folder, "mini", f"{name}-r50-crowdhuman-30k", seed, {variant: crowd(value + noise)})
-        add_run(folder, "bccd", "date_f-r50-coco-12e", seed, {"o2o": ap(50 + noise)})
+        add_run(folder, "bccd", "date_f-r50-coco-12e", seed, {"o2o": ap(50 + noise), "o2o_nms50": ap(50 + 0.9 * noise)})
         add_run(folder, "bccd", "onenet-r50-coco-12e", seed, {"o2o": ap(53 - noise)})
     return folder
 
@@ -56,6 +56,8 @@ def test_each_column_is_what_its_results_say(results: Path) -> None:
     scenes, crowds, bccd = found["nms_detectors_ahead_of_onenet"]
     assert scenes.startswith("**SUPPORTED**<br>+3.0") and crowds.startswith(f"**CONTRADICTED**<br>{MINUS}10.0")
     assert bccd == "—"
+    scenes, _, bccd = found["nms_changes_nothing_12e"]
+    assert scenes.endswith(f"<br>claimed above {MINUS}0.3<br>4 seeds") and scenes.startswith("**SUPPORTED**<br>0.0")
     assert not {"date_f_with_fcos_12e", "date_f_over_onenet_36e", "few_parameters"} & found.keys(), "one column or none"
     assert found["onenet-r50-coco-12e"] == ["38.0 ± 0.1 (4)", "80.0 ± 0.1 (4)", "53.0 ± 0.1 (4)"]
 
