@@ -18,7 +18,7 @@ from tests.support.records import unpack_record
 REPORT = ROOT / "reports" / "mini"
 
 
-@pytest.mark.parametrize("name", ["mini", "bccd"])
+@pytest.mark.parametrize("name", ["mini", "bccd", "deeppcb"])
 def test_the_committed_results_are_complete_and_of_the_present_settings(name: str) -> None:
     catalogue, tier, report = load(), load_tier(name), ROOT / "reports" / name
     settings = load_settings(json.loads((report / "settings.json").read_text()))

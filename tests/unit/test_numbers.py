@@ -27,11 +27,11 @@ def test_records_and_documents_are_there() -> None:
 
 
 def test_the_table_of_claims_and_data_sets_is_what_the_command_prints(tmp_path: Path) -> None:
-    tiers = [load_tier("mini"), load_tier("bccd")]
+    tiers = [load_tier("mini"), load_tier("bccd"), load_tier("deeppcb")]
     for tier in tiers:
         unpack_record(tier.name, tmp_path)
     printed = matrix(tiers, tmp_path / "results").strip()
-    assert printed in (ROOT / "docs" / "real-images.md").read_text(), "put in what this prints: date matrix mini bccd"
+    assert printed in (ROOT / "docs" / "real-images.md").read_text(), "put in what this prints: date matrix mini bccd deeppcb"
 
 
 def test_a_changed_number_is_found_and_put_back(tmp_path: Path) -> None:
