@@ -31,7 +31,9 @@ def test_the_table_of_claims_and_data_sets_is_what_the_command_prints(tmp_path: 
     for tier in tiers:
         unpack_record(tier.name, tmp_path)
     printed = matrix(tiers, tmp_path / "results").strip()
-    assert printed in (ROOT / "docs" / "real-images.md").read_text(), "put in what this prints: date matrix mini bccd deeppcb"
+    assert printed in (ROOT / "docs" / "real-images.md").read_text(), (
+        "put in what this prints: date matrix mini bccd deeppcb"
+    )
 
 
 def test_a_changed_number_is_found_and_put_back(tmp_path: Path) -> None:
