@@ -133,6 +133,11 @@ def optimisation(training: Training, tier: Tier) -> dict[str, Any]:
     return wrapper
 
 
+def epochs(schedule: Mapping[str, Any], tier: Tier) -> int:
+    """Return the epochs of a schedule in epochs at a tier; no data are needed."""
+    return max(1, round(schedule["epochs"] * tier.epoch_scale))
+
+
 def _duration(schedule: dict[str, Any], part: str, tier: Tier) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the training loop and the scheduler of a schedule in epochs or in iterations, scaled to the tier."""
     by_epoch = "iterations" not in schedule
@@ -140,7 +145,7 @@ def _duration(schedule: dict[str, Any], part: str, tier: Tier) -> tuple[dict[str
     if not by_epoch:  # as many epochs of the tier's dataset as the iterations are of the paper's
         scale *= steps_per_epoch(tier, part) / load_paper().parts[part].steps_per_epoch
     if by_epoch:
-        length = max(1, round(schedule["epochs"] * scale))
+        length = epochs(schedule, tier)
         loop = dict(type="EpochBasedTrainLoop", max_epochs=length, val_interval=1)
         if any(abs(m * scale - round(m * scale)) > WHOLE for m in schedule["milestones"]):  # drops within an epoch
             by_epoch, steps = False, steps_per_epoch(tier, part)

@@ -15,7 +15,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from date.catalogue import Catalogue, Panel, Tier, load, load_tier
 from date.catalogue import Curve as CurveEntry
 from date.catalogue.publication import load_paper
-from date.identity.config import resolve
+from date.experiments.fragments import schedule_fragment
+from date.identity.config import epochs
 from date.reporting import style
 from date.reporting.scores import number
 from date.results import RunResult
@@ -96,7 +97,7 @@ def drawings(catalogue: Catalogue, tier: Tier | None = None) -> list[Drawing]:
     if (headline := load_paper().headline) is not None:
         entries = [CurveEntry(label=training_label(catalogue, t), training=t) for t in shown_trainings(catalogue)]
         panel = Panel(metric="AP", label="AP of the validation images (%)")
-        title = headline.title + ("" if tier is None else _epochs_here(shown_trainings(catalogue), catalogue, tier))
+        title = headline.title + ("" if tier is None else _epochs_here(headline.schedule, tier))
         first = [Drawing("convergence", title, headline.caption, (panel,), tuple(entries))]
     figures = [
         Drawing(f.name, f.heading, f.marked_caption, tuple(f.panels), tuple(f.curves))
@@ -106,14 +107,13 @@ def drawings(catalogue: Catalogue, tier: Tier | None = None) -> list[Drawing]:
     return [*first, *figures]
 
 
-def _epochs_here(names: Sequence[str], catalogue: Catalogue, tier: Tier) -> str:
-    """Return e.g. ``, here 4`` for a tier that trains for another number of epochs than the paper."""
-    of_paper = load_tier(load_paper().reference_tier)
-    possible = [t for t in map(catalogue.training, names) if t.data in tier.datasets and t.backbone in tier.backbones]
-    for training in possible:
-        here, there = (resolve(training, each, 0, None)["train_cfg"].get("max_epochs") for each in (tier, of_paper))
-        return "" if here == there else f", here {here}"
-    return ""
+def _epochs_here(schedule: str, tier: Tier) -> str:
+    """Return e.g. ``, here 4`` for a tier that trains a schedule for another number of epochs than the paper."""
+    content = schedule_fragment(schedule)
+    if "iterations" in content:
+        return ""
+    here, there = (epochs(content, each) for each in (tier, load_tier(load_paper().reference_tier)))
+    return "" if here == there else f", here {here}"
 
 
 def curves(drawing: Drawing, panel: Panel, results: Sequence[RunResult]) -> list[Curve]:

@@ -289,7 +289,7 @@ def test_only_what_matters_makes_trainings_run_again(finished: Path) -> None:
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
         return jobs(said)
 
-    assert not spoiled("date/models/assigners.py", "# one (T, N) term at a time", "# term by term")
+    assert not spoiled("date/models/assigners.py", "# the smallest first,", "# smallest first,")
     assert not spoiled("date/models/assigners.py", '"""How good a point', '"""Say how good a point')
     assert not spoiled("date/reporting/report.py", "from __future__", "import this\nfrom __future__")
     assert not spoiled("README.md", "what it is", "what it was")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from date.catalogue import load, load_tier
-from date.identity.code import TRAINING_CODE
+from date.identity.code import TRAINING_CODE, equivalences
 from date.identity.config import resolve
 from date.identity.digests import run_digest
 from date.identity.parts import code_parts, config_parts, initial_part, section_names
@@ -16,8 +16,10 @@ DATE_F = load().training("date_f-r50-coco-12e")
 
 def test_every_part_of_the_training_code_is_named() -> None:
     parts = code_parts()
-    assert len(parts) == len(TRAINING_CODE)
-    for name, part in zip(TRAINING_CODE, parts, strict=True):
+    new = {change.part for change in equivalences() if change.was is None}  # without effect on earlier runs
+    named = [name for name in TRAINING_CODE if name not in new]
+    assert len(named) < len(TRAINING_CODE) == len(named) + len(new)
+    for name, part in zip(named, parts, strict=True):
         assert part.startswith(f"code of {name} ")
 
 

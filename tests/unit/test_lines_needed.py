@@ -144,8 +144,11 @@ def test_a_branch(use: Any) -> None:
     assert set(load().training("mine").branches) == {"o2o", "o2m"}
 
 
-def test_a_dataset(use: Any) -> None:
+def test_a_dataset(use: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use(DATASET)
+    monkeypatch.setenv("DATE_DATA_ROOT", str(tmp_path))
+    (tmp_path / "pets").mkdir()
+    (tmp_path / "pets" / "train.json").write_text('{"images": [], "annotations": [], "categories": []}')
     config = resolve(load().training("onenet-r50-coco-12e"), load_tier("pets"), 0, None)
     assert config["train_dataloader"]["dataset"]["dataset"]["metainfo"]["classes"] == ("cat", "dog")
     assert load_dataset("pets").classes == ["cat", "dog"]
