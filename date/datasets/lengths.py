@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from date.catalogue import Dataset, Tier, load_dataset
 from date.catalogue.settings import data_root
-from date.datasets.cache import cache_folder
-from date.datasets.content import annotation_bytes
-from date.datasets.files import data_files
+from date.datasets.kept_numbers import number_of
 from date.errors import UserError
-from date.files import file_digest, replace_text
 
 LEAST_SIDE = 32
 """Images with a shorter side (px) are not trained on at the paper's resolution, as in MMDetection's configurations."""
@@ -65,29 +61,15 @@ def _steps(images: int, tier: Tier) -> int:
 
 def _images(dataset: Dataset, tier: Tier, root: Path) -> int | None:
     """Return the number of training images that an epoch has; None where there are no annotations yet."""
-    path = data_files(dataset, root).train_annotations
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return _trained_images(path, status.st_size, status.st_mtime_ns, least_side(tier), root)
+    side = least_side(tier)
+    found: int | None = number_of(dataset, root, f"images-{side}px", "images", _counter(side))
+    return found
 
 
 @functools.cache
-def _trained_images(path: Path, size: int, changed: int, side: int, root: Path) -> int | None:
-    """Return the number of images that training keeps, from the cache beside verified manifests where it is there."""
-    known = cache_folder(root) / f"images-{side}px-{file_digest(path)}.json"
-    try:
-        return int(json.loads(known.read_text())["images"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    try:
-        images = count_trained_images(json.loads(annotation_bytes(path)), side)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None  # verifying the data tells what is wrong
-    with contextlib.suppress(OSError):  # it only costs time
-        replace_text(known, json.dumps({"images": images}), durable=False)
-    return images
+def _counter(side: int) -> Callable[[dict[str, Any]], int]:
+    """Return `count_trained_images` for a side, one and the same function for each."""
+    return functools.partial(count_trained_images, side=side)
 
 
 def count_trained_images(data: dict[str, Any], side: int) -> int:

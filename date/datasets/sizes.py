@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import json
 import math
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-from date.catalogue import Dataset, Tier, load_dataset
+from date.catalogue import Tier, load_dataset
 from date.catalogue.settings import data_root
-from date.datasets.cache import cache_folder
-from date.datasets.content import annotation_bytes
-from date.datasets.files import data_files
+from date.datasets.kept_numbers import number_of
 from date.errors import UserError
 from date.experiments.fragments import fragment
-from date.files import file_digest, replace_text
 
 FINEST_STRIDE = 8
 """Pixels between the points of the finest level."""
@@ -46,7 +39,7 @@ def pixel_scale(tier: Tier, part: str) -> float:
     if not _follows(tier, part):
         return tier.pixel_scale
     dataset = load_dataset(tier.datasets[part])
-    size = _unit_size(dataset, data_root())
+    size = number_of(dataset, data_root(), f"sizes-{SMALLER:g}", "size", unit_size)
     if size is None:
         raise UserError(
             f"the size of images is chosen by the boxes in the annotations of {dataset.name!r}, which do not exist yet "
@@ -83,32 +76,6 @@ def fitted_scale(scale: float, size: float) -> float:
         return scale
     side = SIDES * math.ceil(min(FINEST_STRIDE / size, most) / SIDES - 1e-9)
     return min(max(side, own), most) / paper
-
-
-def _unit_size(dataset: Dataset, root: Path) -> float | None:
-    """Return the size that `unit_size` finds in a dataset's training annotations; None where they can't be read."""
-    path = data_files(dataset, root).train_annotations
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return _unit_size_of(path, status.st_size, status.st_mtime_ns, root)
-
-
-@functools.cache
-def _unit_size_of(path: Path, size: int, changed: int, root: Path) -> float | None:
-    known = cache_folder(root) / f"sizes-{SMALLER:g}-{file_digest(path)}.json"
-    try:
-        return float(json.loads(known.read_text())["size"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    try:
-        found = unit_size(json.loads(annotation_bytes(path)))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ZeroDivisionError):
-        return None  # verifying the data tells what is wrong
-    with contextlib.suppress(OSError):  # it only costs time
-        replace_text(known, json.dumps({"size": found}), durable=False)
-    return found
 
 
 def unit_size(data: dict[str, Any]) -> float:

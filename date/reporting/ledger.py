@@ -78,9 +78,8 @@ def tier_changes(tier: Tier) -> list[tuple[str, str]]:
     ours = tier.model_dump(mode="json")
     changed = [key for key in paper if key in tier.tuned or (key not in NOT_SCALING and ours[key] != paper[key])]
     tuned = {key: f"; tuned on {' and '.join(networks)}, for all trainings" for key, networks in tier.tuned.items()}
-    beside = {key: f"{_short(ours[key])} (the paper: {_short(paper[key])})" for key in changed}
-    if tier.fit_pixels and "pixel_scale" in beside:
-        beside["pixel_scale"] = beside["pixel_scale"].replace(" (", ", more where the boxes need it (", 1)
+    more = {"pixel_scale": ", more where the boxes need it"} if tier.fit_pixels else {}
+    beside = {key: f"{_short(ours[key])}{more.get(key, '')} (the paper: {_short(paper[key])})" for key in changed}
     return [(key.replace("_", " "), text + tuned.get(key, "")) for key, text in beside.items()]
 
 
