@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from date.errors import UserError
 
@@ -53,7 +52,7 @@ def examine(tier: Tier, trainings: list[Training], runs_of: dict[str, int], prof
     """
     from date.catalogue import ROOT, load_dataset
     from date.catalogue.settings import data_root, dataset_name
-    from date.doctor import components, data, environment, loading, memory, slurm, storage
+    from date.doctor import components, data, environment, memory, slurm, storage
     from date.doctor.profile import read_profiles
     from date.experiments.folders import of_paper
 
@@ -74,12 +73,21 @@ def examine(tier: Tier, trainings: list[Training], runs_of: dict[str, int], prof
     runs, results = of_paper(ROOT / "runs"), of_paper(ROOT / "results")
     yield from storage.file_system(runs)
     yield from _with_mistakes("disk", storage.space(runs, results, tier, trainings, runs_of, profile))
-    jobs = 1 if on_slurm else min(int(profile.get("jobs") or os.cpu_count() or 1), max(1, sum(runs_of.values())))
-    yield from _with_mistakes("loading", loading.loading(tier, trainings, jobs, on_slurm))
+    yield from _with_mistakes("loading", _loading(tier, trainings, sum(runs_of.values()), profile))
     if on_slurm:
         yield from slurm.examine(profile, tier, trainings)
     elif profiles:
         yield Finding("slurm", "ok", f"not used: {', '.join(map(str, profiles))} works on this machine")
+
+
+def _loading(tier: Tier, trainings: list[Training], runs: int, profile: dict[str, Any]) -> Iterator[Finding]:
+    """Check what loading processes need where the trainings run: here, or one training on each node."""
+    from date.doctor.loading import loading
+    from date.doctor.profile import trainings_at_a_time
+
+    on_slurm = profile.get("executor") == "slurm"
+    jobs = 1 if on_slurm else trainings_at_a_time(profile, tier, max(1, runs))
+    yield from loading(tier, trainings, jobs, on_slurm)
 
 
 def _with_mistakes(check: str, findings: Iterator[Finding]) -> Iterator[Finding]:

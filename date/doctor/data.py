@@ -11,6 +11,9 @@ from date.datasets.prepare import incomplete, prepare, verify_weights
 from date.datasets.sizes import fitted_sides
 from date.doctor import Finding
 from date.errors import UserError
+from date.experiments.entries import shown
+from date.experiments.folders import folders
+from date.formatting import counted
 from date.progress import progress_lines, step
 
 
@@ -47,7 +50,7 @@ def steps(trainings: list[Training], tier: Tier, root: Path) -> Iterator[Finding
         except UserError as error:
             yield Finding("epoch", "error", str(error))
         else:
-            yield Finding("epoch", "ok", f"{number:,} steps in the part of {part!r}")
+            yield Finding("epoch", "ok", f"{counted(number, 'steps')} in the part of {part!r}")
             for side in sides.values():
                 yield Finding("images", "ok", f"short side {side} px in the part of {part!r}, chosen by the boxes")
 
@@ -66,6 +69,7 @@ def weights(trainings: list[Training], tier: Tier, root: Path) -> Iterator[Findi
     for training in trainings:
         if training.init_file is not None and not training.init_file.is_file():
             text = f"{training.name} starts from {training.init_file}, which is not a file"
-            yield Finding("weights", "error", text, "correct 'init' in experiments/trainings.yaml")
+            folder = training.folder or shown(folders()[0])
+            yield Finding("weights", "error", text, f"correct 'init' in {folder}/trainings.yaml")
     if not names:
         yield Finding("weights", "ok", f"none needed: the tier {tier.name!r} trains from random weights")

@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from importlib import metadata
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from date.catalogue import ROOT, load, load_tier
@@ -127,9 +128,7 @@ def detect() -> int:
 
 def gpus(tier: Tier, on_slurm: bool) -> Iterator[Finding]:
     """Report the GPUs that PyTorch can use, and why it can't use the others."""
-    try:
-        import torch
-    except ImportError:
+    if (torch := pytorch()) is None:
         return  # reported already
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
@@ -164,11 +163,18 @@ def compiler(tier: Tier, on_slurm: bool) -> Iterator[Finding]:
         yield Finding("compiler", "error" if here else "warning", f"'compile: true' needs {missing}{where}", REMEDY)
 
 
-def gpu_sizes() -> list[int]:
-    """Return the memory in MiB of each GPU that PyTorch sees on this machine."""
+def pytorch() -> ModuleType | None:
+    """Return PyTorch; None where it can't be imported, which `stack` reports."""
     try:
         import torch
-    except ImportError:
+    except Exception:  # an absent one, or a broken one, whose libraries fail to load in ways of their own
+        return None
+    return torch
+
+
+def gpu_sizes() -> list[int]:
+    """Return the memory in MiB of each GPU that PyTorch sees on this machine."""
+    if (torch := pytorch()) is None:
         return []
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return [torch.cuda.get_device_properties(index).total_memory >> 20 for index in range(count)]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from date.doctor import Finding
-from date.doctor.profile import Request, requests
+from date.doctor.profile import requests
 from date.planning.memory import RESERVED, images_that_fit, memory, smallest_gpu
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ def gpu_memory(
     most: dict[str, int] = {}
     for request in requests(profile, tier, trainings):
         if request.rule == "train":
-            share = max(1, tier.batch_size // gpus_of(request))
+            share = max(1, tier.batch_size // max(1, request.gpus()[1]))
             most |= {name: int(request.get("images_per_pass") or 0) or share for name in request.trainings}
     needs = {name: need for name, images in most.items() if (need := memory(by_name[name], tier, images)) is not None}
     if not needs:
@@ -52,11 +51,3 @@ def gpu_memory(
         yield Finding("gpu memory", "error", said, remedy)
     else:
         yield Finding("gpu memory", "error", said, "use a larger GPU: not even one image at a time fits")
-
-
-def gpus_of(request: Request) -> int:
-    """Return the number of GPUs of a job, one at least: of ``gpu``, or of ``gres`` on each of its machines."""
-    if total := int(request.get("gpu") or 0):
-        return total
-    each = re.search(r"\bgpu(?::[A-Za-z][^:,]*)?(?::(\d+))?", str(request.get("gres") or ""))
-    return int(each[1] or 1) * int(request.get("nodes") or 1) if each else 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +39,19 @@ class Request:
         """Return a resource."""
         return self.resources.get(name, otherwise)
 
+    def gpus(self) -> tuple[str | None, int]:
+        """Return the kind of GPU that the job asks for, None for any, and how many on all its machines; 0 for none.
+
+        ``gres`` counts for each machine: ``gpu``, ``gpu:2``, ``gpu:h100`` or ``gpu:h100:2``. A kind may begin with a
+        digit (``2080ti``; ``1g.10gb``, a part of a GPU). ``gpu`` counts for the whole job.
+        """
+        name, *words = str(self.get("gres") or "").split(":")
+        if name != "gpu":
+            kind = self.get("gpu_model")
+            return None if kind is None else str(kind), int(self.get("gpu") or 0)
+        each = int(words.pop()) if words and words[-1].isdecimal() else 1
+        return words[0] if words else None, each * int(self.get("nodes") or 1)
+
 
 def read_profiles(folders: list[Path]) -> dict[str, Any]:
     """Return the keys of Snakemake profiles; of several, a later one's key takes the place of an earlier one's.
@@ -58,6 +73,33 @@ def read_profiles(folders: list[Path]) -> dict[str, Any]:
 def settings_of(profile: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of ``experiments/config.yaml`` that a profile changes."""
     return read_yaml(Path(profile["configfile"])) if "configfile" in profile else {}
+
+
+def most_jobs(profile: dict[str, Any], key: str = "jobs") -> float | None:
+    """Return a profile's ``jobs`` or ``cores``, infinity for as many as there are; None where it does not say.
+
+    Raises:
+        UserError: it is no number.
+    """
+    value = profile.get(key)
+    if value in ("unlimited", "all"):
+        return math.inf
+    if value is None or (str(value).isdecimal() and int(value) > 0):
+        return None if value is None else int(value)
+    raise UserError(f"{key} of the profile is {value!r}; give a positive integer, or 'all' cores or 'unlimited' jobs.")
+
+
+def trainings_at_a_time(profile: dict[str, Any], tier: Tier, runs: int) -> int:
+    """Return how many of so many runs Snakemake trains at a time: as many as may wait in Slurm, or as cores allow.
+
+    Raises:
+        UserError: the profile's ``jobs`` or ``cores`` is no number.
+    """
+    jobs = most_jobs(profile)
+    if profile.get("executor") != "slurm":  # here ``jobs`` is another name of ``cores``
+        cores = most_jobs(profile, "cores") or jobs or math.inf
+        jobs = max(1, min(cores, len(os.sched_getaffinity(0))) // (tier.workers or 1))
+    return int(min(jobs or math.inf, runs))
 
 
 def requests(profile: dict[str, Any], tier: Tier, trainings: list[Training]) -> list[Request]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from date.catalogue import ROOT
 from date.cluster.beforehand import unfit_path
 from date.doctor import Finding
-from date.doctor.profile import EDIT, Request, requests, submit_command
+from date.doctor.profile import EDIT, Request, most_jobs, requests, submit_command
 from date.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
@@ -49,12 +49,12 @@ def examine(profile: dict[str, Any], tier: Tier, trainings: list[Training]) -> I
     yield polling(options)
     yield requeueing(profile, options)
     try:
-        wanted = requests(profile, tier, trainings)
+        wanted, jobs = requests(profile, tier, trainings), most_jobs(profile) or 1
     except UserError as error:
         yield Finding("resources", "error", str(error))
         return
     yield from account(wanted, options)
-    yield queue_limits(profile, wanted, options)
+    yield queue_limits(jobs, wanted, options)
     for request in wanted:
         yield from partition(request)
         yield submission(request, profile)
@@ -87,17 +87,24 @@ def polling(options: dict[str, str]) -> Finding:
     return Finding("slurm status", "error", text, "ask the cluster's administrators for a MinJobAge of 300 s")
 
 
-def queue_limits(profile: dict[str, Any], wanted: list[Request], options: dict[str, str]) -> Finding:
-    """Compare the profile's ``jobs`` with how many jobs the user may have in the queue; what is over has to wait."""
-    jobs, limits = int(profile.get("jobs") or 1), list[tuple[int, str]]()
+def queue_limits(jobs: float, wanted: list[Request], options: dict[str, str]) -> Finding:
+    """Compare how many jobs are submitted at a time with how many the user may have in the queue; the others wait.
+
+    Args:
+        jobs: the profile's, infinite for any number.
+        wanted: requests of the jobs.
+        options: of Slurm's configuration.
+    """
+    limits = list[tuple[float, str]]()
     if has_accounting(options) and ENFORCED & set(re.split(r"[,\s]+", options.get("AccountingStorageEnforce", ""))):
-        limits = submit_limits({str(request.get("qos")) for request in wanted if request.get("qos")})
+        limits += submit_limits({str(request.get("qos")) for request in wanted if request.get("qos")})
     if (most := int(options.get("MaxJobCount", "10000").split()[0])) < jobs:
         limits.append((most, "MaxJobCount"))
     least, name = min(limits, default=(jobs, ""))
+    number = "unlimited" if jobs == math.inf else jobs
     if least >= jobs:
-        return Finding("queue", "ok", f"the queue takes the {jobs} jobs that are submitted at a time")
-    text = f"jobs is {jobs}, {name} allows you {least} in the queue: the others wait outside it"
+        return Finding("queue", "ok", f"the queue takes the {number} jobs that are submitted at a time")
+    text = f"jobs is {number}, {name} allows you {least} in the queue: the others wait outside it"
     return Finding("queue", "warning", text, f"set jobs: {least} in {EDIT}, so that the most urgent ones come first")
 
 
@@ -221,10 +228,7 @@ def offered_gpus(request: Request, name: str, offered: list[str], title: str) ->
         number = re.search(r":(\d+)$", kind)
         counts[re.sub(r":?\d+$", "", kind)] = max(counts[re.sub(r":?\d+$", "", kind)], int(number[1]) if number else 1)
     models = [kind.removeprefix("gpu").lstrip(":") for kind in counts]
-    asked, gres = request.get("gpu") or 0, str(request.get("gres") or "")
-    model = request.get("gpu_model")
-    if match := re.fullmatch(r"gpu(?::([A-Za-z][\w.]*))?(?::(\d+))?", gres):
-        model, asked = match[1], int(match[2] or 1)
+    model, asked = request.gpus()
     offer = ", ".join(
         f"{kind.removeprefix('gpu').lstrip(':') or 'GPU'} (up to {n} a node)" for kind, n in counts.items()
     )
@@ -233,7 +237,7 @@ def offered_gpus(request: Request, name: str, offered: list[str], title: str) ->
     if not counts:
         remedy = f"set slurm_partition in {EDIT} to one with GPUs (sinfo -o '%P %G')"
         return Finding(title, "error", f"{name} has no GPUs", remedy)
-    if model is not None and str(model) not in models:
+    if model is not None and model not in models:
         return Finding(title, "error", f"{name} has no {model}; it has {offer}", f"correct gpu_model or gres in {EDIT}")
     return Finding(title, "ok", f"{name}: {asked or 1} of {offer}")
 

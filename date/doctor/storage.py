@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from date.doctor import Finding
+from date.doctor.profile import trainings_at_a_time
 from date.files import replace_text, sync_folder
 from date.formatting import format_size
 
@@ -131,13 +131,13 @@ def space(
         tier: of the runs.
         trainings: that are to be trained.
         runs_of: how many seeds each has, by name.
-        profile: of Snakemake, whose ``jobs`` is the number of trainings at a time.
+        profile: of Snakemake, for the number of trainings at a time.
     """
     from date.planning.disk import checkpoints_at_work, disk
     from date.planning.durations import Durations
     from date.runs.state import Runs
 
-    jobs = min(int(profile.get("jobs") or os.cpu_count() or 1), sum(runs_of.values()))
+    jobs = trainings_at_a_time(profile, tier, sum(runs_of.values()))
     durations, there = Durations(tier, results, runs), Runs(tier, results, runs)
     try:
         sizes = {training.name: disk(training, durations, there) for training in trainings}

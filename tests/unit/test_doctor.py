@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.abc
 import json
 import os
 import shutil
+import sys
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,13 @@ import numpy as np
 import pytest
 import torch
 
+from date import doctor
 from date.catalogue import ROOT, Compute, load, load_dataset, load_tier
 from date.cli import main
-from date.doctor import Finding, environment, first, loading, slurm, storage
+from date.doctor import Finding, environment, first, loading, memory, slurm, storage
 from date.doctor import data as data_checks
 from date.doctor import examine as doctor_examine
-from date.doctor.profile import read_profiles, requests, settings_of
+from date.doctor.profile import Request, read_profiles, requests, settings_of, trainings_at_a_time
 from date.errors import UserError
 from date.training.compiler import check_tools
 
@@ -261,6 +264,8 @@ def test_minutes(text: str, expected: float) -> None:
         ("gpu:h100:4", {"gpu": 0, "gres": "'gpu:h100:2'"}, "ok", "2 of h100"),
         ("gpu:h100:4", {"gpu": 0, "gres": "'gpu:v100:2'"}, "error", "gpu has no v100"),
         ("gpu:h100:4", {"gpu": 0}, "warning", "train asks for no GPU"),
+        ("gpu:2080ti:8", {"gpu": 0, "gres": "'gpu:2080ti:2'"}, "ok", "2 of 2080ti (up to 8 a node)"),
+        ("gpu:1g.10gb:7", {"gpu": 0, "gres": "'gpu:1g.10gb'"}, "ok", "1 of 1g.10gb (up to 7 a node)"),
     ],
 )
 def test_gpus_of_the_partition(
@@ -270,6 +275,67 @@ def test_gpus_of_the_partition(
     findings = examine(with_resources(**resources))
     assert status(findings, "train partition") == [expected]
     assert sentence in said(findings, "train partition")
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        ({}, (None, 0)),
+        ({"gpu": 2, "nodes": 2}, (None, 2)),
+        ({"gpu": 2, "gpu_model": "h100"}, ("h100", 2)),
+        ({"gres": "gpu"}, (None, 1)),
+        ({"gres": "gpu:2", "nodes": 3}, (None, 6)),
+        ({"gres": "gpu:h100"}, ("h100", 1)),
+        ({"gres": "gpu:h100:4"}, ("h100", 4)),
+        ({"gres": "gpu:2080ti:4"}, ("2080ti", 4)),
+        ({"gres": "gpu:3g.40gb:1"}, ("3g.40gb", 1)),
+        ({"gres": "tmpdisk:100"}, (None, 0)),
+    ],
+)
+def test_the_gpus_that_a_job_asks_for(resources: dict[str, Any], expected: tuple[str | None, int]) -> None:
+    assert Request("train", resources).gpus() == expected
+
+
+def test_the_memory_of_a_gpu_goes_with_the_images_on_it(tmp_path: Path) -> None:
+    """A kind of GPU that begins with a digit was read as thousands of GPUs with one image each."""
+    fcos = load().select(["fcos-r50-coco-12e"])
+    words = []
+    for gres in ("gpu:1", "gpu:2080ti:1", "gpu:2080ti:4"):
+        profile = with_resources(gpu=0, gres=f"'{gres}'")
+        (finding,) = memory.gpu_memory(PAPER, fcos, profile, [])
+        words.append(finding.text.partition(" needed ")[2].partition(",")[0])
+    assert words == ["with 16 images at a time", "with 16 images at a time", "with 4 images at a time"]
+
+
+@pytest.mark.parametrize(
+    ("profile", "expected"),
+    [
+        ({"executor": "slurm", "jobs": 40}, 40),
+        ({"executor": "slurm", "jobs": "unlimited"}, 100),
+        ({"executor": "slurm"}, 100),
+        ({"cores": "all"}, 2),
+        ({"cores": 8}, 1),
+        ({"jobs": 64}, 2),
+        ({}, 2),
+    ],
+)
+def test_how_many_trainings_there_are_at_a_time(
+    profile: dict[str, Any], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes a core for every loading process, of which the paper's tier has 8."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(20)))
+    assert trainings_at_a_time(profile, PAPER, 100) == expected
+    assert trainings_at_a_time(profile, PAPER, 1) == 1
+
+
+def test_jobs_may_be_unlimited_and_are_a_number(cluster: Cluster) -> None:
+    cluster.configure(enforce="limits")
+    cluster.answer("limits", "vision|20||normal|normal\n")
+    assert "jobs is unlimited, account vision allows you 20" in said(examine(PROFILE | {"jobs": "unlimited"}), "queue")
+    wrong = said(examine(PROFILE | {"jobs": "many"}), "resources")
+    assert "jobs of the profile is 'many'; give a positive integer" in wrong
+    findings = list(doctor._loading(PAPER, TRAININGS, 3, {"cores": 100}))
+    assert findings and all(finding.check == "loading" for finding in findings)
 
 
 def test_partitions(cluster: Cluster) -> None:
@@ -332,6 +398,21 @@ def test_a_broken_stack_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     (finding,) = environment.stack()
     assert finding.status == "error"
     assert "ZeroDivisionError" in finding.text
+
+
+def test_a_pytorch_that_cannot_be_loaded_ends_no_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its libraries fail to load by an `OSError`: the doctor is there to tell that, and goes on."""
+
+    class Broken(importlib.abc.MetaPathFinder):
+        def find_spec(self, name: str, path: object, target: object = None) -> None:
+            if name == "torch":
+                raise OSError("libcudart.so.13: cannot open shared object file")
+
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    assert list(environment.gpus(PAPER, on_slurm=False)) == environment.gpu_sizes() == []
+    fast = PAPER.model_copy(update={"compute": Compute(compile=True)})
+    assert list(environment.compiler(fast, on_slurm=False)) == []
 
 
 def test_packages(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -418,6 +499,36 @@ def test_everything_that_is_missing_is_reported_at_once(tmp_path: Path, monkeypa
     assert len(problems) == 1 and "instead of 788b5fa3" in problems[0]
 
 
+@pytest.mark.parametrize(("folder", "file"), [(None, "experiments"), ("/own", "/own")])
+def test_weights_to_start_from_that_are_missing_name_the_file_to_correct(folder: str | None, file: str) -> None:
+    start = load().training("date_f-r50-coco-12e").model_copy(update={"init": "gone.pth", "folder": folder})
+    (finding,) = (f for f in data_checks.weights([start], load_tier("smoke"), Path()) if f.status == "error")
+    assert finding.remedy == f"correct 'init' in {file}/trainings.yaml"
+
+
+def test_the_size_of_images_that_the_boxes_choose_is_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """30 of 640 px are 7.5 px at a short side of 160, and 9 px at 192."""
+    monkeypatch.setenv("DATE_DATA_ROOT", str(tmp_path))
+    (tmp_path / "train.json").write_text(
+        json.dumps(
+            {
+                "images": [{"id": 1, "width": 640, "height": 640, "file_name": "1.png"}],
+                "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 30, 30], "area": 900}],
+                "categories": [{"id": 1, "name": "a"}],
+            }
+        )
+    )
+    part = "{annotations: train.json, images: images}"
+    (tmp_path / "entry.yaml").write_text(f"protocol: coco\nclasses: [a]\nroot: .\ntrain: {part}\nval: {part}\n")
+    (tmp_path / "own.yaml").write_text(f"extends: mini\ndatasets: {{coco: {tmp_path / 'entry.yaml'}}}\n")
+    fcos = load().select(["fcos-r50-coco-12e"])
+    assert list(data_checks.steps(fcos, load_tier(str(tmp_path / "own.yaml")), tmp_path)) == [
+        Finding("epoch", "ok", "1 step in the part of 'coco'"),
+        Finding("images", "ok", "short side 192 px in the part of 'coco', chosen by the boxes"),
+    ]
+    assert [f.check for f in data_checks.steps(fcos, load_tier("mini"), tmp_path)] == ["epoch"]
+
+
 def test_a_dataset_that_is_there_is_verified(tmp_path: Path) -> None:
     (finding,) = data_checks.datasets([load_dataset("scenes-smoke")], tmp_path)
     assert finding == Finding("data", "ok", "scenes-smoke: train 24 images, val 8 images")
@@ -465,7 +576,7 @@ def test_room_for_the_runs_is_what_plan_tells(tmp_path: Path, monkeypatch: pytes
     plan = make_plan(["all"], PAPER, settings, tmp_path, tmp_path, [2])
     sealed, working = plan.sealed_bytes, plan.bills[0].checkpoints
     assert working == 2 * 3 * 12 * 51e6, "three checkpoints of weights and two moments of the larger networks"
-    seeds, profile = {t.name: 3 for t in trainings}, {"jobs": 2}
+    seeds, profile = {t.name: 3 for t in trainings}, {"executor": "slurm", "jobs": 2}
     usage = namedtuple("usage", "total used free")
     for free, expected in ((sealed + working, "ok"), (sealed + working - 1, "warning"), (working - 1, "error")):
         monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: usage(0, 0, free))
