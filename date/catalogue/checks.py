@@ -54,6 +54,12 @@ def _check_start(training: Training, catalogue: Catalogue, where: str) -> None:
     for name in filter(None, [training.name, training.init_training]):
         if not catalogue.trainings[name].network.towers:
             raise UserError(f"{where}: the network of {name} has no pair of towers to start from; leave it out.")
+    first = catalogue.trainings.get(training.init_training or "")
+    if first is not None and first.data != training.data:
+        raise UserError(
+            f"{where}: {training.name} has the data of {training.data!r} and {first.name} those of {first.data!r}, "
+            "whose identity is another; name the file of its weights (runs/.../final.safetensors) instead."
+        )
 
 
 def _check_table(table: Table, catalogue: Catalogue, file: str) -> None:

@@ -310,10 +310,16 @@ def _set_aside(work: Path) -> Path:
 
 
 def _initial_weights(training: Training, tier: Tier, seed: int, runs: Path, manifest_digest: str) -> Path | None:
-    """Return the file of weights that a training starts from, if it starts from any."""
+    """Return the file of weights that a training starts from, if it starts from any.
+
+    Raises:
+        UserError: the training that it starts from has no sealed run, or one whose files have changed.
+    """
     if training.init_training is None:
         return training.init_file
-    return _sealed_run(load().training(training.init_training), tier, seed, runs, manifest_digest) / WEIGHTS
+    run = _sealed_run(load().training(training.init_training), tier, seed, runs, manifest_digest)
+    read_provenance(run)  # the identity names this run: other weights would be another one
+    return run / WEIGHTS
 
 
 def find_run(training: Training, tier: Tier, seed: int, runs: Path) -> Path:
@@ -455,13 +461,19 @@ def read_provenance(run: Path) -> dict[str, Any]:
     """Return the provenance of a sealed run.
 
     Raises:
-        UserError: the folder is not a sealed run, or a file does not match its recorded digest.
+        UserError: the folder is not a sealed run, or a file is missing, damaged or does not match its digest.
     """
     path = run / PROVENANCE
     if not path.exists():
         raise UserError(f"{run} is not a sealed run (it has no {PROVENANCE}); name a folder that `date train` printed.")
-    provenance = json.loads(path.read_text())
+    anew = f"delete {run} and train it again."
+    try:
+        provenance = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); {anew}") from None
     for name, key in ((WEIGHTS, "weights_sha256"), (METRICS, "metrics_sha256")):
+        if not (run / name).is_file():
+            raise UserError(f"{run / name} is missing; restore it, or {anew}")
         if file_digest(run / name) != provenance[key]:
-            raise UserError(f"{run / name} has changed since it was sealed; delete {run} and train it again.")
+            raise UserError(f"{run / name} has changed since it was sealed; {anew}")
     return provenance

@@ -159,6 +159,7 @@ def test_a_module_that_a_module_imports_counts_too(beside: Any, tmp_path: Path) 
         ({"trainings.yaml": {"mine": {"model": "mine", "schedule": "12e", "why": ""}}, "models/mine.py": 'base = "fcoss"\n'}, "models/mine.py, base: unknown model 'fcoss'; did you mean 'fcos'"),
         ({"trainings.yaml": {"mine": {"model": "mine", "schedule": "12e", "why": ""}}, "models/mine.py": 'base = "yours"\n', "models/yours.py": 'base = "mine"\n'}, "models/yours.py, base: mine, yours build upon one another"),
         ({"trainings.yaml": {"mine": {"model": "fcos", "schedule": "brief", "why": "", "gpu_hours": 1}}, "schedules/brief.py": 'base = "brief"\n'}, "schedules/brief.py, base: brief builds upon itself"),
+        ({"trainings.yaml": {"mine": {"model": "fcos", "schedule": "30k_crowdhuman", "data": "crowdhuman", "init": "fcos-r50-coco-12e", "why": ""}}}, "mine, init: mine has the data of 'crowdhuman' and fcos-r50-coco-12e those of 'coco', .*; name the file of its weights"),
         ({"trainings.yaml": ["mine"]}, "has to map names to entries"),
         ({"trainings.yaml": {"mine": None}}, "mine has to be a mapping of keys to values"),
         ({"models/mine.py": 'base = "fcos"\nmodules = ["nowhere"]\n', "trainings.yaml": {"mine": {"model": "mine", "schedule": "12e", "why": ""}}}, "models/mine.py, modules: unknown module 'nowhere'"),

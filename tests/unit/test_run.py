@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from date.catalogue import load, load_tier
 from date.errors import UserError
 from date.training import run as module
 from date.training.hardware import cpu_name, hardware, kept_threads
@@ -18,7 +21,7 @@ from date.training.interruption import Interrupted
 from date.training.journal import LOG, SEGMENTS, STATUS, begin_segment, end_segment, read_segments
 from date.training.lease import HOLDER, LeaseLostError
 from date.training.run import read_provenance
-from tests.support.runs import STEPS, carry_out, plan
+from tests.support.runs import MANIFEST, STEPS, carry_out, plan
 
 
 def raising(error: BaseException) -> Any:
@@ -40,6 +43,28 @@ def test_a_sealed_run_is_complete_and_nothing_else_is_left(tmp_path: Path) -> No
     assert (provenance["run_digest"], provenance["steps"]) == (planned.digest, STEPS)
     assert [segment["reason"] for segment in provenance["segments"]] == ["finished"]
     assert list(tmp_path.joinpath(".work").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "sentence"),
+    [
+        ("final.safetensors", Path.unlink, "is missing; restore it, or delete"),
+        ("metrics.jsonl", Path.unlink, "is missing; restore it, or delete"),
+        ("final.safetensors", lambda path: path.write_bytes(b"another"), "has changed since it was sealed; delete"),
+        ("provenance.json", lambda path: path.write_text("{"), "is damaged"),
+    ],
+)
+def test_a_training_starts_from_sealed_weights_alone(
+    name: str, damage: Callable[[Path], object], sentence: str, tmp_path: Path
+) -> None:
+    """The identity of the training names the run that it starts from, whose weights have to be those of its seal."""
+    carry_out(first := plan(tmp_path))
+    start, tier = load().training("date_f_init-r50-coco-30k"), load_tier("smoke")
+    found = module._initial_weights(start, tier, 0, tmp_path, MANIFEST)
+    assert found == first.sealed / "final.safetensors"
+    damage(first.sealed / name)
+    with pytest.raises(UserError, match=f"{re.escape(str(first.sealed / name))} {sentence}.*train it again"):
+        module._initial_weights(start, tier, 0, tmp_path, MANIFEST)
 
 
 def test_the_working_folder_is_removed_when_nothing_in_it_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
