@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import traceback
 from typing import Any
 
 from date.cli.options import add_seed, add_tier, tier_name
-from date.errors import UserError
+from date.errors import UserError, one_line
+from date.memory import ran_out
 
 
 def add(commands: Any) -> None:
@@ -34,6 +36,11 @@ def run(args: argparse.Namespace) -> None:
                 build_components(training, config)
         except UserError as error:
             problems.append(str(error))
+        except Exception as error:  # whatever own code raises must not hide what is wrong with the others
+            if ran_out(error):
+                raise
+            traceback.print_exc()
+            problems.append(f"{training.name} can't be built ({one_line(error)}); the traceback names the line.")
         else:
             configs.append(config)
     if problems:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from date.cli.options import add_batch_timeout, add_run_options, kept, tier_name
+from date.cli.options import add_batch_timeout, add_run_options, kept, print_metrics, tier_name
 
 
 def add(commands: Any) -> None:
@@ -54,5 +54,4 @@ def run(args: argparse.Namespace) -> None:
     else:
         print(f"{run.name} was evaluated by the process that trained it", file=sys.stderr)
     for name, variant in record["variants"].items():
-        numbers = "  ".join(f"{k} {'-' if v is None else f'{v:.1f}'}" for k, v in variant["metrics"].items())
-        print(f"{record['training']}/{name}: {numbers}")
+        print_metrics(record["training"], name, variant["metrics"])

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from date.cli.options import add_categories, add_imported, add_kept, kept, print_notes
+from date.cli.options import add_categories, add_imported, add_kept, kept, print_metrics, print_notes
 
 
 def add(commands: Any) -> None:
@@ -61,7 +61,6 @@ def run(args: argparse.Namespace) -> None:
     for entry in [*imported["detections"].values(), *filter(None, [imported["log"]])]:
         print_notes([f"{entry['file']}: {note}" for note in entry["notes"]])
     for name, variant in json.loads((folder / EVALUATION).read_text())["variants"].items():
-        numbers = "  ".join(f"{k} {'-' if v is None else f'{v:.1f}'}" for k, v in variant["metrics"].items())
         mark = "  (as reported by the log, not scored by us)" if variant.get("reported_by_log") else ""
-        print(f"{args.training}/{name}: {numbers}{mark}")
+        print_metrics(args.training, name, variant["metrics"], mark)
     print(folder)

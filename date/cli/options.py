@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -235,6 +236,12 @@ def tier_name(args: argparse.Namespace) -> str:
     from date.catalogue.settings import load_settings
 
     return args.tier or load_settings().tier
+
+
+def print_metrics(training: str, variant: str, metrics: Mapping[str, float | None], mark: str = "") -> None:
+    """Print an evaluation's metrics on a line; ``-`` where one is undefined."""
+    numbers = "  ".join(f"{name} {'-' if value is None else f'{value:.1f}'}" for name, value in metrics.items())
+    print(f"{training}/{variant}: {numbers}{mark}")
 
 
 def print_left_out(tier: Tier, asked: list[str] | None) -> None:

@@ -26,24 +26,25 @@ def to_text(plan: Plan, every: bool = False) -> str:
         )
     lines += ["", f"cached: {counts(plan.cached)}"]
     if every:
-        lines += _table(plan.cached, plan)
+        lines += _table(plan.cached)
     elif noted := [job for job in plan.cached if job.state.why]:
-        lines += _table(noted, plan)
-    lines += ["", f"would run: {counts(plan.jobs)}", *_table(plan.jobs, plan)]
+        lines += _table(noted)
+    lines += ["", f"would run: {counts(plan.jobs)}", *_table(plan.jobs)]
     if plan.jobs:
         lines += ["", *_hours(plan), "", *plan.gpu_memory, *_disk(plan)]
     return "\n".join(lines)
 
 
-def _table(jobs: list[Job], plan: Plan) -> list[str]:
-    rows = [_row(job) for job in jobs]
-    if not rows:
-        return []
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+def _table(jobs: list[Job]) -> list[str]:
+    """Return jobs as lines, without the columns that none of them fills: what is cached takes no time."""
+    columns = [column for column in zip(*map(_row, jobs), strict=True) if any(column)]
+    widths = [max(map(len, column)) for column in columns]
+    rows = zip(*columns, strict=True)
     return ["  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _row(job: Job) -> tuple[str, ...]:
+    """Return the cells of a job: what it is, how long it still takes, why it is where it is, and for what it is."""
     names = job.asked_by[:NAMES_SHOWN]
     more = len(job.asked_by) - len(names)
     asked = f"for {', '.join(names)}{f' and {more} more' if more else ''}" if names else ""
@@ -51,7 +52,7 @@ def _row(job: Job) -> tuple[str, ...]:
         job.task.kind,
         job.task.training,
         f"seed {job.task.seed}",
-        format_duration(3600 * job.task.hours) if job.duration.known else "?",
+        "" if job.state.state == "cached" else format_duration(3600 * job.task.hours) if job.duration.known else "?",
         job.state.why,
         asked,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -114,6 +115,17 @@ def test_a_run_of_the_present_identity_is_cached(project: Project) -> None:
     assert project.trained(NAME) == State("new", "never trained")
     project.seal(NAME)
     assert project.trained(NAME) == State("cached")
+
+
+def test_a_cached_job_has_no_time(project: Project) -> None:
+    """It had said ``0 s``, as if the training had taken none."""
+    project.verify_data()
+    project.seal(NAME)
+    lines = to_text(project.plan(NAME), every=True).splitlines()
+    assert lines[-4:] == ["cached: 1 training", f"  train  {NAME}  seed 0  for table01, pictures_fcos", "", "would run: nothing"]  # fmt: skip
+    project.seal(NAME, code_sha256="old")
+    (again,) = (line for line in to_text(project.plan(NAME)).splitlines() if line.startswith("  train "))
+    assert re.search(r"seed 0  [\d.]+ \w+  training code changed +for ", again)
 
 
 def test_without_data_config_and_code_are_compared(project: Project) -> None:

@@ -128,7 +128,11 @@ def test_the_command_writes_what_the_settings_take(tmp_path: Path, capsys: pytes
     ]
     assert main(arguments) == 0
     text = capsys.readouterr().out
-    assert "open claims are resolved by this on average" in text and f"--configfile {path} -- all" in text
+    assert "open claims are resolved by this on average" in text
+    assert text.endswith(
+        f"\nThese seeds are now in the settings file {path}.\n"
+        f"Run them by: snakemake --profile workflow/profiles/local --configfile {path} -- all\n"
+    )
     config = yaml.safe_load(path.read_text())
     settings = load_settings(config)
     for name in config["trainings"]:
