@@ -30,6 +30,12 @@ class Record(msgspec.Struct, gc=False):
         value = getattr(self, key)
         return default if value is UNSET else value
 
+    def __getitem__(self, key: str) -> Any:
+        """Return a value as a dict does, and raise a `KeyError` where the file has none."""
+        if (value := getattr(self, key)) is UNSET:
+            raise KeyError(key)
+        return value
+
 
 class ImageRecord(Record, gc=False):
     """An entry of ``images``."""

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import operator
 import statistics
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from date.catalogue import Dataset, Tier, load, load_dataset
 from date.catalogue.settings import dataset_name, load_settings
-from date.datasets.content import annotation_bytes
-from date.datasets.files import data_files
-from date.datasets.lean import annotation_file
+from date.datasets.kept_numbers import number_of
 from date.datasets.normal import INFO
 from date.datasets.prepare import examine, refusal, verify_weights
 from date.datasets.protocols import IGNORED, protocol_notes
@@ -68,6 +68,33 @@ def verify(datasets: list[Dataset], root: Path, deep: bool) -> list[dict[str, An
     return records
 
 
+@functools.cache
+def _scaling(scale: float) -> Callable[[dict[str, Any]], list[float]]:
+    """Return `sides_and_percentage` at a scale, one and the same function for each."""
+    return functools.partial(sides_and_percentage, scale=scale)
+
+
+def sides_and_percentage(data: dict[str, Any], scale: float) -> list[float]:
+    """Return the median short side (px) of images before and after they are resized, and how many boxes are small.
+
+    Args:
+        data: content of a COCO file.
+        scale: what multiplies the paper's sides.
+
+    Returns:
+        Both sides, and the percentage of the boxes that are then smaller than the finest stride.
+    """
+    long, short = (side * scale for side in paper_scale())
+    factors, sides = {}, []
+    for image in data["images"]:
+        smaller, larger = sorted((image["width"], image["height"]))
+        factors[image["id"]] = min(short / smaller, long / larger)
+        sides.append(smaller)
+    boxes = [factors[box["image_id"]] * math.sqrt(max(0, math.prod(box["bbox"][2:]))) for box in data["annotations"]]
+    small = 100 * sum(side < FINEST_STRIDE for side in boxes) / max(1, len(boxes))
+    return [statistics.median(sides), statistics.median(map(operator.mul, sides, factors.values())), small]
+
+
 def scaled_sizes(dataset: Dataset, tier: Tier, root: Path) -> str:
     """Return what becomes of images and boxes at a tier's resolution, its choice or that of the data.
 
@@ -75,28 +102,21 @@ def scaled_sizes(dataset: Dataset, tier: Tier, root: Path) -> str:
         dataset: a sound one.
         tier: at which it is trained on.
         root: the data root.
+
+    Raises:
+        UserError: the annotations were removed or changed meanwhile.
     """
-    raw = annotation_bytes(data_files(dataset, root).train_annotations)
-    found = annotation_file(raw)
-    data: dict[str, Any] = (
-        json.loads(raw) if found is None else {"images": found.images, "annotations": found.annotations}
-    )
     part = next((part for part, name in tier.datasets.items() if load_dataset(name).name == dataset.name), "")
     scale = pixel_scale(tier, part)
-    long, short = (side * scale for side in paper_scale())
-    factors, sides = {}, []
-    for image in data["images"]:
-        smaller, larger = sorted((image.get("width"), image.get("height")))
-        factors[image.get("id")] = min(short / smaller, long / larger)
-        sides.append(smaller)
-    sizes = ((a.get("image_id"), *a.get("bbox")[2:]) for a in data["annotations"])
-    boxes = [factors[image_id] * math.sqrt(max(0, w * h)) for image_id, w, h in sizes]
-    small = 100 * sum(side < FINEST_STRIDE for side in boxes) / max(1, len(boxes))
+    kept = f"scaled-{'x'.join(f'{side * scale:g}' for side in paper_scale())}-{FINEST_STRIDE}"
+    found = number_of(dataset, root, kept, "sides_and_percentage", _scaling(scale))
+    if found is None:
+        raise UserError(f"the training annotations of {dataset.name!r} can't be read any more; verify them again.")
+    before, after, small = found
     chosen = ", chosen by the boxes" if tier.fit_pixels and tier.pixel_scale < 1 else ""
-    before, after = statistics.median(sides), statistics.median(map(operator.mul, sides, factors.values()))
     return (
-        f"  short sides of {before:.0f} px (median) become {after:.0f} px at this tier; {small:.0f} % of the training "
-        f"boxes are then smaller than {FINEST_STRIDE} px, the finest stride (pixel_scale {scale:.3g}{chosen})"
+        f"  short sides of {before:.0f} px (median) become {after:.0f} px at this tier; {small:.0f} % of the "
+        f"training boxes are then smaller than {FINEST_STRIDE} px, the finest stride (pixel_scale {scale:.3g}{chosen})"
     )
 
 

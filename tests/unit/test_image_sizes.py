@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from date.catalogue import load, load_tier
+from date.catalogue import load, load_dataset, load_tier
+from date.datasets import kept_numbers
 from date.datasets.sizes import fitted_scale, fitted_sides, pixel_scale, unit_size
+from date.datasets.verify import scaled_sizes
 from date.errors import UserError
 from date.identity.config import resolve
 
@@ -102,6 +104,42 @@ def test_a_tiers_own_size_holds(tmp_path: Path) -> None:
     assert side(again) == 160
     assert fitted_sides(load_tier(str(fitted)), ["coco", "coco"]) == {"coco": 256}
     assert fitted_sides(load_tier(str(again)), ["coco"]) == fitted_sides(load_tier("mini"), ["coco"]) == {}
+
+
+def test_what_sizes_become_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """COCO's 450 MB were parsed by every `data verify`, also where the verification itself was recalled."""
+    tier = load_tier(str(own_tier(tmp_path, [(0, 10, 10)] + [(0, 40, 40)] * 3)))
+    dataset = load_dataset(str(tmp_path / "entry.yaml"))
+    text = scaled_sizes(dataset, tier, tmp_path)
+    assert text.startswith(
+        "  short sides of 640 px (median) become 256 px at this tier; 25 % of the training boxes are"
+    )
+    kept_numbers._number.cache_clear()  # another process
+    monkeypatch.setattr(kept_numbers, "_content", lambda path: pytest.fail("parsed again"))
+    assert scaled_sizes(dataset, tier, tmp_path) == text
+    other = tier.model_copy(update={"pixel_scale": 0.1})
+    with pytest.raises(pytest.fail.Exception):
+        scaled_sizes(dataset, other.model_copy(update={"fit_pixels": False}), tmp_path)
+    (tmp_path / "own" / "train.json").unlink()
+    with pytest.raises(UserError, match="of 'entry' can't be read any more; verify them again"):
+        scaled_sizes(dataset, tier.model_copy(update={"fit_pixels": False}), tmp_path)
+
+
+@pytest.mark.parametrize("kept", ["[1, 2, true]", "[1, 2, null]", '"1"', "{}", "null", "true"])
+def test_what_is_no_number_is_counted_anew(kept: str, tmp_path: Path) -> None:
+    own_tier(tmp_path, [(0, 10, 10)])
+    dataset = load_dataset(str(tmp_path / "entry.yaml"))
+    found = kept_numbers.number_of(dataset, tmp_path, "sides", "sides", sides)
+    assert found == [640, 640, 640]
+    (path,) = (tmp_path / ".verified").glob("sides-*.json")
+    path.write_text(f'{{"sides": {kept}}}')
+    kept_numbers._number.cache_clear()
+    assert kept_numbers.number_of(dataset, tmp_path, "sides", "sides", sides) == found
+    assert json.loads(path.read_text()) == {"sides": found}
+
+
+def sides(data: dict[str, Any]) -> list[float]:
+    return [image["width"] for image in data["images"]]
 
 
 def test_unreadable_annotations_are_a_sentence(tmp_path: Path) -> None:

@@ -218,5 +218,12 @@ def test_columns_of_records_and_of_dicts() -> None:
     for key in ("id", "area", "bbox"):
         assert column(dicts, key, 5) == column(records, key, 5)
         assert lacking(dicts, key).tolist() == lacking(records, key).tolist()
+    for record, each in zip(records, dicts, strict=True):
+        assert {key: record[key] for key in each} == each
+        for key in ("id", "area", "bbox"):
+            assert record.get(key, 5) == each.get(key, 5)
+            if key not in each:
+                with pytest.raises(KeyError, match=key):
+                    record[key]
     assert column([], "id") == [] and len(lacking([], "id")) == 0
     assert column([ImageRecord(id=1)], "id") == [1]
