@@ -167,8 +167,11 @@ def schedule_steps(train_cfg: Mapping[str, Any], part: str, tier: Tier) -> int:
 
 
 def _warmup(steps: int, tier: Tier) -> int:
-    """Return the steps of the warm-up: the tier's, or of a short schedule its largest share."""
-    return min(tier.warmup_iters, max(1, round(tier.warmup_max_share * steps)))
+    """Return the steps of the warm-up: the tier's, or of a short schedule its largest share.
+
+    MMEngine reaches the full rate in the last of them, and never if that is also the first: there are two at least.
+    """
+    return max(2, min(tier.warmup_iters, round(tier.warmup_max_share * steps)))
 
 
 def _model(training: Training, tier: Tier, classes: int, steps: int, root: Path | None) -> dict[str, Any]:

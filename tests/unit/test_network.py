@@ -21,7 +21,7 @@ from date.models.geometry import aligned_iou
 from date.models.precision import PreciseConv2d
 from date.planning.calibration import random_batch
 from date.training import network
-from date.training.network import _as_affine_map, build_network, compilations, total_loss
+from date.training.network import _as_affine_map, build_network, build_schedulers, compilations, total_loss
 
 KINDS = ("date_f-r50-coco-12e", "date_r-r50-coco-12e", "date_f_3dmf-r50-coco-36e", "fcos-r50-coco-12e", "retinanet-r50-coco-12e")  # fmt: skip
 
@@ -186,3 +186,18 @@ def test_losses_are_summed_as_mmengine_does() -> None:
     assert total.item() == theirs.item() == 7.5
     assert {name: value.item() for name, value in named.items()} == {k: v.item() for k, v in logged.items()}
     assert list(named) == list(logged)
+
+
+@pytest.mark.parametrize("short", [{"warmup_iters": 1}, {"warmup_max_share": 1e-9}])
+def test_the_shortest_warm_up_ends(short: dict[str, float]) -> None:
+    """In MMEngine a warm-up of one step lasts for ever: findings/mmengine-warm-up-of-one-epoch.sh."""
+    tier = load_tier("smoke").model_copy(update=short)
+    config = Config(resolve(load().training("fcos-r50-coco-12e"), tier, 0, None))
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    warm_up, _ = build_schedulers(config, optimizer)
+    rates = []
+    for _ in range(3):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        warm_up.step()
+    assert rates == [pytest.approx(config.param_scheduler[0].start_factor), 1.0, 1.0]
